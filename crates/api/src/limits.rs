@@ -1,0 +1,36 @@
+//! Limits of this door. A limit is a name here, and a test goes just past it.
+
+use std::time::Duration;
+
+/// Most bytes of a JSON body.
+pub const JSON_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of an image's content.
+pub const IMAGE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024 * 1024;
+/// Most bytes of a path with its query.
+pub const URI_BYTES_MAX: usize = 8 * 1024;
+/// Most headers of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Most bytes of all headers of a request.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Longest request id that is taken over from a client.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Most connections of one listener at a time; further ones wait to be accepted.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Most streams (consoles, programs, logs, changes) at a time.
+pub const STREAMS_MAX: usize = 512;
+/// Most bytes of the console's log in one answer.
+pub const CONSOLE_LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Time for a client to send all headers, also of the next request on a kept connection.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a client to send a JSON body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that an upload may stand still.
+pub const UPLOAD_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for the TLS handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to answer a call that does not wait for anything.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for running calls to end when the server stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between signs of life on a stream of changes.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(15);

@@ -1,0 +1,135 @@
+//! What was asked of a server: the operations that the cloud keeps, as Nova's instance actions.
+
+use super::server::{
+    find,
+    view::{micros, user_of},
+};
+use crate::openstack::{Door, Fault, Microversion, Result, Session, paging::Page, query::Query};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::get,
+};
+use jiff::Timestamp;
+use model::operation::Operation;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Stored;
+
+/// The routes.
+pub fn router() -> Router<Door> {
+    Router::new()
+        .route("/v2.1/servers/{id}/os-instance-actions", get(list))
+        .route("/v2.1/servers/{id}/os-instance-actions/{request}", get(show))
+}
+
+/// Nova's word for what was done; `None` for what it keeps no action of.
+fn word(action: &str) -> Option<&str> {
+    Some(match action {
+        "create" | "start" | "stop" | "pause" | "unpause" | "suspend" | "rebuild" | "resize" | "lock"
+        | "unlock" | "delete" | "reboot" | "shelve" | "unshelve" => action,
+        "kill" => "stop",
+        "reset" => "reboot",
+        "resume" => "unpause",
+        "confirm-size" => "confirmResize",
+        "revert-size" => "revertResize",
+        "create_image" => "createImage",
+        "attach_volume" | "detach_volume" | "extend_volume" | "swap_volume" => action,
+        "attach_port" => "attach_interface",
+        "detach_port" => "detach_interface",
+        _ => return None,
+    })
+}
+
+/// The operations on a server, newest first.
+fn of_server(door: &Door, session: &Session, id: &str) -> Result<(Vec<Arc<Stored<Operation>>>, String)> {
+    let found = find(door, session, id)?;
+    let user = user_of(&found.record);
+    let id = found.record.meta.id.to_string();
+    let mut all = door.control().store().list::<Operation>();
+    all.retain(|o| o.record.subject.noun == "instance" && o.record.subject.id == id);
+    all.retain(|o| word(&o.record.action).is_some());
+    all.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
+    Ok((all, user))
+}
+
+fn view(operation: &Operation, user: &str, version: Microversion) -> Value {
+    let mut shown = json!({
+        "action": word(&operation.action),
+        "instance_uuid": operation.subject.id,
+        "request_id": operation.request_id,
+        "user_id": user,
+        "project_id": operation.project.hex(),
+        "start_time": micros(operation.started_at),
+        "message": operation.fault.as_ref().map(|fault| fault.message.clone()),
+    });
+    if version.has(2, 58) {
+        shown["updated_at"] = micros(operation.ended_at.unwrap_or(operation.started_at)).into();
+    }
+    shown
+}
+
+async fn list(
+    State(door): State<Door>,
+    session: Session,
+    version: Microversion,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Json<Value>> {
+    let (mut all, user) = of_server(&door, &session, &id)?;
+    if !version.has(2, 58) {
+        let shown: Vec<Value> = all.iter().map(|o| view(&o.record, &user, version)).collect();
+        return Ok(Json(json!({ "instanceActions": shown })));
+    }
+    let time = |key: &str| {
+        let read = |text: &str| {
+            text.parse::<Timestamp>()
+                .map_err(|_| Fault::invalid(format!("Invalid filter field: {key}. Value: {text}.")))
+        };
+        query.get(key).map(read).transpose()
+    };
+    let (since, before) = (time("changes-since")?, time("changes-before")?);
+    all.retain(|o| {
+        let at = o.record.ended_at.unwrap_or(o.record.started_at);
+        since.is_none_or(|since| at >= since) && before.is_none_or(|before| at <= before)
+    });
+    let max = crate::openstack::paging::LIMIT_MAX;
+    let page = Page::cut(all, &query, max, |o| o.record.request_id.clone())?;
+    let shown: Vec<Value> = page.items.iter().map(|o| view(&o.record, &user, version)).collect();
+    Ok(Json(json!({ "instanceActions": shown })))
+}
+
+async fn show(
+    State(door): State<Door>,
+    session: Session,
+    version: Microversion,
+    Path((id, request)): Path<(String, String)>,
+) -> Result<Json<Value>> {
+    let (all, user) = of_server(&door, &session, &id)?;
+    let missing = || Fault::status(StatusCode::NOT_FOUND, format!("Action {request} not found"));
+    let found = all.iter().find(|o| o.record.request_id == request).ok_or_else(missing)?;
+    let operation = &found.record;
+    let mut shown = view(operation, &user, version);
+    let result = if operation.fault.is_some() { "Error" } else { "Success" };
+    let mut event = json!({
+        "event": format!("compute_{}", operation.action.replace('-', "_")),
+        "start_time": micros(operation.started_at),
+        "finish_time": operation.ended_at.map(micros),
+        "result": operation.ended_at.map(|_| result),
+    });
+    if session.is_admin() {
+        event["traceback"] = Value::Null;
+    }
+    if version.has(2, 62) {
+        event["hostId"] = "".into();
+        if session.is_admin() {
+            event["host"] = Value::Null;
+        }
+    }
+    if version.has(2, 84) {
+        event["details"] = json!(operation.fault.as_ref().map(|fault| fault.message.clone()));
+    }
+    shown["events"] = json!([event]);
+    Ok(Json(json!({ "instanceAction": shown })))
+}

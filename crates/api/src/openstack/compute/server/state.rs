@@ -1,0 +1,88 @@
+//! From a phase to the words that Nova has for it: status, vm_state, task_state and power_state.
+
+use model::instance::{Instance, InstanceStatus, phase::Phase};
+
+/// What Nova tells of where a server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// `ACTIVE`, `BUILD`, …
+    pub status: &'static str,
+    /// `active`, `building`, …
+    pub vm_state: &'static str,
+    /// What is being done; `None` when nothing.
+    pub task: Option<&'static str>,
+    /// 0 none, 1 running, 3 paused, 4 shut down (`nova.objects.fields.InstancePowerState`).
+    pub power: u8,
+}
+
+const fn state(status: &'static str, vm_state: &'static str, task: Option<&'static str>, power: u8) -> State {
+    State { status, vm_state, task, power }
+}
+
+impl State {
+    /// The state of an instance in this phase.
+    pub fn of(instance: &Instance, phase: Phase, status: Option<&InstanceStatus>) -> Self {
+        let on_trial = instance.trial.is_some();
+        match phase {
+            Phase::Scheduling => state("BUILD", "building", Some("scheduling"), 0),
+            Phase::Creating => state("BUILD", "building", Some("spawning"), 0),
+            Phase::Starting => state("SHUTOFF", "stopped", Some("powering-on"), 4),
+            Phase::Running if on_trial => state("VERIFY_RESIZE", "resized", None, 1),
+            Phase::Running => state("ACTIVE", "active", None, 1),
+            Phase::Pausing => state("ACTIVE", "active", Some("pausing"), 1),
+            Phase::Paused => state("PAUSED", "paused", None, 3),
+            Phase::Resuming => state("PAUSED", "paused", Some("unpausing"), 3),
+            Phase::Stopping => state("ACTIVE", "active", Some("powering-off"), 1),
+            Phase::Rebooting if instance.hard => state("HARD_REBOOT", "active", Some("rebooting_hard"), 1),
+            Phase::Rebooting => state("REBOOT", "active", Some("rebooting"), 1),
+            Phase::Rebuilding => state("REBUILD", "active", Some("rebuilding"), 1),
+            Phase::Resizing => state("RESIZE", "active", Some("resize_migrating"), 1),
+            Phase::Stopped if on_trial => state("VERIFY_RESIZE", "resized", None, 4),
+            Phase::Stopped | Phase::Exited => state("SHUTOFF", "stopped", None, 4),
+            Phase::Failed => state("ERROR", "error", None, 0),
+            Phase::Deleting => state(Self::before_end(status), "active", Some("deleting"), 1),
+        }
+    }
+
+    /// A server that goes keeps the status that it had.
+    fn before_end(status: Option<&InstanceStatus>) -> &'static str {
+        match status.map(|status| &status.state) {
+            None | Some(model::instance::State::Absent) => "BUILD",
+            Some(model::instance::State::Running { .. }) => "ACTIVE",
+            Some(model::instance::State::Paused { .. }) => "PAUSED",
+            Some(model::instance::State::Stopped { .. }) => "SHUTOFF",
+        }
+    }
+
+    /// Whether Nova tells the progress in this status.
+    pub fn has_progress(&self) -> bool {
+        matches!(self.status, "ACTIVE" | "BUILD" | "REBUILD" | "RESIZE" | "VERIFY_RESIZE" | "MIGRATING")
+    }
+}
+
+/// Whether Nova knows a status by this word, in any case.
+pub fn is_status(word: &str) -> bool {
+    const WORDS: [&str; 20] = [
+        "ACTIVE",
+        "BUILD",
+        "DELETED",
+        "ERROR",
+        "HARD_REBOOT",
+        "MIGRATING",
+        "PASSWORD",
+        "PAUSED",
+        "REBOOT",
+        "REBUILD",
+        "RESCUE",
+        "RESIZE",
+        "REVERT_RESIZE",
+        "SHELVED",
+        "SHELVED_OFFLOADED",
+        "SHUTOFF",
+        "SOFT_DELETED",
+        "SUSPENDED",
+        "UNKNOWN",
+        "VERIFY_RESIZE",
+    ];
+    WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
+}

@@ -1,0 +1,154 @@
+//! Listeners: the local socket and TLS, HTTP/1.1 on both, with limits and an orderly end.
+
+pub mod tcp;
+pub mod tls;
+pub mod unix;
+
+use crate::{
+    auth::Peer,
+    limits::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HEADER_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX},
+};
+use axum::{Router, body::Body};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Why a listener cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An operation on the host failed.
+    #[error("{operation}")]
+    Io {
+        /// Operation and object.
+        operation: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process answers there.
+    #[error("another process answers on {0}")]
+    InUse(String),
+    /// A certificate or key cannot be used.
+    #[error("{path}: {reason}")]
+    Certificate {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ServerError {
+    fn io(operation: String) -> impl FnOnce(io::Error) -> Self {
+        |source| Self::Io { operation, source }
+    }
+}
+
+/// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound listener.
+trait Accept: Send + Sync {
+    /// A connection as it is accepted, before any handshake.
+    type Connection: Send + 'static;
+    /// Accepts one.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Connection, Peer)>> + Send;
+}
+
+/// Connections of one listener.
+struct Connections {
+    router: Router,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Connections {
+    fn new(router: Router, stopping: CancellationToken) -> Self {
+        Self {
+            router,
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            tasks: TaskTracker::new(),
+            stopping,
+        }
+    }
+
+    /// Accepts until told to stop, then waits for what is on its way.
+    ///
+    /// `open` makes a stream of an accepted connection (a TLS handshake); it runs in the connection's own task.
+    async fn run<A, O, F, S>(self, listener: &A, open: O)
+    where
+        A: Accept,
+        O: Fn(A::Connection) -> F + Clone + Send + 'static,
+        F: Future<Output = io::Result<S>> + Send,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        loop {
+            let place = tokio::select! {
+                () = self.stopping.cancelled() => break,
+                place = Arc::clone(&self.places).acquire_owned() => place.expect("the semaphore is never closed"),
+            };
+            let (connection, peer) = tokio::select! {
+                () = self.stopping.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            let (router, stopping, open) = (self.router.clone(), self.stopping.clone(), open.clone());
+            self.tasks.spawn(async move {
+                match open(connection).await {
+                    Ok(stream) => serve_connection(stream, router, peer, stopping).await,
+                    Err(error) => tracing::debug!(%error, ?peer, "a connection could not be opened"),
+                }
+                drop(place);
+            });
+        }
+        self.tasks.close();
+        if timeout(DRAIN_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "connections were cut off");
+        }
+    }
+}
+
+async fn serve_connection<S>(stream: S, router: Router, peer: Peer, stopping: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let request = request.map(Body::new);
+        hyper::service::Service::call(&TowerToHyperService::new(router.clone()), request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, ?peer, "a connection ended badly");
+    }
+}

@@ -1,0 +1,137 @@
+//! What reaches into guests: consoles, programs, logs and image bytes.
+//!
+//! This door does not know the node's drivers; the binary joins the two by implementing [`Streams`] over them.
+//! Access was checked before any of these is called. None may block, and all must end when their other side is
+//! dropped.
+
+use async_trait::async_trait;
+use control::Error;
+use model::{image::Image, instance::Instance};
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::mpsc,
+};
+
+/// Bytes both ways.
+pub trait Both: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Both for T {}
+
+/// A two-way stream of bytes.
+pub type Duplex = Box<dyn Both>;
+/// Bytes that come.
+pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
+/// Bytes that go.
+pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A program with its standard streams.
+pub struct Session {
+    /// Its standard input; closed by dropping it.
+    pub stdin: Option<Writer>,
+    /// Its standard output, or its terminal.
+    pub stdout: Option<Reader>,
+    /// Its standard error.
+    pub stderr: Option<Reader>,
+    /// The program.
+    pub program: Arc<dyn Program>,
+}
+
+/// A program that runs.
+#[async_trait]
+pub trait Program: Send + Sync {
+    /// Waits for its exit code (128 and the signal's number after a signal). Safe to cancel.
+    async fn wait(&self) -> Result<i32, Error>;
+    /// Changes its terminal's size.
+    async fn resize(&self, rows: u16, columns: u16) -> Result<(), Error>;
+    /// Sends it a signal.
+    async fn signal(&self, signal: i32) -> Result<(), Error>;
+    /// The client is gone. A program of an exec ends; an attached container goes on.
+    async fn abandon(&self) {}
+}
+
+/// A program to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// Container of the pod; the first when `None`.
+    pub container: Option<String>,
+    /// Program and arguments; not empty.
+    pub argv: Vec<String>,
+    /// Environment beside the container's.
+    pub env: Vec<(String, String)>,
+    /// Working directory; the container's when `None`.
+    pub cwd: Option<String>,
+    /// User; the container's when `None`.
+    pub user: Option<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// Keep standard input open; else it is empty.
+    pub stdin: bool,
+    /// Size of the terminal: rows and columns.
+    pub size: Option<(u16, u16)>,
+}
+
+/// Which part of a log is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogWanted {
+    /// Container of the pod; the first when `None`.
+    pub container: Option<String>,
+    /// Only the last lines; all when `None`.
+    pub tail_lines: Option<usize>,
+    /// Only lines at or after this time, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Go on as new lines come.
+    pub follow: bool,
+}
+
+/// A line of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Time in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// It came by standard error.
+    pub is_stderr: bool,
+    /// Bytes with the line's end, if it had one.
+    pub bytes: Vec<u8>,
+}
+
+/// An image's bytes on their way in.
+pub struct Upload {
+    /// How many there will be, where the client said.
+    pub size_bytes: Option<u64>,
+    /// SHA-256 that the client expects, in lower-case hex.
+    pub sha256: Option<String>,
+    /// The bytes. Reading fails, and the image must not be kept, if the client stalls or breaks off, sends more than
+    /// is allowed, or if the bytes do not have the size or the hash that was promised.
+    pub body: Reader,
+}
+
+/// An image's bytes on their way out.
+pub struct Download {
+    /// How many the image has in all; `None` for an archive that is made as it is read.
+    pub size_bytes: Option<u64>,
+    /// The bytes, from the offset that was asked for on.
+    pub body: Reader,
+}
+
+/// What reaches into guests.
+#[async_trait]
+pub trait Streams: Send + Sync + 'static {
+    /// The serial console (VM) or the first container's terminal.
+    async fn console(&self, instance: &Instance) -> Result<Duplex, Error>;
+    /// The screen, as RFB (RFC 6143).
+    async fn vnc(&self, instance: &Instance) -> Result<Duplex, Error>;
+    /// Runs a program in a container.
+    async fn exec(&self, instance: &Instance, exec: Exec) -> Result<Session, Error>;
+    /// Joins the standard streams of a container's own program.
+    async fn attach(&self, instance: &Instance, container: Option<String>) -> Result<Session, Error>;
+    /// Lines of a container's log, oldest first, until the end or the receiver is dropped.
+    async fn logs(&self, instance: &Instance, wanted: LogWanted) -> Result<mpsc::Receiver<LogLine>, Error>;
+    /// The last bytes that the console showed, at most `bytes_max`.
+    async fn console_log(&self, instance: &Instance, bytes_max: usize) -> Result<Vec<u8>, Error>;
+    /// Takes an image's bytes, and returns when they are kept for good and the image's status says so.
+    async fn upload(&self, image: &Image, upload: Upload) -> Result<(), Error>;
+    /// Lays an image's bytes ready for an import; as [`Self::upload`], but nothing looks at them.
+    async fn stage(&self, image: &Image, upload: Upload) -> Result<(), Error>;
+    /// An image's bytes as they were sent (an archive of what a registry gave), from `offset` on.
+    async fn download(&self, image: &Image, offset: u64) -> Result<Download, Error>;
+}

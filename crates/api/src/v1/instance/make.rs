@@ -1,0 +1,262 @@
+//! From what a client asks of a new instance to what control takes.
+
+use crate::v1::types::instance::{
+    ContainerRequest, CreateInstance, NetworkRequest, RootRequest, VolumeRequest,
+};
+use control::{
+    Caller, Control, Error,
+    instance::{ContainerAsked, FloatingAsked, NewInstance, NicAsked, RootAsked, RootDisk, VolumeAsked},
+    port::{FixedAsked, NewPort},
+    volume::{NewVolume, SourceAsked},
+};
+use model::{
+    image::{Image, ImageKind},
+    instance::{Access, ContainerSpec, Instance, Kind},
+    plan::{Accelerator, RestartPolicy},
+    volume::Volume,
+};
+
+/// Makes the instance.
+///
+/// # Errors
+/// What the request lacks or control refuses.
+pub async fn make(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<Instance> {
+    let new = translate(control, caller, input)?;
+    let made = control.create_instance(caller, new).await?;
+    // Volumes are in the order in which they were asked for, after a VM's root disk.
+    let first = made.volumes.len().saturating_sub(input.volumes.len());
+    for (asked, id) in input.volumes.iter().zip(made.volumes.iter().skip(first)) {
+        if asked.keep && asked.volume.is_none() {
+            let keep = |volume: &mut Volume| {
+                volume.delete_with_instance = false;
+                Ok(())
+            };
+            control.change::<Volume>(caller, &id.to_string(), keep).await?;
+        }
+    }
+    Ok(made)
+}
+
+fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<NewInstance> {
+    let kind = kind_of(control, caller, input)?;
+    refuse_foreign_fields(kind, input)?;
+    let nics = input.networks.as_ref().map(|networks| {
+        networks.iter().enumerate().map(|(number, n)| nic(n, number)).collect::<control::Result<Vec<_>>>()
+    });
+    let volumes = input.volumes.iter().enumerate().map(|(number, v)| volume(v, number));
+    Ok(NewInstance {
+        name: input.name.clone(),
+        description: input.description.clone(),
+        labels: input.labels.clone(),
+        tags: input.tags.clone(),
+        access: Access { v4: input.access_v4, v6: input.access_v6 },
+        user: None,
+        kind,
+        image: input.image.clone().filter(|_| kind == Kind::Vm),
+        root: input.root.as_ref().map(root).transpose()?,
+        flavor: input.flavor.clone(),
+        vcpus: input.vcpus,
+        cpu_weight: input.cpu_weight,
+        memory_mib: input.memory_mib,
+        disk_gib: input.disk_gib,
+        thick: false,
+        nics: nics.transpose()?,
+        security_groups: input.security_groups.clone(),
+        keypairs: input.keypairs.clone(),
+        user_data_base64: input.user_data.clone(),
+        config_drive: input.config_drive,
+        accelerator: input.accelerator.unwrap_or(Accelerator::Auto),
+        containers: containers(kind, input)?,
+        volumes: volumes.collect::<control::Result<_>>()?,
+        floating_ip: input.floating_ip.as_ref().map(|asked| match asked.as_str() {
+            "auto" => FloatingAsked::New,
+            other => FloatingAsked::Existing(other.to_string()),
+        }),
+        publish: super::publish::asked(&input.publish)?,
+        autostart: input.autostart,
+        start_after: input.start_after.clone(),
+        restart: input.restart.unwrap_or(RestartPolicy::No),
+        grace_s: input.grace_s,
+        remove_on_exit: input.remove_on_exit,
+        start: input.start.unwrap_or(true),
+    })
+}
+
+/// The kind that was asked for, or the one that the image is made for; what is no image here is a registry's.
+fn kind_of(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<Kind> {
+    if let Some(kind) = input.kind {
+        return Ok(kind);
+    }
+    if !input.containers.is_empty() {
+        return Ok(Kind::Container);
+    }
+    if input.root.is_some() {
+        return Ok(Kind::Vm);
+    }
+    let Some(reference) = &input.image else {
+        return Err(
+            Error::invalid("image", "an instance needs an image").hint("`holm image list` shows those")
+        );
+    };
+    match control.find::<Image>(caller, reference) {
+        Ok(found) if found.record.kind != ImageKind::Oci => Ok(Kind::Vm),
+        _ => Ok(Kind::Container),
+    }
+}
+
+/// Fields of the other kind are refused, not passed over.
+fn refuse_foreign_fields(kind: Kind, input: &CreateInstance) -> control::Result<()> {
+    let of_containers = [
+        ("containers", !input.containers.is_empty()),
+        ("command", input.command.is_some()),
+        ("args", input.args.is_some()),
+        ("env", !input.env.is_empty()),
+        ("working_dir", input.working_dir.is_some()),
+        ("user", input.user.is_some()),
+        ("tty", input.tty),
+        ("stdin_open", input.stdin_open),
+    ];
+    let of_vms = [
+        ("root", input.root.is_some()),
+        ("accelerator", input.accelerator.is_some()),
+        ("config_drive", input.config_drive),
+        ("user_data", input.user_data.is_some()),
+    ];
+    let (foreign, other): (&[_], _) =
+        if kind == Kind::Vm { (&of_containers, "containers") } else { (&of_vms, "VMs") };
+    match foreign.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(Error::invalid(field, format!("{field} is for {other}"))
+            .hint(format!("this is an instance of kind {}", kind.as_str()))),
+        None => Ok(()),
+    }
+}
+
+fn containers(kind: Kind, input: &CreateInstance) -> control::Result<Vec<ContainerAsked>> {
+    if kind == Kind::Vm {
+        return Ok(vec![]);
+    }
+    let default_restart = input.restart.unwrap_or(RestartPolicy::No);
+    match (&input.image, input.containers.as_slice()) {
+        (Some(_), [_, ..]) => {
+            Err(Error::invalid("image", "an instance has an image or containers with theirs, not both"))
+        }
+        (None, []) => Err(Error::invalid("image", "a container needs an image")),
+        (None, several) => several
+            .iter()
+            .enumerate()
+            .map(|(number, container)| container_of(container, number, default_restart))
+            .collect(),
+        (Some(image), []) => {
+            let one = ContainerRequest {
+                image: image.clone(),
+                command: input.command.clone(),
+                args: input.args.clone(),
+                env: input.env.clone(),
+                working_dir: input.working_dir.clone(),
+                user: input.user.clone(),
+                tty: input.tty,
+                stdin_open: input.stdin_open,
+                ..ContainerRequest::default()
+            };
+            Ok(vec![container_of(&one, 0, default_restart)?])
+        }
+    }
+}
+
+/// A root disk that is asked for, checked.
+fn root(asked: &RootRequest) -> control::Result<RootAsked> {
+    let new = |source: SourceAsked| {
+        RootDisk::New(NewVolume {
+            size_gib: asked.size_gib,
+            thick: asked.thick,
+            source,
+            ..NewVolume::default()
+        })
+    };
+    let (disk, is_new) = match (&asked.volume, &asked.snapshot, &asked.copy_of) {
+        (Some(volume), None, None) if asked.size_gib.is_none() && !asked.thick => {
+            (RootDisk::Volume(volume.clone()), false)
+        }
+        (None, Some(snapshot), None) => (new(SourceAsked::Snapshot(snapshot.clone())), true),
+        (None, None, Some(volume)) => (new(SourceAsked::Volume(volume.clone())), true),
+        _ => {
+            let message = "name a volume as it is, a snapshot, or a volume to copy";
+            return Err(Error::invalid("root.volume", message));
+        }
+    };
+    Ok(RootAsked { disk, delete_with_instance: is_new && !asked.keep })
+}
+
+fn container_of(
+    asked: &ContainerRequest,
+    number: usize,
+    default_restart: RestartPolicy,
+) -> control::Result<ContainerAsked> {
+    if asked.image.is_empty() {
+        return Err(Error::invalid(&format!("containers[{number}].image"), "a container needs an image"));
+    }
+    Ok(ContainerAsked {
+        image: asked.image.clone(),
+        spec: ContainerSpec {
+            name: asked.name.clone(),
+            image: None,
+            entrypoint: asked.command.clone(),
+            args: asked.args.clone(),
+            env: asked.env.clone(),
+            working_dir: asked.working_dir.clone(),
+            user: asked.user.clone(),
+            tty: asked.tty,
+            stdin_open: asked.stdin_open,
+            restart: asked.restart.unwrap_or(default_restart),
+            read_only: asked.read_only,
+            cap_add: asked.cap_add.clone(),
+            cap_drop: asked.cap_drop.clone(),
+            tmpfs: asked.tmpfs.clone(),
+            ..ContainerSpec::default()
+        },
+    })
+}
+
+fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {
+    match &asked.port {
+        Some(port) if asked.network.is_none() && asked.subnet.is_none() && asked.address.is_none() => {
+            Ok(NicAsked::Port(port.clone()))
+        }
+        Some(_) => Err(Error::invalid(
+            &format!("networks[{number}].port"),
+            "a port has its network and address already: name nothing beside it",
+        )),
+        None => Ok(NicAsked::New(NewPort {
+            network: asked.network.clone(),
+            fixed: FixedAsked::one(asked.subnet.clone(), asked.address),
+            ..NewPort::default()
+        })),
+    }
+}
+
+/// A volume that is asked for, checked.
+///
+/// # Errors
+/// Neither or both of a volume and a size, or a mount path that is not absolute.
+pub fn volume(asked: &VolumeRequest, number: usize) -> control::Result<VolumeAsked> {
+    let field = |name: &str| format!("volumes[{number}].{name}");
+    match (&asked.volume, asked.size_gib) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(&field("size_gib"), "the size of a volume that exists is its own"));
+        }
+        (None, None) => {
+            return Err(Error::invalid(&field("volume"), "name a volume, or give size_gib for a new one"));
+        }
+        _ => {}
+    }
+    if asked.mount_path.as_ref().is_some_and(|path| !path.starts_with('/')) {
+        return Err(Error::invalid(&field("mount_path"), "a mount path begins with /"));
+    }
+    Ok(VolumeAsked {
+        volume: asked.volume.clone(),
+        size_gib: asked.size_gib.unwrap_or(0),
+        thick: asked.thick,
+        mount_path: asked.mount_path.clone(),
+        read_only: asked.read_only,
+    })
+}

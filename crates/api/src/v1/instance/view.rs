@@ -1,0 +1,200 @@
+//! What clients see of an instance.
+
+use crate::v1::{
+    scene::Scene,
+    served::Served,
+    types::{
+        Fault, Head, Reference,
+        instance::{Container, Exit, Instance as View, InstancePort, InstanceVolume, RunningSize, Trial},
+        list::ListQuery,
+    },
+};
+use model::{
+    id::InstanceId,
+    image::Image,
+    instance::{ContainerSpec, Grant, Instance, InstanceStatus, Kind, State, phase::Phase},
+    network::Network,
+    port::Port,
+    security_group::SecurityGroup,
+    volume::Volume,
+};
+
+impl Served for Instance {
+    type View = View;
+    const FILTERS: &'static [&'static str] = &["phase", "kind", "network"];
+    const PHASES: &'static [&'static str] = &[
+        "scheduling",
+        "creating",
+        "starting",
+        "running",
+        "paused",
+        "stopping",
+        "rebooting",
+        "rebuilding",
+        "resizing",
+        "stopped",
+        "exited",
+        "failed",
+        "deleting",
+    ];
+
+    fn view(&self, scene: &Scene<'_>) -> View {
+        let status = scene.control.instance_status(self.meta.id);
+        let status = status.as_ref().map(|s| &s.record);
+        let ports: Vec<InstancePort> = self.ports.iter().filter_map(|id| port_view(*id, scene)).collect();
+        let image = self.image.or_else(|| self.containers.first()?.image);
+        let login = image.and_then(|id| scene.control.get::<Image>(id)).and_then(|i| i.record.login.clone());
+        let (started_at, exit) = run_of(status);
+        View {
+            head: Head::of(&self.meta, &scene.project(self.meta.project).name),
+            kind: self.kind,
+            phase: scene.control.phase(self),
+            power: self.power,
+            size: self.size.into(),
+            until_restart: until_restart(self, status),
+            cpu_weight: self.cpu_weight,
+            flavor: self.flavor.map(|id| Reference { id: id.0, name: self.flavor_name.clone() }),
+            image: image.map(|id| scene.reference::<Image>(id)),
+            node: self.node.map(|id| scene.node(id)),
+            addresses: ports.iter().flat_map(|port| port.addresses.iter().copied()).collect(),
+            floating_ips: ports.iter().flat_map(|port| port.floating_ips.iter().copied()).collect(),
+            ports,
+            publish: self.publish.iter().map(super::publish::view).collect(),
+            volumes: self.volumes.iter().filter_map(|id| volume_view(*id, scene)).collect(),
+            keypairs: self.keys.iter().map(|(name, _)| name.clone()).collect(),
+            login,
+            containers: self.containers.iter().map(|spec| container_view(spec, scene)).collect(),
+            config_drive: self.config_drive,
+            accelerator: self.accelerator,
+            autostart: self.autostart,
+            start_after: {
+                let there = |id: &&InstanceId| scene.control.get::<Instance>(**id).is_some();
+                self.start_after.iter().filter(there).map(|id| scene.reference::<Instance>(*id)).collect()
+            },
+            restart: self.restart,
+            grace_s: self.grace_s,
+            remove_on_exit: self.remove_on_exit,
+            locked: self.lock.is_some(),
+            lock_reason: self.lock.as_ref().and_then(|lock| lock.reason.clone()),
+            tags: self.tags.clone(),
+            access_v4: self.access.v4,
+            access_v6: self.access.v6,
+            trial: self.trial.as_ref().map(|trial| Trial {
+                size: trial.size.into(),
+                flavor: trial.flavor.map(|id| Reference { id: id.0, name: trial.flavor_name.clone() }),
+                since: trial.since,
+            }),
+            boots: self.boots,
+            restarts: status.map_or(0, |s| s.restarts),
+            progress: status.map(|s| s.progress.clone()).unwrap_or_default(),
+            started_at,
+            exit,
+            fault: status.and_then(|s| s.fault_of(self)).map(Fault::from),
+            facts: status.map(|s| s.facts.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn phase_word(&self, scene: &Scene<'_>) -> &'static str {
+        scene.control.phase(self).as_str()
+    }
+
+    fn fits(&self, query: &ListQuery, scene: &Scene<'_>) -> control::Result<bool> {
+        if query.kind.as_ref().is_some_and(|kind| kind != self.kind.as_str()) {
+            return Ok(false);
+        }
+        let Some(network) = &query.network else {
+            return Ok(true);
+        };
+        let network = scene.network_meant(network)?;
+        let ports = scene.control.ports_of(&self.ports);
+        Ok(ports.iter().any(|port| port.network == network))
+    }
+
+    /// Settled means: in a phase that stays, and with what was plugged in and out in the guest's hands.
+    fn is_settled(&self, scene: &Scene<'_>) -> bool {
+        let phase = scene.control.phase(self);
+        if !phase.is_settled() {
+            return false;
+        }
+        let status = scene.control.instance_status(self.meta.id);
+        match status.as_ref().map(|s| &s.record) {
+            Some(status)
+                if matches!(phase, Phase::Running | Phase::Paused) && status.fault_of(self).is_none() =>
+            {
+                let grown = self.kind == Kind::Vm || status.grant.is_none_or(|has| has == self.grant());
+                grown && same(&self.ports, &status.ports) && same(&self.volumes, &status.volumes)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether two lists have the same members.
+fn same<T: PartialEq>(wanted: &[T], seen: &[T]) -> bool {
+    wanted.len() == seen.len() && wanted.iter().all(|one| seen.contains(one))
+}
+
+/// What a running VM has while its wish is another.
+fn until_restart(instance: &Instance, status: Option<&InstanceStatus>) -> Option<RunningSize> {
+    let status = status.filter(|s| matches!(s.state, State::Running { .. } | State::Paused { .. }))?;
+    let Grant { vcpus, memory_mib, .. } = status.grant?;
+    let differs = (vcpus, memory_mib) != (instance.size.vcpus, instance.size.memory_mib);
+    differs.then_some(RunningSize { vcpus, memory_mib })
+}
+
+fn run_of(status: Option<&InstanceStatus>) -> (Option<jiff::Timestamp>, Option<Exit>) {
+    match status.map(|s| &s.state) {
+        Some(State::Running { since } | State::Paused { since }) => (Some(*since), None),
+        Some(State::Stopped { code, cause, failed, at }) => {
+            let exit = Exit { code: *code, cause: cause.clone(), failed: *failed, at: *at };
+            (None, Some(exit))
+        }
+        Some(State::Absent) | None => (None, None),
+    }
+}
+
+fn port_view(id: model::id::PortId, scene: &Scene<'_>) -> Option<InstancePort> {
+    let found = scene.control.get::<Port>(id)?;
+    let port = &found.record;
+    Some(InstancePort {
+        id: id.0,
+        name: port.meta.name.to_string(),
+        network: scene.reference::<Network>(port.network),
+        mac: port.mac,
+        addresses: port.addresses.iter().map(|fixed| fixed.address).collect(),
+        floating_ips: scene.floating_of(id),
+        security_groups: port.security_groups.iter().map(|g| scene.reference::<SecurityGroup>(*g)).collect(),
+    })
+}
+
+fn volume_view(id: model::id::VolumeId, scene: &Scene<'_>) -> Option<InstanceVolume> {
+    let found = scene.control.get::<Volume>(id)?;
+    let volume = &found.record;
+    Some(InstanceVolume {
+        id: id.0,
+        name: volume.meta.name.to_string(),
+        size_gib: volume.size_gib,
+        used_bytes: scene.control.volume_status(id).map_or(0, |s| s.record.used_bytes),
+        mount_path: volume.mount_path.clone(),
+        serial: volume.serial(),
+    })
+}
+
+fn container_view(spec: &ContainerSpec, scene: &Scene<'_>) -> Container {
+    Container {
+        name: spec.name.clone(),
+        image: spec.image.map(|id| scene.reference::<Image>(id)),
+        entrypoint: spec.entrypoint.clone(),
+        args: spec.args.clone(),
+        env: spec.env.clone(),
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        tty: spec.tty,
+        stdin_open: spec.stdin_open,
+        restart: spec.restart,
+        read_only: spec.read_only,
+        cap_add: spec.cap_add.clone(),
+        cap_drop: spec.cap_drop.clone(),
+        tmpfs: spec.tmpfs.clone(),
+    }
+}

@@ -1,0 +1,120 @@
+//! SSH keys.
+
+use super::{
+    audit::{deed, note},
+    described::{describe, dress, remove},
+    routes::{Doc, Routes},
+    scene::Scene,
+    served::{Served, answer, check_wait},
+    types::{
+        Head, Reference,
+        keypair::{CreateKeypair, Keypair as View, UpdateKeypair},
+        list::WaitQuery,
+    },
+};
+use crate::{
+    app::{App, Asker},
+    error::Result,
+    request::{Input, Params},
+};
+use axum::{
+    extract::{Path, State},
+    http::{Method, StatusCode},
+    response::Response,
+};
+use model::keypair::Keypair;
+
+impl Served for Keypair {
+    type View = View;
+
+    fn view(&self, scene: &Scene<'_>) -> View {
+        let instances = scene.control.instances_of(self.meta.project);
+        let holds = |keys: &[(String, String)]| keys.iter().any(|(_, key)| *key == self.public_key);
+        View {
+            head: Head::of(&self.meta, &scene.project(self.meta.project).name),
+            public_key: self.public_key.clone(),
+            fingerprint: self.fingerprint.clone(),
+            kind: self.kind,
+            instances: instances
+                .iter()
+                .filter(|i| holds(&i.record.keys))
+                .map(|i| Reference::to(&i.record.meta))
+                .collect(),
+        }
+    }
+}
+
+/// Adds the routes of SSH keys.
+pub fn routes(routes: Routes) -> Routes {
+    let tag = "keypairs";
+    routes
+        .collection::<Keypair>()
+        .add(
+            Method::POST,
+            "/v1/keypairs",
+            tag,
+            Doc::new("Import a public key").wait().input::<CreateKeypair>().answer::<View>(201, "Imported."),
+            create,
+        )
+        .add(
+            Method::PATCH,
+            "/v1/keypairs/{ref}",
+            tag,
+            Doc::new("Change a key's record").wait().input::<UpdateKeypair>().answer::<View>(200, "Changed."),
+            update,
+        )
+        .add(
+            Method::DELETE,
+            "/v1/keypairs/{ref}",
+            tag,
+            Doc::new("Delete a key")
+                .details("Instances that were made with it keep it.")
+                .wait()
+                .empty(204, "Gone."),
+            delete,
+        )
+}
+
+async fn create(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Params(wait): Params<WaitQuery>,
+    Input(input): Input<CreateKeypair>,
+) -> Result<Response> {
+    check_wait::<Keypair>(&wait)?;
+    control::change::check_labels(&input.labels)?;
+    let make = async {
+        let made = app.control().create_keypair(&caller, &input.name, input.kind, &input.public_key).await?;
+        dress(app.control(), &caller, made, &input.description, &input.labels).await
+    };
+    let made = note(&app, &caller, deed("create", "keypair", &input.name), make.await).await?;
+    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
+}
+
+async fn update(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(reference): Path<String>,
+    Params(wait): Params<WaitQuery>,
+    Input(input): Input<UpdateKeypair>,
+) -> Result<Response> {
+    check_wait::<Keypair>(&wait)?;
+    let changed = app
+        .control()
+        .change::<Keypair>(&caller, &reference, |key| {
+            describe(&mut key.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)
+        })
+        .await;
+    let changed = note(&app, &caller, deed("update", "keypair", &reference), changed).await?;
+    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
+}
+
+async fn delete(
+    State(app): State<App>,
+    asker: Asker,
+    Path(reference): Path<String>,
+    Params(wait): Params<WaitQuery>,
+) -> Result<Response> {
+    let act = async |id: &str| app.control().delete_keypair(&asker.0, id).await.map(|_| ());
+    remove::<Keypair>(&app, &asker, &reference, &wait, act).await
+}

@@ -1,0 +1,263 @@
+//! Instances on the wire: views. What is asked for is in [`request`].
+
+pub mod request;
+
+pub use request::{
+    AttachPort, AttachVolume, ContainerRequest, CreateInstance, LockRequest, NetworkRequest, RebuildRequest,
+    ResizeRequest, RootRequest, StopRequest, UpdateInstance, VolumeRequest,
+};
+
+use super::{Fault, Head, Reference, flavor::Size, publish::PublishedPort, restart, schema};
+use jiff::Timestamp;
+use model::{
+    address::Mac,
+    instance::{Kind, Power, phase::Phase, tag::Tag},
+    plan::{Accelerator, RestartPolicy},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A virtual machine, a pod of containers or a system container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Instance {
+    /// Head.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Kind.
+    #[schema(value_type = schema::InstanceKind)]
+    pub kind: Kind,
+    /// Where it is in its life.
+    #[schema(value_type = schema::Phase)]
+    pub phase: Phase,
+    /// Whether it is meant to run.
+    #[schema(value_type = schema::Power)]
+    pub power: Power,
+    /// CPU, memory and root disk.
+    pub size: Size,
+    /// What the running guest has while it is not yet what `size` says: a VM gets the rest with its next boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_restart: Option<RunningSize>,
+    /// Its part of the host's CPUs when they are short; 100 is usual.
+    #[serde(default = "usual_weight")]
+    pub cpu_weight: u32,
+    /// Flavor it was made with; missing when it was given its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<Reference>,
+    /// Image it was made from; for a pod, its first container's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Reference>,
+    /// Host that it was placed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
+    /// All its addresses, in the order of its ports.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// All floating addresses that lead to it.
+    #[schema(value_type = Vec<String>)]
+    pub floating_ips: Vec<IpAddr>,
+    /// Ports, in the order of the guest's interfaces.
+    pub ports: Vec<InstancePort>,
+    /// Ports of its host that lead to it.
+    #[serde(default)]
+    pub publish: Vec<PublishedPort>,
+    /// Volumes, a VM's root disk first.
+    pub volumes: Vec<InstanceVolume>,
+    /// Names of its SSH keys.
+    pub keypairs: Vec<String>,
+    /// User that the image lets in by SSH, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// Containers of a pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+    /// Offer a config drive (VM).
+    pub config_drive: bool,
+    /// Acceleration wanted (VM); what it really runs on is in `facts`.
+    #[schema(value_type = schema::Accelerator)]
+    pub accelerator: Accelerator,
+    /// Start again when the host starts.
+    pub autostart: bool,
+    /// Instances that are to run before it starts with its host.
+    #[serde(default)]
+    pub start_after: Vec<Reference>,
+    /// Start again when it ends by itself.
+    #[serde(with = "restart")]
+    #[schema(value_type = String)]
+    pub restart: RestartPolicy,
+    /// Seconds between asking a guest to stop and pulling the plug.
+    pub grace_s: u32,
+    /// It is deleted when it ends.
+    pub remove_on_exit: bool,
+    /// Refuses deletion and power changes of anyone but an admin.
+    pub locked: bool,
+    /// Why, if who locked it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_reason: Option<String>,
+    /// Words to find it by.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub tags: BTreeSet<Tag>,
+    /// Where its users reach it by IPv4, if they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub access_v4: Option<Ipv4Addr>,
+    /// The same by IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub access_v6: Option<Ipv6Addr>,
+    /// What it had before its size, which is on trial until it is confirmed or taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+    /// How many boots were asked for.
+    pub boots: u64,
+    /// Starts by the restart policy in a row, each soon after the one before.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What is being done, in words: `fetching image 40 %`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub progress: String,
+    /// Start of the running guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// How its last run ended, while it does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Facts for people: accelerator, machine type, guest OS, pid, containers.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub facts: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What an instance goes back to if the size on trial is taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Trial {
+    /// CPU, memory and root disk before.
+    pub size: Size,
+    /// Flavor before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<Reference>,
+    /// When the trial began.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+}
+
+fn usual_weight() -> u32 {
+    model::instance::CPU_WEIGHT_USUAL
+}
+
+/// CPUs and memory of a running guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunningSize {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Exit {
+    /// Exit code, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// How it ended.
+    pub cause: String,
+    /// It ended by itself and not well.
+    pub failed: bool,
+    /// When that was seen.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// A port as its instance shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstancePort {
+    /// Id.
+    pub id: Uuid,
+    /// Name.
+    pub name: String,
+    /// Network.
+    pub network: Reference,
+    /// Ethernet address.
+    #[schema(value_type = String)]
+    pub mac: Mac,
+    /// Addresses.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// Floating addresses that lead here.
+    #[schema(value_type = Vec<String>)]
+    pub floating_ips: Vec<IpAddr>,
+    /// Groups whose rules let traffic pass.
+    pub security_groups: Vec<Reference>,
+}
+
+/// A volume as its instance shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceVolume {
+    /// Id.
+    pub id: Uuid,
+    /// Name.
+    pub name: String,
+    /// Size in GiB.
+    pub size_gib: u64,
+    /// Space that it takes in bytes.
+    pub used_bytes: u64,
+    /// Where a container sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_path: Option<String>,
+    /// Serial number by which a guest finds the disk.
+    pub serial: String,
+}
+
+/// A container of a pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Container {
+    /// Name inside the pod.
+    pub name: String,
+    /// Image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Reference>,
+    /// Instead of the image's entrypoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Instead of the image's arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Environment beside the image's.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Instead of the image's working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Instead of the image's user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// Standard input stays open.
+    pub stdin_open: bool,
+    /// What happens when it ends.
+    #[serde(with = "restart")]
+    #[schema(value_type = String)]
+    pub restart: RestartPolicy,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// Capabilities beside the default ones.
+    #[serde(default)]
+    pub cap_add: Vec<String>,
+    /// Capabilities less than the default ones.
+    #[serde(default)]
+    pub cap_drop: Vec<String>,
+    /// Mount paths that are kept in memory.
+    #[serde(default)]
+    pub tmpfs: Vec<String>,
+}

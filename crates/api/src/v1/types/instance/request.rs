@@ -1,0 +1,363 @@
+//! Instances on the wire: what is asked for.
+
+use crate::v1::types::{
+    patch::LabelChanges,
+    publish::{PublishedPort, UnpublishPort},
+    restart, schema,
+};
+use model::{
+    instance::{Kind, tag::Tag},
+    meta::Labels,
+    plan::{Accelerator, RestartPolicy},
+};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+use utoipa::ToSchema;
+
+/// A new instance. Its size is a flavor, or `vcpus` and `memory_mib` (each of which also overrides the flavor's).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateInstance {
+    /// Name.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+    /// Labels.
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub labels: Labels,
+    /// Words to find it by, without commas and slashes.
+    #[schema(value_type = Vec<String>)]
+    pub tags: BTreeSet<Tag>,
+    /// Where its users reach it by IPv4: told, and nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub access_v4: Option<Ipv4Addr>,
+    /// The same by IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub access_v6: Option<Ipv6Addr>,
+    /// Kind; as the image says when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::InstanceKind>)]
+    pub kind: Option<Kind>,
+    /// Image, or for containers a registry's reference, which is pulled if it is not here. Not with `containers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Root disk instead of a new one made of an image (VM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootRequest>,
+    /// Flavor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
+    /// Virtual CPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Memory in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Its part of the host's CPUs when they are short: with 300 it gets three times what one with 100 gets. 1 to
+    /// 10,000; 100 when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+    /// Root disk in GiB; 0: as large as the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u64>,
+    /// Networks in the order of the guest's interfaces: the project's own when missing, none when empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<NetworkRequest>>,
+    /// Groups for every new port; the project's default group when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
+    /// SSH keys to put in.
+    pub keypairs: Vec<String>,
+    /// User-data for cloud-init, base64, at most 64 KiB of bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// Offer a config drive (VM).
+    pub config_drive: bool,
+    /// Containers of a pod of several. For one container `image`, `command`, `args` and `env` are enough.
+    pub containers: Vec<ContainerRequest>,
+    /// Instead of the image's entrypoint (container).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Instead of the image's arguments (container).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Environment beside the image's (container).
+    pub env: BTreeMap<String, String>,
+    /// Working directory instead of the image's (container).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// User instead of the image's (container).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A terminal (container).
+    pub tty: bool,
+    /// Standard input stays open (container).
+    pub stdin_open: bool,
+    /// What happens when it ends by itself: `no`, `on-failure[:N]`, `always`, `unless-stopped`.
+    #[serde(skip_serializing_if = "Option::is_none", with = "restart::option")]
+    #[schema(value_type = Option<String>)]
+    pub restart: Option<RestartPolicy>,
+    /// Volumes beside the root disk.
+    pub volumes: Vec<VolumeRequest>,
+    /// Start again when the host starts.
+    pub autostart: bool,
+    /// Instances that are to run before it starts with its host.
+    pub start_after: Vec<String>,
+    /// Acceleration wanted (VM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Accelerator>)]
+    pub accelerator: Option<Accelerator>,
+    /// `auto` for a new floating IP, or the address of one that the project has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floating_ip: Option<String>,
+    /// Ports of the host that lead to it; the security groups still decide who gets in.
+    pub publish: Vec<PublishedPort>,
+    /// Delete it when it ends.
+    pub remove_on_exit: bool,
+    /// Seconds between asking the guest to stop and pulling the plug.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u32>,
+    /// Start it at once (the default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<bool>,
+}
+
+/// An interface that is asked for: a network, a subnet or a port that exists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkRequest {
+    /// Network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Subnet of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// Address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// A port that exists, instead of all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+/// A root disk that is asked for: a volume as it is, or a copy of a snapshot or a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RootRequest {
+    /// A volume, which is kept when the instance goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// A snapshot to make it of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// A volume to copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
+    /// Size of a copy in GiB; its source's when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u64>,
+    /// Take all space of a copy at once.
+    pub thick: bool,
+    /// Keep a copy when the instance goes.
+    pub keep: bool,
+}
+
+/// A volume that is asked for: one that exists or a new one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct VolumeRequest {
+    /// A volume that exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Size of a new volume in GiB, which goes with the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_gib: Option<u64>,
+    /// Where containers see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount_path: Option<String>,
+    /// Take all space of a new volume at once.
+    pub thick: bool,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Keep a new volume when the instance goes.
+    pub keep: bool,
+}
+
+/// A container of a pod that is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContainerRequest {
+    /// Name inside the pod.
+    pub name: String,
+    /// Image or a registry's reference.
+    pub image: String,
+    /// Instead of the image's entrypoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Instead of the image's arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Environment beside the image's.
+    pub env: BTreeMap<String, String>,
+    /// Instead of the image's working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Instead of the image's user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// Standard input stays open.
+    pub stdin_open: bool,
+    /// What happens when it ends; the instance's when missing.
+    #[serde(skip_serializing_if = "Option::is_none", with = "restart::option")]
+    #[schema(value_type = Option<String>)]
+    pub restart: Option<RestartPolicy>,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// Capabilities beside the default ones, like `NET_ADMIN`.
+    pub cap_add: Vec<String>,
+    /// Capabilities less than the default ones; `ALL` drops every one.
+    pub cap_drop: Vec<String>,
+    /// Mount paths that are kept in memory.
+    pub tmpfs: Vec<String>,
+}
+
+/// Changes to an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateInstance {
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Labels to set; `null` removes one.
+    #[serde(skip_serializing_if = "LabelChanges::is_empty")]
+    #[schema(value_type = BTreeMap<String, Option<String>>)]
+    pub labels: LabelChanges,
+    /// Start again when the host starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<bool>,
+    /// Instances that are to run before it starts with its host, instead of those that it has waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_after: Option<Vec<String>>,
+    /// What happens when it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none", with = "restart::option")]
+    #[schema(value_type = Option<String>)]
+    pub restart: Option<RestartPolicy>,
+    /// Seconds between asking the guest to stop and pulling the plug.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u32>,
+    /// Delete it when it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove_on_exit: Option<bool>,
+    /// Refuses deletion and power changes of anyone but an admin while set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<bool>,
+    /// Tags instead of all that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub tags: Option<BTreeSet<Tag>>,
+    /// Where its users reach it by IPv4; `null` for nowhere in particular.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub access_v4: Option<Option<Ipv4Addr>>,
+    /// The same by IPv6.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub access_v6: Option<Option<Ipv6Addr>>,
+    /// Another flavor. A container takes it while it runs, a VM with its next boot. Its disks stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
+    /// Other virtual CPUs, at once for a container, with its next boot for a VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Other memory in MiB, at once for a container, with its next boot for a VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// Another part of the host's CPUs when they are short, at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<u32>,
+    /// Published ports instead of all that there are; one asked for again keeps its port of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Vec<PublishedPort>>,
+    /// Ports to publish beside the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish_add: Vec<PublishedPort>,
+    /// Published ports that shall go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish_remove: Vec<UnpublishPort>,
+}
+
+/// A network interface to plug in, while the instance runs or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttachPort {
+    /// Network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Subnet of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
+    /// Address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
+    /// A port that exists, instead of all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Groups of a new port; the project's default group when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
+}
+
+/// A volume to plug in, while the instance runs or not.
+pub type AttachVolume = VolumeRequest;
+
+/// How to stop. The body may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StopRequest {
+    /// Seconds until the plug is pulled; the instance's own when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u32>,
+}
+
+/// Why it is locked. The body may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LockRequest {
+    /// The reason, told to whoever is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What to begin anew from. The body may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RebuildRequest {
+    /// Another image; the instance's own when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// Another size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeRequest {
+    /// Flavor.
+    pub flavor: String,
+}
+
+/// A value that may be `null`, told from one that is missing.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(reader: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(reader).map(Some)
+}

@@ -1,0 +1,61 @@
+//! Changes to what is said of a record: name, description, labels and simple switches, for every noun alike.
+
+use crate::{Caller, Control, Error, Result, resolve::Noun};
+use model::{
+    error::Code,
+    meta::{LABEL_BYTES_MAX, LABELS_MAX, Labels},
+};
+
+impl Control {
+    /// Changes one record of the caller's project in one transaction. `change` may be called several times, when
+    /// others changed the record meanwhile; it must not touch what has an action of its own (addresses, targets).
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `taken` for a name in use, `conflict` for a record that is going, and what `change`
+    /// refuses.
+    pub async fn change<R: Noun + Clone + PartialEq>(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        change: impl Fn(&mut R) -> Result<()> + Send + Sync,
+    ) -> Result<R> {
+        let action = format!("changing a {}", R::WORD);
+        self.transact(|tx| {
+            let found = self.find_own::<R>(caller, reference, &action)?;
+            if found.record.meta().is_deleting() {
+                let message = format!("{} {} is being deleted", R::WORD, found.record.meta().name);
+                return Err(Error::new(Code::Conflict, message));
+            }
+            let mut next = found.record.clone();
+            change(&mut next)?;
+            check_labels(&next.meta().labels)?;
+            if next != found.record {
+                next.meta_mut().touch(self.now());
+                tx.update(&found, &next);
+            }
+            Ok(next)
+        })
+        .await
+    }
+}
+
+/// Refuses labels beyond what is kept with a record.
+///
+/// # Errors
+/// `too_large` or `invalid`, with the field `labels`.
+pub fn check_labels(labels: &Labels) -> Result<()> {
+    if labels.len() > LABELS_MAX {
+        let message = format!("{} labels: at most {LABELS_MAX} are possible", labels.len());
+        return Err(Error::new(Code::TooLarge, message).field("labels"));
+    }
+    for (key, value) in labels {
+        if key.is_empty() || key.chars().any(char::is_control) {
+            return Err(Error::invalid("labels", "a label's key is empty or has control characters"));
+        }
+        if key.len() > LABEL_BYTES_MAX || value.len() > LABEL_BYTES_MAX {
+            let message = format!("label {:.40}… has more than {LABEL_BYTES_MAX} bytes", key);
+            return Err(Error::new(Code::TooLarge, message).field("labels"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! The end of an instance: when its node says that nothing is left, its records go in one transaction.
+
+use crate::{Caller, Control, Result, Role, transact::Transaction};
+use model::{
+    id::InstanceId,
+    instance::{Instance, InstanceStatus, State},
+    port::{Device, Port},
+    quota::Resource,
+};
+use store::Stored;
+
+impl Control {
+    /// Brings the records around an instance to their end, as far as its node is: frees what was unplugged, removes
+    /// what was deleted, asks for the deletion of what was to go at its end. Doing it twice is doing it once.
+    ///
+    /// # Errors
+    /// What the store refuses; try again.
+    pub async fn finalize_instance(&self, id: InstanceId) -> Result<()> {
+        let Some(instance) = self.get::<Instance>(id) else {
+            return Ok(());
+        };
+        let Some(status) = self.instance_status(id) else {
+            return Ok(());
+        };
+        if instance.record.meta.is_deleting() {
+            if status.record.gone {
+                self.transact(|tx| self.drop_instance(tx, id)).await?;
+            }
+            return Ok(());
+        }
+        let ended = matches!(status.record.state, State::Stopped { .. })
+            && status.record.boot >= instance.record.boots;
+        if instance.record.remove_on_exit && ended {
+            let caller = system_caller(instance.record.meta.project);
+            self.delete_instance(&caller, &id.to_string()).await?;
+        }
+        self.free_unplugged(&instance, &status.record).await
+    }
+
+    /// Ports and volumes that the wish no longer has and the guest let go of.
+    async fn free_unplugged(&self, instance: &Stored<Instance>, status: &InstanceStatus) -> Result<()> {
+        let id = instance.record.meta.id;
+        for port in self.ports_of_instance(id) {
+            let port_id = port.record.meta.id;
+            if instance.record.ports.contains(&port_id) || status.ports.contains(&port_id) {
+                continue;
+            }
+            self.transact(|tx| {
+                if let Some(port) = self.get::<Port>(port_id) {
+                    self.free_port(tx, &port);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        for volume in self.volumes_of_instance(id) {
+            let volume_id = volume.record.meta.id;
+            if instance.record.volumes.contains(&volume_id) || status.volumes.contains(&volume_id) {
+                continue;
+            }
+            self.transact(|tx| {
+                if let Some(volume) = self.get::<model::volume::Volume>(volume_id) {
+                    let is_kept = !self.snapshots_of(volume_id).is_empty();
+                    if volume.record.meta.is_deleting() && !is_kept {
+                        self.drop_volume(tx, &volume);
+                        return Ok(());
+                    }
+                    let mut next = volume.record.clone();
+                    next.meta.deleted_at = None;
+                    next.set_free();
+                    tx.update(&volume, &next);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn free_port(&self, tx: &mut Transaction, port: &Stored<Port>) {
+        if port.record.delete_with_instance {
+            self.drop_port(tx, port);
+            return;
+        }
+        self.release_internal_of(tx, port.record.meta.id);
+        let mut next = port.record.clone();
+        next.device = Device::None;
+        next.meta.touch(self.now());
+        tx.update(port, &next);
+    }
+
+    fn drop_instance(&self, tx: &mut Transaction, id: InstanceId) -> Result<()> {
+        let Some(instance) = self.get::<Instance>(id) else {
+            return Ok(());
+        };
+        let mut bare = instance.record.clone();
+        bare.publish.clear();
+        let caller = system_caller(bare.meta.project);
+        self.take_host_ports(tx, &caller, &instance.record.publish, &mut bare)?;
+        for port in self.ports_of_instance(id) {
+            self.free_port(tx, &port);
+        }
+        for volume in self.volumes_of_instance(id) {
+            // Snapshots are what somebody wanted to keep: their volume stays with them.
+            let is_kept = !self.snapshots_of(volume.record.meta.id).is_empty();
+            if volume.record.delete_with_instance && !is_kept {
+                self.drop_volume(tx, &volume);
+            } else {
+                let mut next = volume.record.clone();
+                next.set_free();
+                tx.update(&volume, &next);
+            }
+        }
+        let record = &instance.record;
+        if let (Some(node), Some(slot)) = (record.node, record.id_slot) {
+            tx.release(&format!("slot/{node}"), &slot.to_string(), "instance");
+        }
+        let size = record.charged();
+        let memory = i64::try_from(size.memory_mib).unwrap_or(i64::MAX);
+        let disk_more = record.trial.as_ref().map_or(0, |trial| trial.disk_more_gib.cast_signed());
+        self.charge(
+            tx,
+            record.meta.project,
+            &[
+                (Resource::Instances, -1),
+                (Resource::Vcpus, -i64::from(size.vcpus)),
+                (Resource::MemoryMib, -memory),
+                (Resource::VolumeGib, -disk_more),
+            ],
+        );
+        tx.raw().remove::<InstanceStatus>(&id.to_string());
+        tx.delete(&instance);
+        Ok(())
+    }
+}
+
+/// The cloud itself, acting for a project.
+pub fn system_caller(project: model::id::ProjectId) -> Caller {
+    Caller { project, role: Role::Admin, actor: "holm".into(), request_id: String::new() }
+}

@@ -1,0 +1,172 @@
+//! Verbs on instances: each changes the wish in one transaction; the node brings it about.
+
+use crate::{Caller, Control, Error, Result, transact::Transaction};
+use model::{
+    error::Code,
+    instance::{Instance, Power, phase::Phase},
+};
+
+impl Control {
+    /// Changes an instance's wish, unless it is going or locked.
+    async fn wish(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        action: &str,
+        change: impl Fn(&mut Transaction, &mut Instance, Phase) -> Result<()> + Send + Sync,
+    ) -> Result<Instance> {
+        self.transact(|tx| {
+            let found = self.find_own::<Instance>(caller, reference, action)?;
+            let mut next = found.record.clone();
+            if next.meta.is_deleting() {
+                return Err(Error::new(Code::Conflict, format!("{} is being deleted", next.meta.name)));
+            }
+            refuse_locked(caller, &next)?;
+            change(tx, &mut next, self.phase(&found.record))?;
+            if next != found.record {
+                next.meta.touch(self.now());
+                tx.update(&found, &next);
+            }
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Starts an instance. One that runs is left alone; a frozen one goes on; one that failed is tried again at once,
+    /// and so are its images.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict`, `no_capacity` when its host has given to others what it needs.
+    pub async fn start_instance(&self, caller: &Caller, reference: &str) -> Result<Instance> {
+        self.wish(caller, reference, "starting an instance", |tx, next, phase| {
+            let ended = matches!(phase, Phase::Stopped | Phase::Exited | Phase::Failed | Phase::Stopping);
+            if ended && self.instance_status(next.meta.id).is_some_and(|s| s.record.boot >= next.boots) {
+                next.boots += 1;
+            }
+            if next.power == Power::Off {
+                self.refuse_without_room(next, next.size)?;
+            }
+            next.power = Power::On;
+            next.hard = false;
+            if phase == Phase::Failed {
+                next.meta.touch(self.now());
+                self.ask_images_anew(tx, next);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops an instance: asks the guest, and pulls the plug after its grace period, or at once with `hard`.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict`.
+    pub async fn stop_instance(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        hard: bool,
+        grace_s: Option<u32>,
+    ) -> Result<Instance> {
+        self.wish(caller, reference, "stopping an instance", |_, next, _| {
+            next.power = Power::Off;
+            next.hard = hard;
+            next.grace_s = grace_s.unwrap_or(next.grace_s).min(model::instance::GRACE_S_MAX);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops and starts an instance.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for one that does not run.
+    pub async fn reboot_instance(&self, caller: &Caller, reference: &str, hard: bool) -> Result<Instance> {
+        self.wish(caller, reference, "rebooting an instance", |_, next, phase| {
+            if next.power == Power::Off {
+                let message = format!("{} is {phase}: only a running instance reboots", next.meta.name);
+                return Err(
+                    Error::new(Code::Conflict, message).hint(format!("`holm start {}`", next.meta.name))
+                );
+            }
+            next.power = Power::On;
+            next.boots += 1;
+            next.hard = hard;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Freezes an instance in memory.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for one that does not run.
+    pub async fn pause_instance(&self, caller: &Caller, reference: &str) -> Result<Instance> {
+        self.wish(caller, reference, "pausing an instance", |_, next, phase| {
+            if !matches!(phase, Phase::Running | Phase::Pausing | Phase::Paused | Phase::Resuming) {
+                let message = format!("{} is {phase}: only a running instance can be paused", next.meta.name);
+                return Err(Error::new(Code::Conflict, message));
+            }
+            next.power = Power::Paused;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets a frozen instance go on.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for one that is not paused.
+    pub async fn resume_instance(&self, caller: &Caller, reference: &str) -> Result<Instance> {
+        self.wish(caller, reference, "resuming an instance", |_, next, phase| {
+            if next.power != Power::Paused {
+                let message = format!("{} is {phase}, not paused", next.meta.name);
+                return Err(Error::new(Code::Conflict, message));
+            }
+            next.power = Power::On;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Changes what is said of an instance and its switches.
+    ///
+    /// # Errors
+    /// `invalid`, `taken`, `not_found`, `forbidden`.
+    pub async fn update_instance(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        change: impl Fn(&mut Instance) -> Result<()> + Send + Sync,
+    ) -> Result<Instance> {
+        self.wish(caller, reference, "changing an instance", |_, next, _| change(next)).await
+    }
+
+    /// Asks for an instance to go. Its record goes when nothing of it is left on its host.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for a locked one.
+    pub async fn delete_instance(&self, caller: &Caller, reference: &str) -> Result<Instance> {
+        self.transact(|tx| {
+            let found = self.find_own::<Instance>(caller, reference, "deleting an instance")?;
+            refuse_locked(caller, &found.record)?;
+            let mut next = found.record.clone();
+            if next.meta.deleted_at.is_none() {
+                next.meta.deleted_at = Some(self.now());
+                next.meta.touch(self.now());
+                tx.update(&found, &next);
+            }
+            Ok(next)
+        })
+        .await
+    }
+}
+
+pub(super) fn refuse_locked(caller: &Caller, instance: &Instance) -> Result<()> {
+    let Some(lock) = instance.lock.as_ref().filter(|_| caller.role != crate::Role::Admin) else {
+        return Ok(());
+    };
+    let why = lock.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    Err(Error::new(Code::Conflict, format!("{} is locked{why}", instance.meta.name))
+        .hint(format!("`holm unlock {}`", instance.meta.name)))
+}

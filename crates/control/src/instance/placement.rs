@@ -1,0 +1,111 @@
+//! Placement: which host takes a new instance, and which range of uids it gets there.
+
+use crate::{Control, Error, Result, transact::Transaction};
+use model::{
+    error::Code,
+    flavor::Size,
+    id::{InstanceId, NodeId},
+    instance::{Instance, Kind, Power},
+    node::{Node, NodeStatus},
+};
+use std::collections::HashSet;
+
+/// Places in a node's table of uid ranges: 65,536 ids each from 2^28 up to 2^31.
+pub const ID_SLOTS: u32 = 28_672;
+/// vCPUs that a host gives out for each of its CPUs.
+pub const CPU_OVERCOMMIT: u64 = 16;
+/// vCPUs that one instance may have for each of its host's CPUs.
+pub const CPU_SHARE_MAX: u64 = 4;
+/// Memory that a host keeps for itself, in MiB.
+pub const RESERVED_MIB: u64 = 512;
+
+impl Control {
+    /// Chooses a host with room and a free uid range on it.
+    pub(super) fn place(&self, tx: &mut Transaction, kind: Kind, size: Size) -> Result<(NodeId, u32)> {
+        let mut reasons = vec![];
+        for node in self.store.list::<Node>() {
+            match self.refusal_of(&node.record, kind, size) {
+                None => {
+                    let slot = self.free_slot(tx, node.record.id)?;
+                    return Ok((node.record.id, slot));
+                }
+                Some(reason) => reasons.push(format!("{}: {reason}", node.record.name)),
+            }
+        }
+        let message = match reasons.as_slice() {
+            [] => "this cloud has no host yet".to_string(),
+            reasons => format!("no host takes it ({})", reasons.join("; ")),
+        };
+        Err(Error::new(Code::NoCapacity, message)
+            .field("flavor")
+            .hint("choose a smaller flavor, or stop or delete instances (`holm ls`)"))
+    }
+
+    /// Why a host does not take a new instance of this size.
+    pub(super) fn refusal_of(&self, node: &Node, kind: Kind, size: Size) -> Option<String> {
+        if !node.schedulable {
+            return Some("takes no new instances".into());
+        }
+        self.refusal_beside(node, kind, size, None)
+    }
+
+    /// Why a host has no room for this size, beside all that it has but `except`.
+    pub(super) fn refusal_beside(
+        &self,
+        node: &Node,
+        kind: Kind,
+        size: Size,
+        except: Option<InstanceId>,
+    ) -> Option<String> {
+        let status = self.store.get::<NodeStatus>(&node.id.to_string())?;
+        let status = &status.record;
+        if kind == Kind::Vm && status.qemu.is_empty() {
+            return Some("QEMU is not installed (apt install qemu-system-x86)".into());
+        }
+        let mut here = self.store.list::<Instance>();
+        here.retain(|i| i.record.node == Some(node.id) && i.record.power != Power::Off);
+        here.retain(|i| Some(i.record.meta.id) != except);
+        let used_mib: u64 =
+            here.iter().filter(|i| i.record.kind == Kind::Vm).map(|i| i.record.size.memory_mib).sum();
+        let used_vcpus: u64 = here.iter().map(|i| u64::from(i.record.size.vcpus)).sum();
+        let room_mib = status.memory_mib.saturating_sub(RESERVED_MIB);
+        if kind == Kind::Vm && used_mib + size.memory_mib > room_mib {
+            let asked = size.memory_mib;
+            return Some(format!("{asked} MiB of memory asked, {used_mib} of {room_mib} MiB given to VMs"));
+        }
+        if size.memory_mib > status.memory_mib {
+            return Some(format!(
+                "{} MiB of memory asked, it has {} MiB",
+                size.memory_mib, status.memory_mib
+            ));
+        }
+        let room_vcpus = u64::from(status.cpus) * CPU_OVERCOMMIT;
+        if u64::from(size.vcpus) > u64::from(status.cpus).max(1) * CPU_SHARE_MAX
+            || used_vcpus + u64::from(size.vcpus) > room_vcpus
+        {
+            return Some(format!(
+                "{} vCPUs asked, {used_vcpus} of {room_vcpus} given out on {} CPUs",
+                size.vcpus, status.cpus
+            ));
+        }
+        None
+    }
+
+    fn free_slot(&self, tx: &mut Transaction, node: NodeId) -> Result<u32> {
+        let instances = self.store.list::<Instance>();
+        let used: HashSet<u32> = instances
+            .iter()
+            .filter(|i| i.record.node == Some(node))
+            .filter_map(|i| i.record.id_slot)
+            .collect();
+        let first = rand::random::<u32>() % 1024;
+        let slot = (0..ID_SLOTS)
+            .map(|step| (first + step) % ID_SLOTS)
+            .find(|slot| !used.contains(slot))
+            .ok_or_else(|| {
+                Error::new(Code::NoCapacity, format!("the host has {ID_SLOTS} instances already"))
+            })?;
+        tx.claim(&format!("slot/{node}"), &slot.to_string(), "instance");
+        Ok(slot)
+    }
+}

@@ -1,0 +1,70 @@
+//! Quotas: limits of projects, counted in the transaction that makes or removes what is counted.
+
+use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use model::{
+    error::Code,
+    id::ProjectId,
+    project::Project,
+    quota::{Exceeded, Limits, Resource, Usage},
+};
+use store::Counter;
+
+impl Control {
+    /// Adds to (or takes from) a project's counts in the same transaction; the commit refuses what exceeds a limit.
+    pub fn charge(&self, tx: &mut Transaction, project: ProjectId, change: &[(Resource, i64)]) {
+        let limits = self.get::<Project>(project).map(|p| p.record.limits.clone()).unwrap_or_default();
+        for &(resource, delta) in change.iter().filter(|(_, delta)| *delta != 0) {
+            tx.count(project, resource, delta, limits.of(resource));
+        }
+    }
+
+    /// Limits and counts of a project.
+    pub fn quota(&self, project: ProjectId) -> (Limits, Usage) {
+        let limits = self.get::<Project>(project).map(|p| p.record.limits.clone()).unwrap_or_default();
+        let mut usage = Usage::empty(project);
+        for resource in Resource::ALL {
+            let key = store::counter_key(&project.to_string(), resource.as_str());
+            if let Some(counter) = self.store.get::<Counter>(&key) {
+                usage.used.insert(resource, counter.record.used);
+            }
+        }
+        (limits, usage)
+    }
+
+    /// Changes limits of a project; `None` lifts a limit.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`.
+    pub async fn set_quota(
+        &self,
+        caller: &Caller,
+        project: &str,
+        limits: &[(Resource, Option<u64>)],
+    ) -> Result<Limits> {
+        caller.require(Role::Admin, "changing a quota")?;
+        self.transact(|tx| {
+            let found = self.find_project(caller, project)?;
+            let mut next = found.record.clone();
+            next.limits.0.extend(limits.iter().copied());
+            next.meta.touch(self.now());
+            tx.update(&found, &next);
+            Ok(next.limits)
+        })
+        .await
+    }
+}
+
+/// The refusal of a request that exceeds a limit, with the way out.
+pub(crate) fn explain(exceeded: Exceeded) -> Error {
+    let noun = exceeded.resource.as_str().replace('_', "-");
+    let way_out = match exceeded.resource {
+        Resource::Instances | Resource::Vcpus | Resource::MemoryMib => {
+            "delete or shrink an instance (`holm ls`)".to_string()
+        }
+        Resource::VolumeGib => "delete a volume (`holm volume list`)".to_string(),
+        _ => format!("delete some of them (`holm {} list`)", noun.trim_end_matches('s')),
+    };
+    Error::new(Code::QuotaExceeded, &exceeded)
+        .field(exceeded.resource.as_str())
+        .hint(format!("{way_out}, or ask an admin for `holm quota set {noun}=N`"))
+}

@@ -1,0 +1,313 @@
+//! Finding what a user means: a name, an id or the unique start of an id, among what the caller may see.
+
+use crate::{Caller, Control, Error, Result};
+use model::{error::Code, id, meta::Meta, record::Record};
+use std::{fmt::Display, sync::Arc};
+use store::Stored;
+
+/// A record that users name.
+pub trait Noun: Record {
+    /// Its id.
+    type Id: Copy + Eq + Display + std::str::FromStr + std::fmt::Debug;
+    /// What messages call it.
+    const WORD: &'static str;
+    /// Its head.
+    fn meta(&self) -> &Meta<Self::Id>;
+    /// Its head, to change.
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id>;
+    /// Where its name is unique: in its project, unless the noun says otherwise.
+    fn name_scope(&self) -> String {
+        format!("name/{}/{}", Self::TABLE, self.meta().project)
+    }
+    /// Whether other projects may use it.
+    fn is_public(&self) -> bool {
+        false
+    }
+    /// Whether the lists of `project`, which does not own it, show it.
+    fn is_listed_for(&self, _project: id::ProjectId) -> bool {
+        self.is_public()
+    }
+    /// Whether `project`, which does not own it, may use it when it names its id.
+    fn is_open_to(&self, project: id::ProjectId) -> bool {
+        self.is_listed_for(project)
+    }
+    /// Whether no other of its project (of the cloud, for projects and flavors) may have its name.
+    fn has_own_name(&self) -> bool {
+        true
+    }
+    /// Whether it is the cloud's own business: no user lists, names or changes it.
+    fn is_hidden(&self) -> bool {
+        false
+    }
+}
+
+macro_rules! nouns {
+    ($($type:path, $id:ident, $word:literal, |$r:ident| $public:expr;)*) => {$(
+        impl Noun for $type {
+            type Id = id::$id;
+            const WORD: &'static str = $word;
+            fn meta(&self) -> &Meta<Self::Id> { &self.meta }
+            fn meta_mut(&mut self) -> &mut Meta<Self::Id> { &mut self.meta }
+            fn is_public(&self) -> bool { let $r = self; $public }
+        }
+    )*};
+}
+
+nouns! {
+    model::instance::Instance, InstanceId, "instance", |_r| false;
+    model::network::Network, NetworkId, "network", |r| r.shared || r.external().is_some();
+    model::subnet::Subnet, SubnetId, "subnet", |_r| false;
+    model::subnet_pool::SubnetPool, SubnetPoolId, "subnet pool", |r| r.shared;
+    model::address_scope::AddressScope, AddressScopeId, "address scope", |r| r.shared;
+    model::port::Port, PortId, "port", |_r| false;
+    model::router::Router, RouterId, "router", |_r| false;
+    model::security_group::SecurityGroup, SecurityGroupId, "security group", |_r| false;
+    model::keypair::Keypair, KeypairId, "keypair", |_r| false;
+    model::volume::Volume, VolumeId, "volume", |_r| false;
+    model::snapshot::Snapshot, SnapshotId, "snapshot", |_r| false;
+}
+
+impl Noun for model::image::Image {
+    type Id = id::ImageId;
+    const WORD: &'static str = "image";
+    fn meta(&self) -> &Meta<Self::Id> {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id> {
+        &mut self.meta
+    }
+    fn is_public(&self) -> bool {
+        self.visibility == model::image::Visibility::Public
+    }
+    fn is_listed_for(&self, project: id::ProjectId) -> bool {
+        self.is_listed_for(project)
+    }
+    fn is_open_to(&self, project: id::ProjectId) -> bool {
+        self.is_open_to(project)
+    }
+    fn has_own_name(&self) -> bool {
+        !self.name_repeats
+    }
+}
+
+impl Noun for model::project::Project {
+    type Id = id::ProjectId;
+    const WORD: &'static str = "project";
+    fn meta(&self) -> &Meta<Self::Id> {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id> {
+        &mut self.meta
+    }
+    /// In its domain; the default domain's names are the ones that the native door has.
+    fn name_scope(&self) -> String {
+        if self.domain == id::DomainId::DEFAULT {
+            "name/project".to_string()
+        } else {
+            format!("name/project/{}", self.domain)
+        }
+    }
+}
+
+impl Noun for model::flavor::Flavor {
+    type Id = id::FlavorId;
+    const WORD: &'static str = "flavor";
+    fn meta(&self) -> &Meta<Self::Id> {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id> {
+        &mut self.meta
+    }
+    fn is_public(&self) -> bool {
+        self.public
+    }
+    /// In the whole cloud.
+    fn name_scope(&self) -> String {
+        "name/flavor".to_string()
+    }
+}
+
+impl Noun for model::floating_ip::FloatingIp {
+    type Id = id::FloatingIpId;
+    const WORD: &'static str = "floating IP";
+    fn meta(&self) -> &Meta<Self::Id> {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id> {
+        &mut self.meta
+    }
+    fn is_hidden(&self) -> bool {
+        self.internal
+    }
+}
+
+impl Control {
+    /// All records of a noun that the caller's project has or may use, by name and then by age.
+    pub fn list<R: Noun>(&self, caller: &Caller) -> Vec<Arc<Stored<R>>> {
+        let mut all = self.store.mirror().list::<R>();
+        all.retain(|s| s.record.meta().project == caller.project || s.record.is_listed_for(caller.project));
+        all.retain(|s| !s.record.is_hidden());
+        sort(&mut all);
+        all
+    }
+
+    /// All records of a noun in the whole cloud, for admins.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub fn list_everywhere<R: Noun>(&self, caller: &Caller) -> Result<Vec<Arc<Stored<R>>>> {
+        caller.require(Role::Admin, &format!("listing every project's {}s", R::WORD))?;
+        let mut all = self.store.mirror().list::<R>();
+        all.retain(|s| !s.record.is_hidden());
+        sort(&mut all);
+        Ok(all)
+    }
+
+    /// The record that `reference` means: an id, a name, or the unique start (4 characters at least) of an id.
+    ///
+    /// # Errors
+    /// `not_found` with what was probably meant, `conflict` if several records fit.
+    pub fn find<R: Noun>(&self, caller: &Caller, reference: &str) -> Result<Arc<Stored<R>>> {
+        if let Ok(id) = reference.parse::<R::Id>() {
+            return match self.store.mirror().get::<R>(&id.to_string()) {
+                Some(found) if visible(caller, &found.record) => Ok(found),
+                _ => Err(not_found::<R>(reference, &[])),
+            };
+        }
+        let all = self.list::<R>(caller);
+        let own = |s: &&Arc<Stored<R>>| s.record.meta().project == caller.project;
+        let named: Vec<_> = all.iter().filter(|s| s.record.meta().name.as_str() == reference).collect();
+        let own_named: Vec<_> = named.iter().copied().filter(|s| own(s)).collect();
+        for candidates in [own_named, named] {
+            match candidates.as_slice() {
+                [one] => return Ok(Arc::clone(one)),
+                [] => {}
+                several => return Err(ambiguous::<R>(reference, several.len())),
+            }
+        }
+        let prefix = reference.to_ascii_lowercase();
+        let starts: Vec<_> = if prefix.len() >= 4 {
+            all.iter().filter(|s| s.record.meta().id.to_string().starts_with(&prefix)).collect()
+        } else {
+            vec![]
+        };
+        match starts.as_slice() {
+            [one] => Ok(Arc::clone(one)),
+            [] => {
+                let names: Vec<&str> = all.iter().map(|s| s.record.meta().name.as_str()).collect();
+                Err(not_found::<R>(reference, &names))
+            }
+            several => Err(ambiguous::<R>(reference, several.len())),
+        }
+    }
+
+    /// As [`Self::find`], with the input's field in the error.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn find_for<R: Noun>(&self, caller: &Caller, field: &str, reference: &str) -> Result<Arc<Stored<R>>> {
+        self.find(caller, reference).map_err(|e| e.field(field))
+    }
+
+    /// A record by id, whoever owns it; for references inside records.
+    pub fn get<R: Noun>(&self, id: R::Id) -> Option<Arc<Stored<R>>> {
+        self.store.mirror().get::<R>(&id.to_string())
+    }
+
+    /// The record that `reference` means, if it may be changed by the caller.
+    ///
+    /// # Errors
+    /// As [`Self::find`], and `forbidden` for another project's record.
+    pub fn find_own<R: Noun>(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        action: &str,
+    ) -> Result<Arc<Stored<R>>> {
+        caller.require(Role::Member, action)?;
+        let found = self.find::<R>(caller, reference)?;
+        if caller.sees(found.record.meta().project) {
+            return Ok(found);
+        }
+        let message =
+            format!("{action}: {} {} belongs to another project", R::WORD, found.record.meta().name);
+        Err(Error::new(Code::Forbidden, message).hint("only its own project or an admin may change it"))
+    }
+}
+
+use crate::Role;
+
+fn sort<R: Noun>(all: &mut [Arc<Stored<R>>]) {
+    all.sort_by(|a, b| {
+        let (a, b) = (a.record.meta(), b.record.meta());
+        a.name.cmp(&b.name).then(a.created_at.cmp(&b.created_at))
+    });
+}
+
+fn visible<R: Noun>(caller: &Caller, record: &R) -> bool {
+    (caller.sees(record.meta().project) || record.is_open_to(caller.project)) && !record.is_hidden()
+}
+
+/// The error for something that is not there; `names` are what could have been meant.
+pub fn not_found<R: Noun>(reference: &str, names: &[&str]) -> Error {
+    let error = Error::new(Code::NotFound, format!("no {} {reference:?} in this project", R::WORD));
+    match closest(reference, names) {
+        Some(name) => error.hint(format!("did you mean {name:?}?")),
+        None => error
+            .hint(format!("`holm {} list` shows what is there", R::WORD.replace(' ', "-").to_lowercase())),
+    }
+}
+
+fn ambiguous<R: Noun>(reference: &str, count: usize) -> Error {
+    Error::new(Code::Conflict, format!("{count} {}s are called {reference:?}", R::WORD))
+        .hint("name it by its id")
+}
+
+/// The name nearest to what was typed, if it is near: at most a third of the letters differ.
+pub fn closest<'a>(typed: &str, names: &[&'a str]) -> Option<&'a str> {
+    let typed = typed.to_lowercase();
+    names
+        .iter()
+        .map(|name| (distance(&typed, &name.to_lowercase()), *name))
+        .filter(|(d, name)| *d <= 1.max(typed.len().min(name.len()) / 3))
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, name)| name)
+}
+
+/// Edit distance (optimal string alignment: insert, delete, replace, swap neighbours).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
+    let mut rows = vec![vec![0usize; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for j in 0..=b.len() {
+        rows[0][j] = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let cost = usize::from(a[i - 1] != b[j - 1]);
+            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_offered_and_far_ones_are_not() {
+        let names = ["web", "database", "micro"];
+        for (typed, meant) in
+            [("wbe", Some("web")), ("databse", Some("database")), ("mirco", Some("micro")), ("xyz", None)]
+        {
+            assert_eq!(closest(typed, &names), meant, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Copies of volumes: as volumes and as images. Each freezes what is there and takes no time, whatever the size.
+
+use super::SourceFound;
+use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use model::{
+    error::Code,
+    id::{ImageId, VolumeId},
+    image::{Image, ImageKind, ImageSource, Visibility},
+    instance::{Instance, Kind, Power},
+    meta::{Labels, Meta},
+    plan::DiskFormat,
+    quota::Resource,
+    snapshot::{Snapshot, SnapshotState},
+    volume::{Ground, LAYERS_MAX, Origin, Volume, VolumeSource},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use store::Stored;
+
+/// An image to be made of a volume.
+#[derive(Debug, Clone)]
+pub struct NewImageOfVolume {
+    /// Name.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+    /// The volume.
+    pub volume: String,
+    /// Format of the image.
+    pub format: DiskFormat,
+    /// Everyone may use it (admins).
+    pub public: bool,
+    /// It cannot be deleted.
+    pub protected: bool,
+    /// Properties beside those of the image that the volume once was.
+    pub properties: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: Labels,
+}
+
+impl Control {
+    /// Freezes a volume in this transaction. Returns the layer that is frozen, and all that it stands on with it.
+    pub(crate) fn freeze_volume(
+        &self,
+        tx: &mut Transaction,
+        found: &Stored<Volume>,
+    ) -> Result<(u32, Ground)> {
+        let volume = &found.record;
+        let name = &volume.meta.name;
+        let user = volume.attached_to.and_then(|id| self.get::<Instance>(id));
+        if let Some(user) = user.filter(|user| user.record.kind != Kind::Vm) {
+            let message = format!(
+                "volume {name} is a directory of {}: only disks can be frozen",
+                user.record.meta.name
+            );
+            return Err(
+                Error::new(Code::Unsupported, message).hint("copy its files from inside the container")
+            );
+        }
+        if volume.ground_above().depth() >= LAYERS_MAX {
+            let message = format!("volume {name} stands on {LAYERS_MAX} layers, no more are possible");
+            return Err(Error::new(Code::TooLarge, message).hint(
+                "detach it after deleting old snapshots, which joins their layers, or copy it with --thick",
+            ));
+        }
+        let mut next = volume.clone();
+        let ground = next.freeze();
+        next.meta.generation += 1;
+        tx.update(found, &next);
+        Ok((volume.layer, ground))
+    }
+
+    pub(super) fn copy_of_volume(&self, tx: &mut Transaction, found: &Stored<Volume>) -> Result<SourceFound> {
+        let (_, ground) = self.freeze_volume(tx, found)?;
+        let volume = &found.record;
+        let origin = Origin { volume: volume.meta.id, snapshot: None, ground };
+        Ok(SourceFound {
+            source: VolumeSource::Copy(origin),
+            least_gib: volume.size_gib,
+            bootable: volume.bootable,
+            node: volume.node,
+        })
+    }
+
+    pub(super) fn copy_of_snapshot(&self, snapshot: &Snapshot) -> Result<SourceFound> {
+        let name = &snapshot.meta.name;
+        let gone = || Error::new(Code::Conflict, format!("snapshot {name} has lost its volume"));
+        let volume = self.get::<Volume>(snapshot.volume).ok_or_else(gone)?;
+        if self.snapshot_state(snapshot) == SnapshotState::Failed {
+            return Err(Error::new(Code::Conflict, format!("snapshot {name} could not be taken")));
+        }
+        let (volume_id, ground) = (snapshot.volume, snapshot.ground.clone());
+        let origin = Origin { volume: volume_id, snapshot: Some(snapshot.meta.id), ground };
+        Ok(SourceFound {
+            source: VolumeSource::Copy(origin),
+            least_gib: snapshot.size_gib,
+            bootable: volume.record.bootable,
+            node: volume.record.node,
+        })
+    }
+
+    /// Makes a volume what it was at a snapshot. What was written since is gone, unless another snapshot has it.
+    ///
+    /// # Errors
+    /// `conflict` for a snapshot of another volume and while an instance that may run has it, `not_found`, `forbidden`.
+    pub async fn restore_volume(&self, caller: &Caller, volume: &str, snapshot: &str) -> Result<Volume> {
+        self.transact(|tx| {
+            let found = self.find_own::<Volume>(caller, volume, "putting a volume back")?;
+            let snapshot = self.find_for::<Snapshot>(caller, "snapshot", snapshot)?;
+            let name = &found.record.meta.name;
+            if snapshot.record.volume != found.record.meta.id {
+                let message = format!("snapshot {} is not of volume {name}", snapshot.record.meta.name);
+                return Err(Error::new(Code::Conflict, message).field("snapshot"));
+            }
+            if self.snapshot_state(&snapshot.record) == SnapshotState::Failed {
+                let message = format!("snapshot {} could not be taken", snapshot.record.meta.name);
+                return Err(Error::new(Code::Conflict, message).field("snapshot"));
+            }
+            if let Some(user) = found.record.attached_to.and_then(|id| self.get::<Instance>(id)) {
+                let user_name = &user.record.meta.name;
+                let phase = self.phase(&user.record);
+                if user.record.power != Power::Off || !phase.is_settled() {
+                    let message = format!("volume {name} is in {user_name}, which is {phase}");
+                    return Err(Error::new(Code::Conflict, message)
+                        .hint(format!("`holm stop {user_name}`, or `holm volume detach {name}`")));
+                }
+                tx.expect(&user);
+            }
+            tx.expect(&snapshot);
+            let mut next = found.record.clone();
+            next.put_back(snapshot.record.ground.clone());
+            next.meta.touch(self.now());
+            tx.update(&found, &next);
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Makes an image of a volume as it is now, while it is written to as well.
+    ///
+    /// # Errors
+    /// `invalid`, `taken`, `not_found`, `quota_exceeded`, `forbidden` for public ones, `unsupported` for directories.
+    pub async fn image_of_volume(&self, caller: &Caller, new: NewImageOfVolume) -> Result<Image> {
+        if new.public {
+            caller.require(Role::Admin, "making an image public")?;
+        }
+        let id = ImageId::from_random(rand::random());
+        self.transact(|tx| {
+            let found = self
+                .find_own::<Volume>(caller, &new.volume, "making an image of a volume")
+                .map_err(|e| e.field("volume"))?;
+            let (_, ground) = self.freeze_volume(tx, &found)?;
+            let volume = &found.record;
+            let base = ground.image.and_then(|id| self.get::<Image>(id));
+            let mut meta = Meta::new(id, caller.project, super::parse_name(&new.name)?, self.now());
+            meta.description.clone_from(&new.description);
+            meta.labels.clone_from(&new.labels);
+            let mut properties = base.as_ref().map(|b| b.record.properties.clone()).unwrap_or_default();
+            properties.extend(new.properties.clone());
+            let image = Image {
+                meta,
+                kind: ImageKind::Disk,
+                visibility: if new.public { Visibility::Public } else { Visibility::Private },
+                source: ImageSource::Volume {
+                    volume: volume.meta.id,
+                    ground,
+                    size_gib: volume.size_gib,
+                    format: new.format,
+                },
+                arch: base.as_ref().map_or(std::env::consts::ARCH.to_string(), |b| b.record.arch.clone()),
+                boot: base.as_ref().and_then(|b| b.record.boot.clone()),
+                uefi: base.as_ref().is_some_and(|b| b.record.uefi),
+                min_disk_gib: volume.size_gib,
+                min_memory_mib: base.as_ref().map_or(0, |b| b.record.min_memory_mib),
+                protected: new.protected,
+                login: base.as_ref().and_then(|b| b.record.login.clone()),
+                properties,
+                asked: 0,
+                tags: BTreeSet::new(),
+                hidden: false,
+                deactivated: false,
+                disk_format: None,
+                container_format: None,
+                members: BTreeMap::new(),
+                name_repeats: false,
+            };
+            self.charge(tx, caller.project, &[(Resource::Images, 1)]);
+            tx.create(&image);
+            Ok(image)
+        })
+        .await
+    }
+
+    /// Volumes that stand on layers of this one.
+    pub fn copies_of_volume(&self, id: VolumeId) -> Vec<VolumeId> {
+        let all = self.store.list::<Volume>();
+        let stands = |v: &Volume| v.meta.id != id && v.ground().stretches.iter().any(|s| s.volume == id);
+        all.iter().filter(|v| stands(&v.record)).map(|v| v.record.meta.id).collect()
+    }
+}

@@ -1,0 +1,358 @@
+//! The command line: every noun and verb of the API, and short verbs for what is done every day.
+//!
+//! ```text
+//!   cli.rs        what can be typed                          noun.rs      list, show and delete of every noun
+//!   cli/NOUN.rs   one file per noun: options, columns, verbs  wait.rs      waiting with one line of progress
+//!   run, power, ssh, console, stream, logs   daily verbs      output.rs    tables, JSON, YAML, CSV, names
+//!   doctor        looks at the machine, needs no daemon       failure.rs   errors, hints, exit codes
+//! ```
+//! It speaks to the daemon by the public API alone, and decides nothing that the API decides. Data goes to stdout,
+//! talk to stderr.
+
+mod address_scope;
+mod completion;
+mod connection;
+mod console;
+mod doctor;
+mod event;
+mod failure;
+mod flavor;
+mod floating_ip;
+mod image;
+mod input;
+mod instance;
+mod keypair;
+mod logs;
+mod network;
+mod node;
+mod noun;
+mod openstack;
+mod operation;
+mod output;
+mod port;
+mod power;
+mod project;
+mod publish;
+mod quota;
+mod raw;
+mod renew;
+mod router;
+mod run;
+mod security_group;
+mod session;
+mod snapshot;
+mod ssh;
+mod stream;
+mod subnet;
+mod subnet_pool;
+mod token;
+mod version;
+mod volume;
+mod wait;
+mod wording;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use connection::ConnectionArgs;
+use failure::{Failure, Result};
+use jiff::Timestamp;
+use output::{Format, Printer};
+use session::{Session, colours_on};
+use std::{io::IsTerminal, process::ExitCode};
+
+/// A private cloud on one Linux machine: virtual machines and containers, equal on one network
+#[derive(Debug, Parser)]
+#[command(
+    name = "holm",
+    version,
+    about,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    propagate_version = false,
+    max_term_width = 110,
+    after_help = "Every day: run, ls, info, start, stop, rm, ssh, console, exec, logs. `holm doctor` looks at this machine first.\n\
+          Names, ids and unique beginnings of ids are understood everywhere. --help tells more than -h.\n\
+          Exit codes: 0 done, 2 wrong input, 3 not found, 4 in the way, 5 no room or quota, 6 not allowed, 7 too late,\n\
+          8 holm does not answer, 9 not possible here, 1 all else; of programs that ran inside: theirs."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the output
+    #[arg(
+        long = "output",
+        short = 'o',
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        hide_possible_values = true,
+        help = "Form of the output: table, wide, json, yaml, csv or name"
+    )]
+    output: Option<Format>,
+    /// Say nothing but errors and what was asked for
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an image: a virtual machine or a container, as the image says
+    Run(Box<run::RunArgs>),
+    /// Make an instance without starting it
+    Create(Box<run::RunArgs>),
+    /// List instances
+    Ls(instance::InstanceListArgs),
+    /// Show all about an instance
+    #[command(visible_alias = "show")]
+    Info(instance::InfoArgs),
+    /// Start instances
+    Start(power::PowerArgs),
+    /// Stop instances: ask the guest, pull the plug after its grace time
+    Stop(power::StopArgs),
+    /// Stop instances by pulling the plug
+    Kill(power::PowerArgs),
+    /// Stop and start instances again
+    #[command(visible_alias = "reboot")]
+    Restart(power::RestartArgs),
+    /// Freeze instances
+    Pause(power::PowerArgs),
+    /// Let frozen instances go on
+    Resume(power::PowerArgs),
+    /// Delete instances
+    #[command(visible_alias = "delete")]
+    Rm(instance::RemoveArgs),
+    /// Change an instance
+    Set(instance::SetArgs),
+    /// Try another flavor, then keep it or take it back
+    Resize(renew::ResizeArgs),
+    /// Begin anew from an image, with the same name, addresses and further volumes
+    Rebuild(renew::RebuildArgs),
+    /// Refuse deletion and power changes of instances
+    Lock(renew::LockArgs),
+    /// Allow them again
+    Unlock(renew::UnlockArgs),
+    /// Log in to a virtual machine
+    Ssh(ssh::SshArgs),
+    /// Open the console of an instance
+    Console(console::ConsoleArgs),
+    /// Show what an instance wrote
+    Logs(logs::LogsArgs),
+    /// Run a program in a container
+    Exec(stream::ExecArgs),
+    /// Join the terminal or streams of a container's own program
+    Attach(stream::AttachArgs),
+    /// Lead ports of this machine to an instance, while it runs
+    Publish(publish::PublishArgs),
+    /// Take published ports back
+    Unpublish(publish::UnpublishArgs),
+    /// List all that can be reached from outside, and from where
+    Exposed(publish::ExposedArgs),
+    /// Show what happened, and with -f what happens
+    Events(event::EventsArgs),
+    /// Show or set how much a project may have
+    Quota(quota::QuotaArgs),
+
+    /// Virtual machines, containers and system containers
+    #[command(subcommand)]
+    Instance(instance::Verb),
+    /// What instances start from
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Named sizes
+    #[command(subcommand)]
+    Flavor(flavor::Verb),
+    /// SSH public keys
+    #[command(subcommand)]
+    Keypair(keypair::Verb),
+    /// Networks
+    #[command(subcommand)]
+    Network(network::Verb),
+    /// Ranges of addresses of networks
+    #[command(subcommand)]
+    Subnet(subnet::Verb),
+    /// Ranges that subnets are cut from
+    #[command(subcommand)]
+    SubnetPool(subnet_pool::Verb),
+    /// Spaces in which addresses are unique
+    #[command(subcommand)]
+    AddressScope(address_scope::Verb),
+    /// What joins networks, and leads outside
+    #[command(subcommand)]
+    Router(router::Verb),
+    /// Where instances meet networks
+    #[command(subcommand)]
+    Port(port::Verb),
+    /// What traffic passes
+    #[command(subcommand, visible_alias = "sg")]
+    SecurityGroup(security_group::Verb),
+    /// Outside addresses that move between instances
+    #[command(subcommand, visible_alias = "fip")]
+    FloatingIp(floating_ip::Verb),
+    /// Disks of virtual machines, directories of containers
+    #[command(subcommand)]
+    Volume(volume::Verb),
+    /// What volumes held at one moment
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    /// Tenants
+    #[command(subcommand)]
+    Project(project::Verb),
+    /// Who asked for what
+    #[command(subcommand)]
+    Operation(operation::Verb),
+    /// What happened
+    #[command(subcommand)]
+    Event(event::Verb),
+    /// Hosts
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Who may come in from elsewhere
+    #[command(subcommand)]
+    Token(token::Verb),
+
+    /// How OpenStack's clients get in
+    #[command(subcommand)]
+    Openstack(openstack::Verb),
+
+    /// Run the daemon on this machine
+    Serve(Box<crate::serve::Options>),
+    /// Look at this machine: can it run holm, and how well? Changes nothing, needs no daemon
+    Doctor(doctor::DoctorArgs),
+    /// Take holm off this machine and put it back as it was; the data stays unless --data is given
+    Uninstall(crate::uninstall::Options),
+    /// Show the versions of this program and of the daemon
+    Version,
+    /// Print the completion for a shell
+    Completion(completion::CompletionArgs),
+    /// Call the API as it is
+    Api(raw::ApiArgs),
+    /// A connection made inside a network's namespace, for `holm ssh`
+    #[command(hide = true)]
+    SshConnect(ssh::ConnectArgs),
+}
+
+/// Longest wait of one call in seconds.
+fn wait_s_max() -> u32 {
+    api::v1::types::list::WAIT_S_MAX
+}
+
+/// Reads the command line, runs the command and tells how it ended.
+pub fn run() -> ExitCode {
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    let cli = Cli::parse();
+    let colours = colours_on(&std::io::stderr());
+    if let Command::Serve(options) = cli.command {
+        return crate::serve::main(*options);
+    }
+    if let Command::Uninstall(options) = cli.command {
+        return crate::uninstall::main(&options);
+    }
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell(colours);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+/// Commands that need no daemon are run at once; the others in a small runtime.
+fn dispatch(cli: Cli) -> Result {
+    match cli.command {
+        Command::SshConnect(args) => ssh::connect(&args),
+        Command::Completion(args) => completion::print(&args),
+        Command::Doctor(args) => doctor::run(&args, cli.output, &cli.connection),
+        command => {
+            let session = Session {
+                client: cli.connection.client(std::env::var("HOLM_TOKEN").ok())?,
+                printer: Printer {
+                    format: cli.output,
+                    colours: colours_on(&std::io::stdout()),
+                    now: Timestamp::now(),
+                },
+                quiet: cli.quiet,
+                stderr_is_terminal: std::io::stderr().is_terminal(),
+                stdin_is_terminal: std::io::stdin().is_terminal(),
+                stdout_is_terminal: std::io::stdout().is_terminal(),
+                colours: colours_on(&std::io::stderr()),
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|e| Failure::local("cannot start", &e))?;
+            let outcome = runtime.block_on(act(&session, &cli.connection, command));
+            // A thread may still wait for a key that nobody will press.
+            runtime.shutdown_background();
+            outcome
+        }
+    }
+}
+
+async fn act(session: &Session, connection: &ConnectionArgs, command: Command) -> Result {
+    match command {
+        Command::Run(args) => run::run(session, *args, true).await,
+        Command::Create(args) => run::run(session, *args, false).await,
+        Command::Ls(args) => instance::list(session, &args).await,
+        Command::Info(args) => instance::show(session, &args.name).await,
+        Command::Start(args) => power::start(session, &args).await,
+        Command::Stop(args) => power::stop(session, &args).await,
+        Command::Kill(args) => power::kill(session, &args).await,
+        Command::Restart(args) => power::restart(session, &args).await,
+        Command::Pause(args) => power::pause(session, &args).await,
+        Command::Resume(args) => power::resume(session, &args).await,
+        Command::Rm(args) => instance::remove(session, &args).await,
+        Command::Set(args) => instance::set(session, &args).await,
+        Command::Resize(args) => renew::resize(session, &args).await,
+        Command::Rebuild(args) => renew::rebuild(session, &args).await,
+        Command::Lock(args) => renew::lock(session, &args).await,
+        Command::Unlock(args) => renew::unlock(session, &args).await,
+        Command::Ssh(args) => ssh::run(session, connection, &args).await,
+        Command::Console(args) => console::run(session, &args).await,
+        Command::Logs(args) => logs::run(session, &args).await,
+        Command::Exec(args) => stream::exec(session, &args).await,
+        Command::Attach(args) => stream::attach(session, &args).await,
+        Command::Publish(args) => publish::publish(session, &args).await,
+        Command::Unpublish(args) => publish::unpublish(session, &args).await,
+        Command::Exposed(args) => publish::exposed(session, &args).await,
+        Command::Events(args) => event::events(session, &args).await,
+        Command::Quota(args) => quota::run(session, args).await,
+        Command::Version => version::run(session).await,
+        Command::Api(args) => raw::run(session, &args).await,
+        Command::Openstack(verb) => openstack::run(session, connection, verb).await,
+        noun => act_on_noun(session, noun).await,
+    }
+}
+
+async fn act_on_noun(session: &Session, command: Command) -> Result {
+    match command {
+        Command::Instance(verb) => instance::run(session, verb).await,
+        Command::Image(verb) => image::run(session, verb).await,
+        Command::Flavor(verb) => flavor::run(session, verb).await,
+        Command::Keypair(verb) => keypair::run(session, verb).await,
+        Command::Network(verb) => network::run(session, verb).await,
+        Command::Subnet(verb) => subnet::run(session, verb).await,
+        Command::SubnetPool(verb) => subnet_pool::run(session, verb).await,
+        Command::AddressScope(verb) => address_scope::run(session, verb).await,
+        Command::Router(verb) => router::run(session, verb).await,
+        Command::Port(verb) => port::run(session, verb).await,
+        Command::SecurityGroup(verb) => security_group::run(session, verb).await,
+        Command::FloatingIp(verb) => floating_ip::run(session, verb).await,
+        Command::Volume(verb) => volume::run(session, verb).await,
+        Command::Snapshot(verb) => snapshot::run(session, verb).await,
+        Command::Project(verb) => project::run(session, verb).await,
+        Command::Operation(verb) => operation::run(session, verb).await,
+        Command::Event(verb) => event::run(session, verb).await,
+        Command::Node(verb) => node::run(session, verb).await,
+        Command::Token(verb) => token::run(session, verb).await,
+        other => unreachable!("{other:?} is dispatched before"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

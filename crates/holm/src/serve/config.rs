@@ -1,0 +1,105 @@
+//! What `holm serve` can be told, on its command line and in the environment.
+
+use ipnet::IpNet;
+use model::id::NodeId;
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+/// Options of the daemon.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Directory of the store, images, volumes and logs.
+    #[arg(long, env = "HOLM_STATE", value_name = "DIR", default_value = "/var/lib/holm")]
+    pub state: PathBuf,
+    /// Directory of sockets and namespace handles; emptied by a restart of the host.
+    #[arg(long, env = "HOLM_RUN", value_name = "DIR", default_value = "/run/holm")]
+    pub run: PathBuf,
+    /// Group whose members may use the local socket; root alone when not given.
+    #[arg(long, env = "HOLM_GROUP", value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Address for the API by TLS with tokens, like 0.0.0.0:8443; no TLS door when not given.
+    #[arg(long, env = "HOLM_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Range of floating IPs and router addresses, routed by this host.
+    #[arg(long, env = "HOLM_EXTERNAL", value_name = "CIDR", default_value = "172.31.240.0/22")]
+    pub external_v4: IpNet,
+    /// The same for IPv6 when the cloud begins: a range, auto for one made from this host's identity, or none.
+    #[arg(long, env = "HOLM_EXTERNAL_V6", value_name = "CIDR|auto|none", default_value = "auto")]
+    pub external_v6: ExternalV6,
+    /// Prefix of kernel names on the host, for a second holm on one machine (at most 5 characters).
+    #[arg(long, env = "HOLM_PREFIX", value_name = "NAME", default_value = "holm")]
+    pub prefix: String,
+    /// Mirror of a registry as REGISTRY=URL, like docker.io=http://127.0.0.1:5000; may be repeated.
+    #[arg(long, env = "HOLM_REGISTRY_MIRROR", value_name = "REGISTRY=URL", value_delimiter = ',')]
+    pub registry_mirror: Vec<String>,
+    /// Registry spoken to by plain HTTP, beside those on loopback; may be repeated.
+    #[arg(long, env = "HOLM_INSECURE_REGISTRY", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub insecure_registry: Vec<String>,
+    /// Host that images may be fetched from by their address: HOST, HOST:PORT or *.DOMAIN; may be repeated. None: no
+    /// image is. A host in a private range has to be named by its address.
+    #[arg(long, env = "HOLM_IMAGE_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub image_host: Vec<String>,
+    /// QEMU's program, if it is not where distributions put it.
+    #[arg(long, env = "HOLM_QEMU", value_name = "PROGRAM")]
+    pub qemu: Option<PathBuf>,
+    #[command(flatten)]
+    pub openstack: super::openstack::OpenStackOptions,
+    /// Virtual machines live in memory alone and nothing of them runs: to measure the rest, and to try tools.
+    #[arg(long, hide = true)]
+    pub fake_vms: bool,
+    /// What is logged to standard error: error, warn, info, debug, or a filter like node=debug.
+    #[arg(long, env = "HOLM_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// Range of the first external network for IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExternalV6 {
+    /// A /64 of the unique local range (RFC 4193), masqueraded as the IPv4 range is. It is made from the host's
+    /// identity, so that two holms on one host do not take the same.
+    Auto,
+    /// No IPv6.
+    None,
+    /// This one.
+    Range(IpNet),
+}
+
+impl ExternalV6 {
+    /// The range for a node.
+    pub fn range(self, node: NodeId) -> Option<IpNet> {
+        match self {
+            Self::Auto => {
+                let [a, b, c, d, e, ..] = *node.0.as_bytes();
+                Some(control::network::unique_local([a, b, c, d, e]))
+            }
+            Self::None => None,
+            Self::Range(range) => Some(range),
+        }
+    }
+}
+
+impl FromStr for ExternalV6 {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" | "" => Ok(Self::None),
+            range => match range.parse() {
+                Ok(range @ IpNet::V6(_)) => Ok(Self::Range(range)),
+                _ => Err("write an IPv6 range like fd00:1:2:3::/64, auto or none".into()),
+            },
+        }
+    }
+}
+
+impl Options {
+    /// The local socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("holm.sock")
+    }
+
+    /// Mirrors by registry, in the order in which they were given.
+    pub fn mirrors(&self) -> Vec<(String, String)> {
+        let pairs = self.registry_mirror.iter().filter_map(|text| text.split_once('='));
+        pairs.map(|(registry, url)| (registry.to_string(), url.to_string())).collect()
+    }
+}

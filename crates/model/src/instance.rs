@@ -1,0 +1,372 @@
+//! Instances: virtual machines, pods of containers and system containers, one noun.
+//!
+//! ```text
+//!            control writes            the node writes
+//!   user --> Instance (spec)    +      InstanceStatus     --> phase(): what users see
+//!                    \_____________ next_step() ____________ what the node does next
+//! ```
+
+pub mod lock;
+pub mod order;
+pub mod phase;
+pub mod step;
+pub mod tag;
+pub mod trial;
+
+use lock::Lock;
+use tag::Tag;
+use trial::Trial;
+
+use crate::{
+    error::Fault,
+    flavor::Size,
+    id::{FlavorId, ImageId, InstanceId, NodeId, PortId, UserId, VolumeId},
+    meta::Meta,
+    plan::{Accelerator, LogLimits, RestartPolicy},
+    publish::Publish,
+    record::Record,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+/// Most ports of one instance (q35 with spare root ports has room for these).
+pub const PORTS_MAX: usize = 8;
+/// Most volumes of one instance.
+pub const VOLUMES_MAX: usize = 16;
+/// Most containers of one pod.
+pub const CONTAINERS_MAX: usize = 32;
+/// Longest wait for a guest that was asked to stop, in seconds.
+pub const GRACE_S_MAX: u32 = 3600;
+/// Least and most weight of an instance when CPUs are short.
+pub const CPU_WEIGHT: std::ops::RangeInclusive<u32> = 1..=10_000;
+/// Weight of an instance that asks for none.
+pub const CPU_WEIGHT_USUAL: u32 = 100;
+
+/// An instance, as the user wants it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Head.
+    pub meta: Meta<InstanceId>,
+    /// User who made it; `None` where nobody was known by a user.
+    #[serde(default)]
+    pub user: Option<UserId>,
+    /// Kind.
+    pub kind: Kind,
+    /// Size, copied from the flavor so that a changed flavor changes no instance.
+    pub size: Size,
+    /// Its part of the host's CPUs when they are short: with 300 it gets three times what one with 100 gets.
+    #[serde(default = "usual_weight")]
+    pub cpu_weight: u32,
+    /// Flavor it was made with.
+    pub flavor: Option<FlavorId>,
+    /// Name of that flavor.
+    pub flavor_name: String,
+    /// Image it was made from; a pod's containers name theirs.
+    pub image: Option<ImageId>,
+    /// Ports, in the order of the guest's interfaces.
+    pub ports: Vec<PortId>,
+    /// Ports of its host that lead to it.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+    /// Volumes, a VM's root disk first.
+    pub volumes: Vec<VolumeId>,
+    /// SSH keys: name and public key, copied at creation.
+    #[serde(default)]
+    pub keys: Vec<(String, String)>,
+    /// User-data in base64.
+    #[serde(default)]
+    pub user_data_base64: Option<String>,
+    /// Offer a config drive (VM).
+    #[serde(default)]
+    pub config_drive: bool,
+    /// Acceleration wanted (VM).
+    pub accelerator: Accelerator,
+    /// Containers (pod).
+    #[serde(default)]
+    pub containers: Vec<ContainerSpec>,
+    /// Whether it is meant to run.
+    pub power: Power,
+    /// How many boots were asked for; raised by start and reboot. A driver tells which boot it runs.
+    pub boots: u64,
+    /// The last reboot pulls the plug instead of asking the guest.
+    #[serde(default)]
+    pub hard: bool,
+    /// Start again when the host starts.
+    #[serde(default)]
+    pub autostart: bool,
+    /// Instances that are to run before it starts with its host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_after: Vec<InstanceId>,
+    /// Start again when it ends by itself (VM; containers have their own).
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Seconds between asking a guest to stop and pulling the plug.
+    pub grace_s: u32,
+    /// Delete it when it ends.
+    #[serde(default)]
+    pub remove_on_exit: bool,
+    /// Host that it was placed on.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+    /// Place in the node's table of uid ranges.
+    #[serde(default)]
+    pub id_slot: Option<u32>,
+    /// Refuses deletion and changes of its power while set.
+    #[serde(default)]
+    pub lock: Option<Lock>,
+    /// Words hung on it.
+    #[serde(default)]
+    pub tags: BTreeSet<Tag>,
+    /// Where its users reach it, if they said so.
+    #[serde(default)]
+    pub access: Access,
+    /// The boot that was the first on the disks of the last rebuild; 0 when it never was rebuilt.
+    #[serde(default)]
+    pub rebuilt: u64,
+    /// How often a pod was rebuilt: each build has writable layers of its own.
+    #[serde(default)]
+    pub build: u32,
+    /// A size on trial, until it is confirmed or taken back.
+    #[serde(default)]
+    pub trial: Option<Trial>,
+}
+
+/// Addresses at which users say that an instance is reached. They are told, and decide nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// By IPv4.
+    #[serde(default)]
+    pub v4: Option<Ipv4Addr>,
+    /// By IPv6.
+    #[serde(default)]
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Instance {
+    /// What its project is charged for CPUs and memory: of two sizes on trial the larger of each, so that either can be
+    /// had back.
+    pub fn charged(&self) -> Size {
+        match &self.trial {
+            None => self.size,
+            Some(trial) => trial::larger(self.size, trial.size),
+        }
+    }
+}
+
+fn usual_weight() -> u32 {
+    CPU_WEIGHT_USUAL
+}
+
+impl Instance {
+    /// What it is to get of its host's CPUs and memory.
+    pub fn grant(&self) -> Grant {
+        Grant { vcpus: self.size.vcpus, memory_mib: self.size.memory_mib, cpu_weight: self.cpu_weight }
+    }
+}
+
+/// What an instance gets of its host's CPUs and memory. What a running guest has may be behind the wish: a VM finds
+/// other CPUs and other memory when it boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Weight when CPUs are short.
+    pub cpu_weight: u32,
+}
+
+/// Kinds of instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A virtual machine with a kernel of its own.
+    Vm,
+    /// One or more containers that share network and volumes.
+    Container,
+    /// A root file system with an init of its own on the host's kernel.
+    System,
+}
+
+impl Kind {
+    /// Name on the wire and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+            Self::Container => "container",
+            Self::System => "system",
+        }
+    }
+}
+
+/// Whether an instance is meant to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// Runs.
+    On,
+    /// Does not run.
+    Off,
+    /// Frozen in memory.
+    Paused,
+}
+
+/// A container of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// Name inside the pod.
+    pub name: String,
+    /// Image; set by control from what the user named.
+    pub image: Option<ImageId>,
+    /// Instead of the image's entrypoint.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// Instead of the image's arguments.
+    #[serde(default)]
+    pub args: Option<Vec<String>>,
+    /// Environment beside the image's.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Instead of the image's working directory.
+    #[serde(default)]
+    pub working_dir: Option<String>,
+    /// Instead of the image's user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// A terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// Standard input stays open.
+    #[serde(default)]
+    pub stdin_open: bool,
+    /// What happens when it ends.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// The root file system cannot be written.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Capabilities beside the default ones.
+    #[serde(default)]
+    pub cap_add: Vec<String>,
+    /// Capabilities less than the default ones.
+    #[serde(default)]
+    pub cap_drop: Vec<String>,
+    /// Mount paths that are kept in memory.
+    #[serde(default)]
+    pub tmpfs: Vec<String>,
+    /// Rotation of its log.
+    #[serde(default)]
+    pub log: LogLimits,
+}
+
+impl Record for Instance {
+    const TABLE: &'static str = "instance";
+    fn key(&self) -> String {
+        self.meta.id.to_string()
+    }
+}
+
+/// An instance, as the node that holds it sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// The instance.
+    pub id: InstanceId,
+    /// Node that writes this.
+    pub node: NodeId,
+    /// What was last seen.
+    pub state: State,
+    /// Boot that was last started (see `Instance::boots`).
+    #[serde(default)]
+    pub boot: u64,
+    /// What is being done, in words: `fetching image 40 %`.
+    #[serde(default)]
+    pub progress: String,
+    /// What is wrong.
+    #[serde(default)]
+    pub fault: Option<Fault>,
+    /// Generation of the wish that the fault answers.
+    #[serde(default)]
+    pub fault_generation: u64,
+    /// Failed tries in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// Starts by the restart policy in a row, each soon after the one before.
+    #[serde(default)]
+    pub restarts: u32,
+    /// When the last of these was.
+    #[serde(default)]
+    pub restarted_at: Option<Timestamp>,
+    /// When the guest was asked to stop, while it has not yet.
+    #[serde(default)]
+    pub stop_asked_at: Option<Timestamp>,
+    /// Ports that the guest has now.
+    #[serde(default)]
+    pub ports: Vec<PortId>,
+    /// Volumes that the guest has now.
+    #[serde(default)]
+    pub volumes: Vec<VolumeId>,
+    /// What the last start gave it, and what was changed while it ran.
+    #[serde(default)]
+    pub grant: Option<Grant>,
+    /// Layers of these that it writes to, where that is not 0.
+    #[serde(default)]
+    pub layers: BTreeMap<VolumeId, u32>,
+    /// Nothing of it is left on the host: its records may go.
+    #[serde(default)]
+    pub gone: bool,
+    /// Id of the host's boot in which it was last seen running.
+    #[serde(default)]
+    pub host_boot: String,
+    /// Facts for people: accelerator, machine type, guest OS, pid, containers.
+    #[serde(default)]
+    pub facts: serde_json::Map<String, serde_json::Value>,
+    /// When this was written.
+    pub at: Timestamp,
+}
+
+/// What was last seen of an instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum State {
+    /// Nothing is there yet.
+    Absent,
+    /// It runs since then.
+    Running {
+        /// Start of the guest.
+        since: Timestamp,
+    },
+    /// It is frozen.
+    Paused {
+        /// Start of the guest.
+        since: Timestamp,
+    },
+    /// It ran and ended.
+    Stopped {
+        /// Exit code, where there is one.
+        code: Option<i32>,
+        /// How it ended.
+        cause: String,
+        /// It ended by itself and not well.
+        failed: bool,
+        /// When that was seen.
+        at: Timestamp,
+    },
+}
+
+impl InstanceStatus {
+    /// What is wrong with the wish as it is now: a wish that changed since is tried anew first.
+    pub fn fault_of(&self, instance: &Instance) -> Option<&Fault> {
+        self.fault.as_ref().filter(|_| self.fault_generation >= instance.meta.generation)
+    }
+}
+
+impl Record for InstanceStatus {
+    const TABLE: &'static str = "instance_status";
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}

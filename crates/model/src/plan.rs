@@ -1,0 +1,313 @@
+//! Plans: what a driver needs to run one instance on one host, fully resolved.
+//!
+//! A plan is made from the store's records by the node and is the only input of a driver. It holds paths of this host
+//! and never secrets beside what the guest itself is meant to read.
+
+use crate::{
+    address::Mac,
+    id::{InstanceId, PortId, ProjectId, VolumeId},
+    instance::Grant,
+    metadata::GuestData,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+/// One instance on one host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstancePlan {
+    /// The instance.
+    pub id: InstanceId,
+    /// Its owner.
+    pub project: ProjectId,
+    /// Which of the boots that were asked for this is: a driver keeps it and tells it when it observes, so that a
+    /// repeated start and a reboot can be told apart after a crash.
+    pub boot: u64,
+    /// Name as the user gave it.
+    pub name: String,
+    /// DNS label made of the name.
+    pub hostname: String,
+    /// Host uids and gids that belong to this instance alone.
+    pub id_range: IdRange,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Share of the CPU under contention, 1 to 10,000; 100 is usual (cgroup v2 `cpu.weight`).
+    pub cpu_weight: u32,
+    /// Most processes (containers) or threads (QEMU).
+    pub pids_max: u64,
+    /// Network interfaces in their order in the guest.
+    pub nics: Vec<NicPlan>,
+    /// Disks (VMs) or volumes (containers), the root disk of a VM first.
+    pub disks: Vec<DiskPlan>,
+    /// What the kinds do not share.
+    pub body: Body,
+}
+
+impl InstancePlan {
+    /// What it gives of the host's CPUs and memory.
+    pub fn grant(&self) -> Grant {
+        Grant { vcpus: self.vcpus, memory_mib: self.memory_mib, cpu_weight: self.cpu_weight }
+    }
+}
+
+/// A range of host uids and gids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// First id. QEMU runs as it; a container's root is it.
+    pub base: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// What the kinds of instances do not share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Body {
+    /// A virtual machine.
+    Vm(VmPlan),
+    /// A pod of containers.
+    Pod(PodPlan),
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NicPlan {
+    /// The port.
+    pub port: PortId,
+    /// Host-side device in the network's namespace: a tap (VM) or one end of a veth (pod).
+    pub device: String,
+    /// Handle of the network's namespace.
+    pub netns: PathBuf,
+    /// Ethernet address in the guest.
+    pub mac: Mac,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Addresses with the prefix length of their subnet.
+    pub addresses: Vec<IpNet>,
+    /// IPv4 gateway.
+    pub gateway_v4: Option<Ipv4Addr>,
+    /// IPv6 gateway: `fe80::1` on every routed network.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// DNS servers.
+    pub dns: Vec<IpAddr>,
+    /// DNS search domains.
+    pub search: Vec<String>,
+}
+
+/// Format of a disk's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// Plain bytes.
+    Raw,
+    /// QEMU copy-on-write, version 3.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// Name as QEMU spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiskPlan {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its file (VM) or directory (container).
+    pub path: PathBuf,
+    /// Format of the file.
+    pub format: DiskFormat,
+    /// Files below it, nearest first. Opened read-only.
+    pub backing: Vec<BackingFile>,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Serial number by which the guest finds it: the first 20 characters of the volume's id.
+    pub serial: String,
+    /// Place in the firmware's boot order, lowest first.
+    pub boot_index: Option<u32>,
+    /// Where a container sees it.
+    #[serde(default)]
+    pub mount_path: Option<PathBuf>,
+}
+
+/// A file that a qcow2 disk stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackingFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// What only virtual machines have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VmPlan {
+    /// How it boots.
+    pub boot: BootPlan,
+    /// What the guest may read of itself, on its config drive and from the metadata service.
+    pub guest: GuestData,
+    /// Offer a config drive.
+    pub config_drive: bool,
+    /// Acceleration wanted.
+    pub accelerator: Accelerator,
+}
+
+/// Acceleration of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Accelerator {
+    /// KVM where it truly runs guests, else TCG.
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// How a VM boots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum BootPlan {
+    /// The machine's firmware reads the disk.
+    Firmware {
+        /// UEFI rather than BIOS.
+        uefi: bool,
+    },
+    /// QEMU loads a kernel.
+    Kernel {
+        /// Kernel image.
+        kernel: PathBuf,
+        /// Initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Kernel command line.
+        cmdline: String,
+    },
+}
+
+/// What only pods have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodPlan {
+    /// Containers, in the order in which they start.
+    pub containers: Vec<ContainerPlan>,
+    /// Names told in /etc/hosts beside the pod's own.
+    #[serde(default)]
+    pub extra_hosts: Vec<(IpAddr, String)>,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerPlan {
+    /// Name inside the pod.
+    pub name: String,
+    /// Unpacked layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub cwd: PathBuf,
+    /// User as docker spells it: `name`, `uid`, `name:group`, `uid:gid` or empty for root.
+    pub user: String,
+    /// A terminal instead of pipes.
+    pub tty: bool,
+    /// Standard input stays open.
+    pub stdin_open: bool,
+    /// What happens when it ends.
+    pub restart: RestartPolicy,
+    /// Signal that asks it to stop.
+    pub stop_signal: i32,
+    /// Seconds between asking and killing.
+    pub grace_s: u32,
+    /// File systems beside the root.
+    pub mounts: Vec<MountPlan>,
+    /// The root file system cannot be written.
+    pub read_only_rootfs: bool,
+    /// Capabilities beside the default set, like `CAP_NET_ADMIN`.
+    pub cap_add: Vec<String>,
+    /// Capabilities less than the default set; `ALL` drops every one.
+    pub cap_drop: Vec<String>,
+    /// Memory of this container in MiB, within the pod's; `None` means the pod's.
+    pub memory_mib: Option<u64>,
+    /// CPUs of this container in thousandths; `None` means the pod's.
+    pub cpu_millis: Option<u32>,
+    /// Rotation of its log.
+    pub log: LogLimits,
+    /// Writable root files go here; removed with the container.
+    pub upper: PathBuf,
+    /// Labels told to clients.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Rotation of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// Size in bytes at which a file is rotated.
+    pub size_bytes_max: u64,
+    /// Files kept.
+    pub files_max: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { size_bytes_max: 10 * 1024 * 1024, files_max: 3 }
+    }
+}
+
+/// What happens when a container's program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum RestartPolicy {
+    /// Stay ended.
+    #[default]
+    No,
+    /// Start again after a failure, at most so often (0: without end).
+    OnFailure {
+        /// Most restarts in a row.
+        retries_max: u32,
+    },
+    /// Start again whatever the exit code was.
+    Always,
+    /// As always, but a stop by the user outlives a restart of the host.
+    UnlessStopped,
+}
+
+/// A file system in a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountPlan {
+    /// Where in the container.
+    pub target: PathBuf,
+    /// What.
+    pub source: MountSource,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum MountSource {
+    /// A directory or file of the host.
+    Bind {
+        /// The path on the host.
+        path: PathBuf,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Most bytes.
+        size_bytes: u64,
+    },
+}

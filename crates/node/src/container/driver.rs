@@ -1,0 +1,452 @@
+//! The driver for pods: makes their networks, starts their shims, and finds everything again by looking.
+//!
+//! ```text
+//!   <state>/pods/<id>/   pod.json   what the shim runs        logs/<container>.log   shim.log
+//!   <run>/pods/<id>/     shim.sock  state.json  shim.lock     nics.json   hosts …
+//!   <run>/netns/i-<id>   the pod's network namespace          <root>/i-<id>   its cgroup
+//! ```
+//!
+//! Nothing is remembered: an observation asks the shim, and where none answers reads what it wrote last and looks into
+//! the cgroup. Processes without a shim have lost their streams, log and exit codes; they are killed and told as such.
+
+mod observe;
+mod streams;
+
+use super::{
+    bundle::{self, Places, Pod},
+    client::Client,
+    network,
+    protocol::{POD, Reply, Request},
+};
+use crate::{
+    driver::{Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Seen, Stdio, Stream},
+    image::tree_removal::remove_tree,
+};
+use async_trait::async_trait;
+use model::{
+    id::{InstanceId, PortId, VolumeId},
+    instance::Grant,
+    plan::{DiskPlan, InstancePlan, NicPlan},
+};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::Stdio as ProcessStdio,
+    sync::Arc,
+    time::Duration,
+};
+use sys::netns::NetNs;
+use tokio::sync::{Mutex, broadcast};
+
+/// Name of the file that tells which ports a pod has, below its run directory.
+const NICS: &str = "nics.json";
+/// How long a shim may take to have its pod up.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Changes that wait for a slow reader before it misses some and has to look at all.
+const CHANGES_MAX: usize = 1024;
+/// Most bytes of a shim's complaint that are told.
+const COMPLAINT_BYTES_MAX: usize = 4096;
+
+/// Where a driver keeps its things, and how it starts a shim.
+#[derive(Debug, Clone)]
+pub struct PodDriverConfig {
+    /// Directory that survives a restart of the host.
+    pub state: PathBuf,
+    /// Directory that does not.
+    pub run: PathBuf,
+    /// Name of the tree of cgroups.
+    pub cgroup_root: String,
+    /// Program and first arguments of the shim's role; the pod's directory is added.
+    pub shim: Vec<PathBuf>,
+}
+
+/// Runs pods on this host.
+#[derive(Debug, Clone)]
+pub struct PodDriver {
+    config: Arc<PodDriverConfig>,
+    changes: broadcast::Sender<InstanceId>,
+    /// Pods whose shims are being watched for changes.
+    watched: Arc<Mutex<std::collections::HashSet<InstanceId>>>,
+}
+
+/// Turns an error of a step into one of the driver.
+fn io_error(operation: impl Into<String>) -> impl FnOnce(io::Error) -> DriverError {
+    move |source| DriverError::Io { operation: operation.into(), source }
+}
+
+/// Runs blocking work beside the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
+) -> Result<T, DriverError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        Err(DriverError::Io { operation: "run a step".into(), source: io::Error::other(error) })
+    })
+}
+
+impl PodDriver {
+    /// A driver over these directories. Pods that run already are found by [`Driver::list`] and observing.
+    pub fn new(config: PodDriverConfig) -> Self {
+        Self { config: Arc::new(config), changes: broadcast::channel(CHANGES_MAX).0, watched: Arc::default() }
+    }
+
+    /// Where things of a pod are.
+    pub fn places(&self, id: InstanceId) -> Places {
+        let config = &self.config;
+        Places {
+            state: config.state.join("pods").join(id.to_string()),
+            run: config.run.join("pods").join(id.hex()),
+            netns: config.run.join("netns").join(format!("i-{}", id.hex())),
+            cgroup_root: config.cgroup_root.clone(),
+            cgroup: format!("i-{}", id.hex()),
+        }
+    }
+
+    /// What a running pod uses.
+    pub async fn stats(&self, id: InstanceId) -> Result<sys::cgroup::Stats, DriverError> {
+        let places = self.places(id);
+        blocking(move || {
+            let group = super::cgroup::PodGroup::open(&places).map_err(io_error("look at the cgroups"))?;
+            group.stats().map_err(|_| DriverError::NotRunning)
+        })
+        .await
+    }
+
+    /// Changes the limits of a running pod; its containers go on.
+    pub async fn set_limits(&self, id: InstanceId, limits: bundle::Limits) -> Result<(), DriverError> {
+        self.ask(id, Request::Limits { limits }).await.map(|_| ())
+    }
+
+    /// Stops containers that are running, or starts those that have ended: one by name, or all.
+    pub async fn ask_container(&self, id: InstanceId, request: Request) -> Result<(), DriverError> {
+        self.ask(id, request).await.map(|_| ())
+    }
+
+    async fn ask(&self, id: InstanceId, request: Request) -> Result<Reply, DriverError> {
+        let run = self.places(id).run;
+        blocking(move || ask(&run, &request)).await
+    }
+
+    /// Asks, and takes a pod that is not there for one that is ended already.
+    async fn ask_if_running(&self, id: InstanceId, request: Request) -> Result<(), DriverError> {
+        match self.ask(id, request).await {
+            Ok(_) | Err(DriverError::NotRunning) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts the shim and waits until the pod is up.
+    async fn start_shim(&self, places: &Places) -> Result<(), DriverError> {
+        let Some((program, arguments)) = self.config.shim.split_first() else {
+            return Err(DriverError::Missing {
+                what: "the shim".into(),
+                hint: "set the path of holm".into(),
+            });
+        };
+        let child = tokio::process::Command::new(program)
+            .args(arguments)
+            .arg(&places.state)
+            .env_clear()
+            .stdin(ProcessStdio::null())
+            .stdout(ProcessStdio::null())
+            .stderr(ProcessStdio::piped())
+            .spawn()
+            .map_err(io_error(format!("run {}", program.display())))?;
+        let output = tokio::time::timeout(START_TIMEOUT, child.wait_with_output())
+            .await
+            .map_err(|_| DriverError::Timeout {
+                what: "the shim".into(),
+                after_ms: START_TIMEOUT.as_millis() as u64,
+            })?
+            .map_err(io_error("wait for the shim"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(DriverError::Refused {
+            operation: "start the pod".into(),
+            answer: said.trim().chars().take(COMPLAINT_BYTES_MAX).collect(),
+        })
+    }
+}
+
+/// Asks the shim of a pod; a refusal becomes an error.
+fn ask(run: &Path, request: &Request) -> Result<Reply, DriverError> {
+    let mut client = connect(run)?;
+    answer(client.ask(request, &[]))
+}
+
+fn connect(run: &Path) -> Result<Client, DriverError> {
+    Client::connect(run).map_err(io_error("connect to the shim"))?.ok_or(DriverError::NotRunning)
+}
+
+fn answer(reply: io::Result<Reply>) -> Result<Reply, DriverError> {
+    match reply {
+        Ok(Reply::Failed { message, .. }) => {
+            Err(DriverError::Refused { operation: "ask the shim".into(), answer: message })
+        }
+        Ok(reply) => Ok(reply),
+        // It ended while it was asked.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(DriverError::NotRunning),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(DriverError::Timeout {
+                what: "the shim".into(),
+                after_ms: super::client::ANSWER_TIMEOUT.as_millis() as u64,
+            })
+        }
+        Err(error) => Err(io_error("ask the shim")(error)),
+    }
+}
+
+/// Writes what the shim needs, and the pod's network.
+fn prepare(plan: &InstancePlan, pod: &Pod) -> Result<(), DriverError> {
+    let places = &pod.places;
+    for directory in [&places.state, &places.run, &places.state.join("logs")] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(io_error(format!("create {}", directory.display())))?;
+    }
+    write_json(&places.state.join(POD), pod)?;
+    observe::forget_last_run(places).map_err(io_error("forget the last run"))?;
+    write_json(&places.run.join(NICS), &plan.nics)?;
+    let volumes: Vec<VolumeId> = plan.disks.iter().map(|disk| disk.volume).collect();
+    write_json(&places.run.join(observe::VOLUMES), &volumes)?;
+    let namespace = network::create(&places.netns, plan.id_range)
+        .map_err(io_error("make the pod's network namespace"))?;
+    for (number, nic) in plan.nics.iter().enumerate() {
+        network::plug(&namespace, nic, number).map_err(io_error(format!("plug in port {}", nic.port)))?;
+    }
+    Ok(())
+}
+
+/// Replaces a file whole.
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), DriverError> {
+    let new = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+    text.and_then(|text| fs::write(&new, text))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(io_error(format!("write {}", path.display())))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn remove_directory(path: &Path) -> Result<(), DriverError> {
+    // Containers write into some of these, as deep as they like.
+    remove_tree(path).map_err(io_error(format!("remove {}", path.display())))
+}
+
+/// Ends the shim and all processes, then removes everything of the pod.
+fn destroy(places: &Places) -> Result<(), DriverError> {
+    observe::end(places)?;
+    let pod: Option<Pod> = read_json(&places.state.join(POD));
+    NetNs::delete(&places.netns)
+        .map_err(|error| io_error("delete the pod's network namespace")(error.into()))?;
+    for container in pod.iter().flat_map(|pod| &pod.containers) {
+        remove_directory(&container.upper)?;
+    }
+    remove_directory(&places.run)?;
+    remove_directory(&places.state)
+}
+
+#[async_trait]
+impl Driver for PodDriver {
+    async fn observe(&self, id: InstanceId) -> Result<Seen, DriverError> {
+        let places = self.places(id);
+        let seen = blocking(move || observe::observe(&places)).await?;
+        if matches!(seen, Seen::Running(_) | Seen::Paused(_)) {
+            self.watch(id).await;
+        }
+        Ok(seen)
+    }
+
+    async fn list(&self) -> Result<Vec<InstanceId>, DriverError> {
+        let directories = [self.config.state.join("pods"), self.config.run.join("pods")];
+        blocking(move || {
+            let mut ids: Vec<InstanceId> = Vec::new();
+            for directory in directories {
+                let Ok(entries) = fs::read_dir(&directory) else {
+                    continue;
+                };
+                let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+                ids.extend(names.filter_map(|name| name.parse::<InstanceId>().ok()));
+            }
+            ids.sort();
+            ids.dedup();
+            Ok(ids)
+        })
+        .await
+    }
+
+    async fn start(&self, plan: &InstancePlan) -> Result<(), DriverError> {
+        let places = self.places(plan.id);
+        let pod = bundle::bundle(plan, places.clone()).map_err(|error| DriverError::Unsupported {
+            what: describe(&error),
+            hint: "change the request".into(),
+        })?;
+        let (owned, at) = (plan.clone(), places.clone());
+        let runs = blocking(move || {
+            let seen = observe::observe(&at)?;
+            if matches!(seen, Seen::Running(_) | Seen::Paused(_)) {
+                return Ok(true);
+            }
+            prepare(&owned, &pod)?;
+            Ok(false)
+        })
+        .await?;
+        if !runs {
+            self.start_shim(&places).await?;
+        }
+        self.watch(plan.id).await;
+        Ok(())
+    }
+
+    async fn shutdown(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.ask_if_running(id, Request::Stop { container: None, grace_ms: None }).await
+    }
+
+    async fn kill(&self, id: InstanceId) -> Result<(), DriverError> {
+        let places = self.places(id);
+        blocking(move || observe::end(&places)).await
+    }
+
+    async fn pause(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.ask(id, Request::Pause).await.map(|_| ())
+    }
+
+    async fn resume(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.ask(id, Request::Resume).await.map(|_| ())
+    }
+
+    async fn destroy(&self, id: InstanceId) -> Result<(), DriverError> {
+        let places = self.places(id);
+        blocking(move || destroy(&places)).await
+    }
+
+    async fn resize(&self, plan: &InstancePlan, _: Grant) -> Result<Grant, DriverError> {
+        self.set_limits(plan.id, bundle::limits(plan)).await?;
+        Ok(plan.grant())
+    }
+
+    async fn attach_nic(&self, id: InstanceId, nic: &NicPlan) -> Result<(), DriverError> {
+        let (places, nic) = (self.places(id), nic.clone());
+        blocking(move || {
+            let namespace = NetNs::open(&places.netns)
+                .map_err(|error| io_error("open the pod's network")(error.into()))?;
+            let at = || format!("plug in port {}", nic.port);
+            let number = match network::plugged(&namespace, &nic).map_err(io_error(at()))? {
+                Some(number) => number,
+                None => network::free_number(&namespace).map_err(io_error(at()))?,
+            };
+            network::plug(&namespace, &nic, number).map_err(io_error(at()))?;
+            let mut nics: Vec<NicPlan> = read_json(&places.run.join(NICS)).unwrap_or_default();
+            nics.retain(|known| known.port != nic.port);
+            nics.push(nic);
+            write_json(&places.run.join(NICS), &nics)
+        })
+        .await
+    }
+
+    async fn detach_nic(&self, id: InstanceId, port: PortId) -> Result<(), DriverError> {
+        let places = self.places(id);
+        blocking(move || {
+            let mut nics: Vec<NicPlan> = read_json(&places.run.join(NICS)).unwrap_or_default();
+            let Some(at) = nics.iter().position(|nic| nic.port == port) else {
+                return Ok(());
+            };
+            if let Ok(namespace) = NetNs::open(&places.netns) {
+                network::unplug(&namespace, &nics[at]).map_err(io_error(format!("unplug port {port}")))?;
+            }
+            nics.remove(at);
+            write_json(&places.run.join(NICS), &nics)
+        })
+        .await
+    }
+
+    async fn attach_disk(&self, _: InstanceId, disk: &DiskPlan) -> Result<(), DriverError> {
+        Err(unsupported_disk(disk.volume))
+    }
+
+    async fn detach_disk(&self, _: InstanceId, volume: VolumeId) -> Result<(), DriverError> {
+        Err(unsupported_disk(volume))
+    }
+
+    async fn attached(&self, id: InstanceId) -> Result<(Vec<PortId>, Vec<VolumeId>), DriverError> {
+        let places = self.places(id);
+        blocking(move || {
+            let nics: Vec<NicPlan> = read_json(&places.run.join(NICS)).unwrap_or_default();
+            let Ok(namespace) = NetNs::open(&places.netns) else {
+                return Ok((Vec::new(), Vec::new()));
+            };
+            let mut ports = Vec::new();
+            for nic in nics {
+                if network::plugged(&namespace, &nic)
+                    .map_err(io_error("look at the pod's network"))?
+                    .is_some()
+                {
+                    ports.push(nic.port);
+                }
+            }
+            Ok((ports, observe::volumes(&places)))
+        })
+        .await
+    }
+
+    async fn console_log(&self, id: InstanceId, bytes_max: usize) -> Result<Vec<u8>, DriverError> {
+        self.log_tail(id, bytes_max).await
+    }
+
+    async fn console(&self, id: InstanceId) -> Result<Stream, DriverError> {
+        self.attach_terminal(id).await
+    }
+
+    async fn vnc(&self, _: InstanceId) -> Result<Stream, DriverError> {
+        Err(DriverError::Unsupported {
+            what: "a container has no graphical console".into(),
+            hint: "use the console or exec".into(),
+        })
+    }
+
+    async fn logs(
+        &self,
+        id: InstanceId,
+        query: &LogQuery,
+    ) -> Result<tokio::sync::mpsc::Receiver<LogLine>, DriverError> {
+        self.read_log(id, query).await
+    }
+
+    async fn exec(
+        &self,
+        id: InstanceId,
+        request: &ExecRequest,
+        stdio: Stdio,
+    ) -> Result<Box<dyn ExecHandle>, DriverError> {
+        self.run_beside(id, request, stdio).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<InstanceId> {
+        self.changes.subscribe()
+    }
+}
+
+fn unsupported_disk(volume: VolumeId) -> DriverError {
+    DriverError::Unsupported {
+        what: format!("volume {volume} cannot be changed while the pod runs"),
+        hint: "stop the pod first".into(),
+    }
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,244 @@
+//! Finds out what a pod does, and ends it, whether its shim lives, has ended or was killed.
+
+use super::{PodDriver, describe, io_error, read_json};
+use crate::{
+    container::{
+        bundle::{Places, Pod},
+        cgroup::PodGroup,
+        client::Client,
+        protocol::{POD, PodState, Reply, Request, SOCKET, STATE, Status},
+    },
+    driver::{DriverError, Exit, Running, Seen},
+};
+use model::id::{InstanceId, VolumeId};
+use serde_json::{Map, Value, json};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+use sys::pidfd::PidFd;
+use tokio::io::AsyncBufReadExt;
+
+/// Name of the file that tells which volumes a pod has, below its run directory.
+pub(super) const VOLUMES: &str = "volumes.json";
+/// How long a shim may take to end after everything was killed.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between two looks at a shim that is ending.
+const END_POLL: Duration = Duration::from_millis(5);
+
+/// What is there.
+pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
+    match ask_state(places)? {
+        Some(state) if state.alive() => return Ok(alive(&state)),
+        Some(state) => return Ok(Seen::Stopped(exit(&state))),
+        None => {}
+    }
+    let pod: Option<Pod> = read_json(&places.state.join(POD));
+    let state: Option<PodState> = read_json(&places.run.join(STATE));
+    match state {
+        Some(state) if state.alive() => {
+            let left = kill_orphans(places)?;
+            Ok(Seen::Stopped(lost(&state, left)))
+        }
+        Some(state) if pod.as_ref().is_none_or(|pod| pod.boot == state.boot) => {
+            Ok(Seen::Stopped(exit(&state)))
+        }
+        // Written and never started: this boot has not happened, so the start is done again. Stopped at the boot before.
+        _ if places.run.is_dir() => {
+            kill_orphans(places)?;
+            Ok(pod.map_or(Seen::Absent, |pod| {
+                Seen::Stopped(Exit {
+                    code: None,
+                    cause: "its start was cut short".into(),
+                    failed: true,
+                    boot: pod.boot.saturating_sub(1),
+                })
+            }))
+        }
+        // The host was restarted, which empties the run directory: nothing that ran since is here.
+        _ => {
+            kill_orphans(places)?;
+            Ok(Seen::Absent)
+        }
+    }
+}
+
+/// The state as the shim tells it. `None` if no shim lives.
+fn ask_state(places: &Places) -> Result<Option<PodState>, DriverError> {
+    let client = Client::connect(&places.run).map_err(io_error("connect to the shim"))?;
+    let Some(mut client) = client else { return Ok(None) };
+    match super::answer(client.ask(&Request::State, &[])) {
+        Ok(Reply::State(state)) => Ok(Some(state)),
+        Ok(_) | Err(DriverError::NotRunning) => Ok(None),
+        // Killed while it was asked.
+        Err(DriverError::Io { source, .. }) if is_hangup(&source) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_hangup(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+fn alive(state: &PodState) -> Seen {
+    let running = Running {
+        pid: state.shim.pid as u32,
+        since_ms: state.since_ms,
+        boot: state.boot,
+        facts: facts(state),
+    };
+    if state.paused { Seen::Paused(running) } else { Seen::Running(running) }
+}
+
+/// Containers with their states and restarts, and what keeps them in.
+fn facts(state: &PodState) -> Map<String, Value> {
+    let containers: Vec<Value> = state
+        .containers
+        .iter()
+        .map(|it| {
+            let (status, pid) = match it.status {
+                Status::Created => ("created", None),
+                Status::Running { process, .. } => ("running", Some(process.pid)),
+                Status::Waiting { .. } => ("restarting", None),
+                Status::Exited => ("exited", None),
+            };
+            json!({
+                "name": it.name,
+                "status": status,
+                "pid": pid,
+                "restarts": it.restarts,
+                "exit_code": it.exit.as_ref().map(|exit| exit.code),
+                "cause": it.exit.as_ref().map(|exit| exit.cause()),
+            })
+        })
+        .collect();
+    let mut facts = Map::from_iter([("containers".to_string(), Value::from(containers))]);
+    if !state.confinement.is_empty() {
+        facts.insert("confinement".into(), state.confinement.as_str().into());
+    }
+    facts
+}
+
+/// How a pod ended: as its first container that failed, else as its first container.
+fn exit(state: &PodState) -> Exit {
+    let exits = || state.containers.iter().filter_map(|it| Some((&it.name, it.exit.as_ref()?)));
+    let told = exits().find(|(_, exit)| exit.code != 0).or_else(|| exits().next());
+    match told {
+        None => Exit { code: None, cause: "it was not started".into(), failed: false, boot: state.boot },
+        Some((name, exit)) => {
+            let cause = if state.containers.len() > 1 {
+                format!("container {name}: {}", exit.cause())
+            } else {
+                exit.cause()
+            };
+            Exit { code: Some(exit.code), cause, failed: exit.code != 0 && !exit.requested, boot: state.boot }
+        }
+    }
+}
+
+fn lost(state: &PodState, orphans: usize) -> Exit {
+    let cause = match orphans {
+        0 => "its shim ended unexpectedly, and its processes with it".to_string(),
+        count => format!("its shim ended unexpectedly; {count} processes without one were killed"),
+    };
+    Exit { code: None, cause, failed: true, boot: state.boot }
+}
+
+/// Kills processes that have no shim any more. Tells how many there were.
+fn kill_orphans(places: &Places) -> Result<usize, DriverError> {
+    if shim_starts(places) {
+        return Ok(0);
+    }
+    let group = PodGroup::open(places).map_err(io_error("look at the cgroups"))?;
+    let left = group.processes().map_err(io_error("look at the pod's processes"))?.len();
+    if left > 0 {
+        group.kill().map_err(io_error("kill the pod's processes"))?;
+    }
+    group.delete().map_err(io_error("remove the pod's cgroup"))?;
+    Ok(left)
+}
+
+/// Whether a shim holds the pod's lock: it is being set up and does not listen yet, or is leaving.
+fn shim_starts(places: &Places) -> bool {
+    let lock = places.run.join("shim.lock");
+    lock.exists() && matches!(sys::file::Lock::try_create(&lock), Ok(None))
+}
+
+/// Ends all processes of the pod and its shim. Nothing there is no error.
+pub(super) fn end(places: &Places) -> Result<(), DriverError> {
+    let deadline = Instant::now() + END_TIMEOUT;
+    if let Some(mut client) = Client::connect(&places.run).map_err(io_error("connect to the shim"))? {
+        // Whether it answers or not, what matters is that it ends.
+        let _ = client.ask(&Request::Shutdown, &[]);
+        while shim_starts(places) {
+            if Instant::now() >= deadline {
+                end_shim(places)?;
+                break;
+            }
+            std::thread::sleep(END_POLL);
+        }
+    }
+    kill_orphans(places).map(|_| ())
+}
+
+/// Kills a shim that does not end by itself.
+fn end_shim(places: &Places) -> Result<(), DriverError> {
+    let Some(state) = read_json::<PodState>(&places.run.join(STATE)) else {
+        return Ok(());
+    };
+    let opened = PidFd::open_started_at(state.shim.pid, state.shim.start_time);
+    let killed = opened.and_then(|shim| match shim {
+        None => Ok(()),
+        Some(shim) => {
+            shim.send_signal(nix::sys::signal::Signal::SIGKILL)?;
+            shim.wait_exit(END_TIMEOUT).map(|_| ())
+        }
+    });
+    killed.map_err(|error| io_error("kill the shim")(error.into()))
+}
+
+/// Volumes that the running pod has.
+pub(super) fn volumes(places: &Places) -> Vec<VolumeId> {
+    read_json(&places.run.join(VOLUMES)).unwrap_or_default()
+}
+
+impl PodDriver {
+    /// Waits for changes of a running pod and tells them, until its shim ends. Once per pod.
+    pub(super) async fn watch(&self, id: InstanceId) {
+        if !self.watched.lock().await.insert(id) {
+            return;
+        }
+        let (driver, run) = (self.clone(), self.places(id).run);
+        // Ends with the shim, whose socket closes.
+        tokio::spawn(async move {
+            if let Err(error) = driver.follow(id, &run).await {
+                tracing::debug!(%id, error = describe(&error), "watching a pod ended");
+            }
+            driver.watched.lock().await.remove(&id);
+            let _ = driver.changes.send(id);
+        });
+    }
+
+    async fn follow(&self, id: InstanceId, run: &Path) -> io::Result<()> {
+        let stream = tokio::net::UnixStream::connect(run.join(SOCKET)).await?;
+        let (reading, mut writing) = stream.into_split();
+        let mut line = serde_json::to_vec(&Request::Watch)?;
+        line.push(b'\n');
+        tokio::io::AsyncWriteExt::write_all(&mut writing, &line).await?;
+        let mut lines = tokio::io::BufReader::new(reading).lines();
+        // The first is the answer, not a change; but a change may have been before it.
+        while let Some(_state) = lines.next_line().await? {
+            let _ = self.changes.send(id);
+        }
+        Ok(())
+    }
+}
+
+/// Forgets what a former run of the pod wrote, so that it is not taken for the new one's.
+pub(super) fn forget_last_run(places: &Places) -> io::Result<()> {
+    match fs::remove_file(places.run.join(STATE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

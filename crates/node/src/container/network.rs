@@ -1,0 +1,133 @@
+//! A pod's network namespace: its own, holding the far ends of its ports' veth pairs, with fixed addresses.
+//!
+//! The network makes the pair: the port's device in the network's namespace, and the peer beside it under the name that
+//! [`peer_name`] gives. The peer is moved in and becomes `eth0`, `eth1` and so on. Every step is idempotent.
+//!
+//! The namespace belongs to the pod's own user namespace, which is made with it and lives as long: root inside has in it
+//! what its capabilities say (raw packets by default, as in docker; addresses and routes only with `CAP_NET_ADMIN`),
+//! and the network's anti-spoof rules outside hold for whatever it sends.
+
+use ipnet::IpNet;
+use model::plan::{IdRange, NicPlan};
+use std::{io, net::IpAddr, path::Path};
+use sys::{
+    netlink::{Netlink, Route, RouteTarget},
+    netns::NetNs,
+    sysctl,
+    userns::{self, IdMap},
+};
+
+/// Most interfaces of a pod.
+const INTERFACES_MAX: usize = 16;
+/// The second interface's default route is used when the first one's is gone, and so on.
+const METRIC_STEP: u32 = 100;
+
+/// Name of a veth's end that waits in the network's namespace for its pod.
+pub fn peer_name(nic: &NicPlan) -> String {
+    format!("c{}", nic.port.short())
+}
+
+/// Makes the pod's namespace and the user namespace that owns it, or finds them, with loopback up and with ports below
+/// 1024 and ping open to every user inside.
+pub fn create(path: &Path, ids: IdRange) -> io::Result<NetNs> {
+    let map = IdMap::shifted(ids.base, ids.count);
+    let namespace = NetNs::create_by(path, || userns::create_with_network(&map))?;
+    let netlink = Netlink::open(&namespace)?;
+    netlink.set_up("lo")?;
+    sysctl::write_all(
+        &namespace,
+        [("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0 2147483647")],
+    )?;
+    for key in ["net/ipv6/conf/default/accept_ra", "net/ipv6/conf/all/accept_ra"] {
+        match sysctl::write(&namespace, key, "0") {
+            // A host without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(namespace)
+}
+
+/// Moves the pod's end of a port in and configures it. `number` is its place: `eth<number>`.
+pub fn plug(namespace: &NetNs, nic: &NicPlan, number: usize) -> io::Result<()> {
+    if number >= INTERFACES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a pod has at most {INTERFACES_MAX} interfaces"),
+        ));
+    }
+    let inside = Netlink::open(namespace)?;
+    let name = format!("eth{number}");
+    let peer = peer_name(nic);
+    if !inside.link(&name)?.is_some_and(|link| link.mac == Some(nic.mac.0)) {
+        if inside.link(&peer)?.is_none() {
+            bring_in(namespace, nic, &peer)?;
+        }
+        inside.set_down(&peer)?;
+        inside.set_mac(&peer, nic.mac.0)?;
+        inside.rename(&peer, &name)?;
+    }
+    inside.set_mtu(&name, nic.mtu)?;
+    inside.set_up(&name)?;
+    for address in &nic.addresses {
+        inside.add_address(&name, as_plugged(*address))?;
+    }
+    let gateways = [nic.gateway_v4.map(IpAddr::V4), nic.gateway_v6.map(IpAddr::V6)];
+    for gateway in gateways.into_iter().flatten() {
+        let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        let all: IpNet = all.parse().expect("a literal");
+        let target = RouteTarget::Via { gateway, device: Some(name.clone()), onlink: true };
+        let metric = number as u32 * METRIC_STEP + if gateway.is_ipv6() { 1024 } else { 0 };
+        inside.replace_route(&Route { metric, ..Route::new(all, target) })?;
+    }
+    Ok(())
+}
+
+/// An address as the pod has it. No IPv6 prefix is on the link: a neighbour would be asked for there and nobody
+/// answers, since the network answers for gateways alone; so all packets take the default route. For IPv4 the network
+/// answers for every address, and programs expect to see their subnet.
+fn as_plugged(address: IpNet) -> IpNet {
+    match address {
+        IpNet::V4(_) => address,
+        IpNet::V6(net) => IpNet::from(IpAddr::from(net.addr())),
+    }
+}
+
+/// Takes the waiting end out of the network's namespace; makes the pair if the network has not yet.
+fn bring_in(namespace: &NetNs, nic: &NicPlan, peer: &str) -> io::Result<()> {
+    let outside = Netlink::open(&NetNs::open(&nic.netns)?)?;
+    if outside.link(peer)?.is_none() {
+        // Without its other end the device is of no use: that end was in a namespace that is gone, and so is the device.
+        outside.add_veth(&nic.device, peer, None)?;
+    }
+    Ok(outside.set_ns(peer, namespace)?)
+}
+
+/// Removes the pod's end of a port, and with it the network's.
+pub fn unplug(namespace: &NetNs, nic: &NicPlan) -> io::Result<()> {
+    let inside = Netlink::open(namespace)?;
+    for link in inside.links()? {
+        if link.kind.as_deref() == Some("veth") && link.mac == Some(nic.mac.0) {
+            inside.delete_link(&link.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the pod has this port, and the number of its interface.
+pub fn plugged(namespace: &NetNs, nic: &NicPlan) -> io::Result<Option<usize>> {
+    let links = Netlink::open(namespace)?.links()?;
+    let found = links.iter().find(|link| link.mac == Some(nic.mac.0) && link.kind.as_deref() == Some("veth"));
+    Ok(found.and_then(|link| link.name.strip_prefix("eth")?.parse().ok()))
+}
+
+/// The lowest number that no interface has.
+pub fn free_number(namespace: &NetNs) -> io::Result<usize> {
+    let links = Netlink::open(namespace)?.links()?;
+    let taken: Vec<usize> =
+        links.iter().filter_map(|link| link.name.strip_prefix("eth")?.parse().ok()).collect();
+    let free = (0..INTERFACES_MAX).find(|number| !taken.contains(number));
+    free.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("a pod has at most {INTERFACES_MAX} interfaces"))
+    })
+}

@@ -1,0 +1,192 @@
+//! The role `holm shim <dir>`: one small single-threaded process per pod that starts its containers and stays with them.
+//!
+//! It holds their standard streams, writes their logs, collects their exit codes and starts them again by their policy,
+//! whether the daemon lives or not. It answers on a unix socket and writes every change to a state file. It ends when
+//! every container has ended for good; with it go its mounts. It never has threads, never talks to the store or the
+//! network, and reads nothing but its pod's file.
+//!
+//! ```text
+//!   daemon ──▶ holm shim <dir> ──fork──▶ the shim (own session): sets up, starts containers, loops
+//!              waits until the pod is up, ends with 0, or tells on standard error why it is not
+//! ```
+
+mod connection;
+mod pod;
+mod stream;
+mod task;
+
+use super::{
+    bundle::Pod,
+    protocol::{POD, SOCKET},
+};
+use pod::ShimPod;
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+use sys::{
+    file::Lock,
+    jail::{
+        privilege,
+        process::{self, Fork},
+    },
+};
+
+/// Longest wait for a shim to have its pod up.
+const UP_TIMEOUT: Duration = Duration::from_secs(120);
+/// Size at which the shim's own log begins anew.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a shim cannot run its pod.
+#[derive(Debug, thiserror::Error)]
+enum ShimError {
+    /// A step failed.
+    #[error("cannot {step}: {source}")]
+    Step {
+        /// The step.
+        step: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another shim has the pod.
+    #[error("another shim runs this pod")]
+    Taken,
+}
+
+fn step<E: Into<io::Error>>(text: impl Into<String>) -> impl FnOnce(E) -> ShimError {
+    move |source| ShimError::Step { step: text.into(), source: source.into() }
+}
+
+/// Runs the role. Must be called before the process has any thread. `arguments` are those after `shim`.
+pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
+    let (Some(directory), None) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: holm shim DIRECTORY (started by the daemon, not by people)");
+        return ExitCode::from(2);
+    };
+    match launch(Path::new(&directory)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Forks the shim and waits until its pod is up.
+fn launch(directory: &Path) -> Result<(), ShimError> {
+    let pod = read_pod(directory)?;
+    let (mut up, told) = io::pipe().map_err(step("make a pipe"))?;
+    let told = OwnedFd::from(told);
+    Fork::default()
+        .spawn(|| {
+            let result = become_shim(&told, directory).and_then(|()| run(pod, told));
+            match result {
+                Ok(()) => 0,
+                Err(error) => {
+                    eprintln!("{error}");
+                    1
+                }
+            }
+        })
+        .map_err(step("fork"))?;
+    // The shim's copy is now the only one, so its death ends the pipe.
+    let mut message = String::new();
+    wait_readable(&up).map_err(step("wait for the pod"))?;
+    up.read_to_string(&mut message).map_err(step("hear from the shim"))?;
+    match message.strip_prefix("up") {
+        Some(_) => Ok(()),
+        None if message.is_empty() => Err(step("start the shim")(io::Error::other("it ended; see shim.log"))),
+        None => Err(step("start the pod")(io::Error::other(message))),
+    }
+}
+
+fn wait_readable(pipe: &io::PipeReader) -> io::Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let timeout = PollTimeout::try_from(UP_TIMEOUT).unwrap_or(PollTimeout::NONE);
+    match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout)? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}
+
+fn read_pod(directory: &Path) -> Result<Pod, ShimError> {
+    let path = directory.join(POD);
+    let text = fs::read(&path).map_err(step(format!("read {}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(io::Error::from)
+        .map_err(step(format!("understand {}", path.display())))
+}
+
+/// Leaves the daemon's session, files, signals and working directory behind.
+fn become_shim(told: &OwnedFd, directory: &Path) -> Result<(), ShimError> {
+    privilege::close_others(3, &[told.as_raw_fd()]).map_err(step("close files"))?;
+    nix::unistd::setsid().map_err(step("make a session"))?;
+    privilege::ignore_hangups();
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    std::env::set_current_dir("/").map_err(step("leave the working directory"))?;
+    let null =
+        fs::File::options().read(true).write(true).open("/dev/null").map_err(step("open /dev/null"))?;
+    let path = directory.join("shim.log");
+    let mut options = fs::File::options();
+    options.create(true).append(true);
+    let mut log = options.open(&path).map_err(step("open the shim's log"))?;
+    if log.metadata().is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+        let _ = log.set_len(0);
+    }
+    let _ = log.flush();
+    for (number, file) in [(0, &null), (1, &null), (2, &log)] {
+        privilege::place(file.as_raw_fd(), number).map_err(step("connect the standard streams"))?;
+    }
+    Ok(())
+}
+
+/// Sets the pod up, tells that it is up, and stays until it has ended.
+fn run(pod: Pod, told: OwnedFd) -> Result<(), ShimError> {
+    let mut told = fs::File::from(told);
+    let mut shim = match set_up(pod) {
+        Ok(shim) => shim,
+        Err(error) => {
+            let _ = told.write_all(error.to_string().as_bytes());
+            return Err(error);
+        }
+    };
+    // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
+    let _ = told.write_all(b"up");
+    drop(told);
+    shim.run_until_ended();
+    Ok(())
+}
+
+fn set_up(pod: Pod) -> Result<ShimPod, ShimError> {
+    let run = pod.places.run.clone();
+    fs::create_dir_all(&run).map_err(step(format!("create {}", run.display())))?;
+    let lock =
+        Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))?.ok_or(ShimError::Taken)?;
+    let netns = fs::File::open(&pod.places.netns).map_err(step("open the pod's network namespace"))?;
+    use std::os::fd::AsFd;
+    process::join(netns.as_fd(), process::namespace::NET)
+        .map_err(step("join the pod's network namespace"))?;
+    super::root::enter(&pod).map_err(|error| ShimError::Step { step: error.step, source: error.source })?;
+    let listener = listen(&run.join(SOCKET)).map_err(step("listen"))?;
+    ShimPod::start(pod, netns.as_fd(), listener, lock)
+}
+
+fn listen(path: &PathBuf) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,253 @@
+//! The line between holm and what runs an instance: one trait for virtual machines, pods and the fake.
+//!
+//! Every verb is idempotent and may be repeated after a crash on either side of its effect. A driver remembers
+//! nothing that it cannot find again by looking: a new driver over the same directories sees the same guests.
+
+use async_trait::async_trait;
+use model::{
+    id::{InstanceId, PortId, VolumeId},
+    instance::Grant,
+    plan::{DiskPlan, InstancePlan, NicPlan},
+};
+use serde::{Deserialize, Serialize};
+use std::{io, os::fd::OwnedFd, path::PathBuf};
+use tokio::sync::broadcast;
+
+/// What a driver sees of an instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Seen {
+    /// Nothing of it ran since the host was started; files of it may be left.
+    Absent,
+    /// It was started since the host was, and runs no more; files of it may be left.
+    Stopped(Exit),
+    /// It runs.
+    Running(Running),
+    /// It is here and frozen.
+    Paused(Running),
+}
+
+/// A running instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// Process id of QEMU or the shim on this host.
+    pub pid: u32,
+    /// Start of that process in milliseconds since 1970.
+    pub since_ms: i64,
+    /// `InstancePlan::boot` of the plan that started it.
+    pub boot: u64,
+    /// What users should know: accelerator, machine type, guest OS, containers and their restarts.
+    #[serde(default)]
+    pub facts: serde_json::Map<String, serde_json::Value>,
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, where there is one; 128 and the signal's number after a signal.
+    pub code: Option<i32>,
+    /// What users are told: "powered off by the guest", "killed by the OOM killer", the tail of QEMU's errors.
+    pub cause: String,
+    /// The end was not asked for and was no clean power-off.
+    pub failed: bool,
+    /// `InstancePlan::boot` of the plan that had started it.
+    pub boot: u64,
+}
+
+/// Why a driver could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// A program or feature of the host is missing.
+    #[error("{what} is missing on this host")]
+    Missing {
+        /// What is missing.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The plan asks for something that this host or kind cannot do.
+    #[error("{what}")]
+    Unsupported {
+        /// What was asked, and why it cannot be.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The instance is not running (or not here).
+    #[error("the instance is not running")]
+    NotRunning,
+    /// The guest or its monitor did not answer in time.
+    #[error("{what} did not answer within {after_ms} ms")]
+    Timeout {
+        /// Who did not answer.
+        what: String,
+        /// Deadline in milliseconds.
+        after_ms: u64,
+    },
+    /// An operation on the host failed.
+    #[error("{operation}")]
+    Io {
+        /// Operation and object.
+        operation: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Anything the hypervisor or runtime answered.
+    #[error("{operation}: {answer}")]
+    Refused {
+        /// Operation and object.
+        operation: String,
+        /// The answer.
+        answer: String,
+    },
+}
+
+/// A two-way byte stream to a console, an attached container or an exec.
+pub type Stream = tokio::net::UnixStream;
+
+/// A program to run beside a container's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Container of the pod; the first when `None`.
+    pub container: Option<String>,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Environment beside the container's.
+    pub env: Vec<(String, String)>,
+    /// Working directory; the container's when `None`.
+    pub cwd: Option<String>,
+    /// User; the container's when `None`.
+    pub user: Option<String>,
+    /// A terminal.
+    pub tty: bool,
+    /// Size of the terminal: rows and columns.
+    pub size: Option<(u16, u16)>,
+}
+
+/// Standard streams of an exec or attach, handed over as file descriptors.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Standard input; with a terminal the one stream of all three.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A running exec.
+#[async_trait]
+pub trait ExecHandle: Send + Sync {
+    /// Waits for the exit code.
+    async fn wait(&self) -> Result<i32, DriverError>;
+    /// Changes the terminal's size (rows, columns).
+    async fn resize(&self, rows: u16, columns: u16) -> Result<(), DriverError>;
+    /// Sends a signal.
+    async fn signal(&self, signal: i32) -> Result<(), DriverError>;
+}
+
+/// Which part of a log is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Container of the pod; the first when `None`.
+    pub container: Option<String>,
+    /// Only the last lines; all when `None`.
+    pub tail_lines: Option<usize>,
+    /// Only lines at or after this time, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Go on as new lines come.
+    pub follow: bool,
+}
+
+/// A line of a log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Time in nanoseconds since 1970.
+    pub time_ns: i64,
+    /// 1 is standard output, 2 is standard error.
+    pub stream: u8,
+    /// Bytes with the line's end, if it had one.
+    pub bytes: Vec<u8>,
+}
+
+/// Runs instances of one kind on this host.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// Looks at an instance. Never waits for a guest longer than a short deadline.
+    async fn observe(&self, id: InstanceId) -> Result<Seen, DriverError>;
+    /// Ids of all instances of which this driver finds anything on this host, to find strays.
+    async fn list(&self) -> Result<Vec<InstanceId>, DriverError>;
+    /// Starts the instance, or finishes a start that a crash cut short.
+    async fn start(&self, plan: &InstancePlan) -> Result<(), DriverError>;
+    /// Asks the guest to stop and returns at once.
+    async fn shutdown(&self, id: InstanceId) -> Result<(), DriverError>;
+    /// Ends the instance at once.
+    async fn kill(&self, id: InstanceId) -> Result<(), DriverError>;
+    /// Freezes a running instance.
+    async fn pause(&self, id: InstanceId) -> Result<(), DriverError>;
+    /// Lets a frozen instance go on.
+    async fn resume(&self, id: InstanceId) -> Result<(), DriverError>;
+    /// Ends the instance and removes all that this driver made for it.
+    async fn destroy(&self, id: InstanceId) -> Result<(), DriverError>;
+
+    /// Plugs an interface into a running instance.
+    async fn attach_nic(&self, id: InstanceId, nic: &NicPlan) -> Result<(), DriverError>;
+    /// Unplugs an interface; done when the guest let go.
+    async fn detach_nic(&self, id: InstanceId, port: PortId) -> Result<(), DriverError>;
+    /// Plugs a disk into a running instance.
+    async fn attach_disk(&self, id: InstanceId, disk: &DiskPlan) -> Result<(), DriverError>;
+    /// Unplugs a disk; done when the guest let go.
+    async fn detach_disk(&self, id: InstanceId, volume: VolumeId) -> Result<(), DriverError>;
+    /// Makes a plugged-in disk larger and tells the guest. As large already is fine. `size_bytes` is never less than
+    /// the disk has.
+    async fn grow_disk(&self, _: InstanceId, disk: &DiskPlan, _size_bytes: u64) -> Result<(), DriverError> {
+        Err(DriverError::Unsupported {
+            what: format!("volume {} cannot grow while the instance runs", disk.volume),
+            hint: "stop the instance first".into(),
+        })
+    }
+    /// Gives a running instance, which has `has`, the CPUs, memory and weight of its plan as far as that needs no other
+    /// boot, and tells what it has then.
+    async fn resize(&self, _plan: &InstancePlan, has: Grant) -> Result<Grant, DriverError> {
+        Ok(has)
+    }
+    /// Leads the guest's writes to the uppermost of the layers `above`, empty qcow2 files, lowest first. What is below
+    /// never changes from then on. Layers that it has already are fine.
+    async fn stack_disk(
+        &self,
+        _: InstanceId,
+        disk: &DiskPlan,
+        _above: &[PathBuf],
+    ) -> Result<(), DriverError> {
+        Err(DriverError::Unsupported {
+            what: format!("volume {} cannot be frozen while the instance runs", disk.volume),
+            hint: "stop the instance first".into(),
+        })
+    }
+    /// Interfaces and disks that the running instance has now.
+    async fn attached(&self, id: InstanceId) -> Result<(Vec<PortId>, Vec<VolumeId>), DriverError>;
+
+    /// The last bytes of the serial console (VM) or of the first container's log (pod), at most `bytes_max`.
+    async fn console_log(&self, id: InstanceId, bytes_max: usize) -> Result<Vec<u8>, DriverError>;
+    /// A two-way stream to the serial console or the first container's terminal.
+    async fn console(&self, id: InstanceId) -> Result<Stream, DriverError>;
+    /// A two-way stream of the RFB protocol (VNC).
+    async fn vnc(&self, id: InstanceId) -> Result<Stream, DriverError>;
+    /// Lines of a container's log, oldest first, until the end or the receiver is dropped.
+    async fn logs(
+        &self,
+        id: InstanceId,
+        query: &LogQuery,
+    ) -> Result<tokio::sync::mpsc::Receiver<LogLine>, DriverError>;
+    /// Runs a program in a container.
+    async fn exec(
+        &self,
+        id: InstanceId,
+        request: &ExecRequest,
+        stdio: Stdio,
+    ) -> Result<Box<dyn ExecHandle>, DriverError>;
+
+    /// Tells which instances changed by themselves (exit, crash, guest reboot).
+    fn changes(&self) -> broadcast::Receiver<InstanceId>;
+}

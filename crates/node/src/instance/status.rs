@@ -1,0 +1,95 @@
+//! What a node writes of an instance: what was seen, in the words of the model.
+
+use crate::driver::Seen;
+use jiff::Timestamp;
+use model::{
+    error::Fault,
+    id::{InstanceId, NodeId},
+    instance::{InstanceStatus, State},
+};
+
+/// The status of an instance of which nothing was seen yet.
+pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
+    InstanceStatus {
+        id,
+        node,
+        state: State::Absent,
+        boot: 0,
+        progress: String::new(),
+        fault: None,
+        fault_generation: 0,
+        failures: 0,
+        restarts: 0,
+        restarted_at: None,
+        stop_asked_at: None,
+        ports: vec![],
+        volumes: vec![],
+        grant: None,
+        layers: Default::default(),
+        gone: false,
+        host_boot: String::new(),
+        facts: serde_json::Map::new(),
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// Writes what was seen into a status. Leaves what no sight tells: progress, fault, what was asked.
+pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now: Timestamp) {
+    super::restart::forgive(status, now);
+    match seen {
+        // What ran and vanished without a trace ended with the host or was removed by hand.
+        Seen::Absent if status.boot > 0 => {
+            status.stop_asked_at = None;
+            if !matches!(status.state, State::Stopped { .. }) {
+                let cause = if status.host_boot == host_boot {
+                    "it vanished from the host"
+                } else {
+                    "the host was restarted"
+                };
+                status.state = State::Stopped { code: None, cause: cause.into(), failed: true, at: now };
+            }
+        }
+        Seen::Absent => status.state = State::Absent,
+        Seen::Stopped(exit) => {
+            let same = matches!(&status.state, State::Stopped { code, cause, .. }
+                if *code == exit.code && *cause == exit.cause && status.boot == exit.boot);
+            if !same {
+                let (code, cause, failed) = (exit.code, exit.cause.clone(), exit.failed);
+                status.state = State::Stopped { code, cause, failed, at: now };
+            }
+            status.boot = exit.boot;
+            // It may have come and gone without ever being seen to run.
+            status.host_boot = host_boot.to_string();
+            status.stop_asked_at = None;
+        }
+        Seen::Running(running) | Seen::Paused(running) => {
+            let since = Timestamp::from_millisecond(running.since_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+            status.state = match seen {
+                Seen::Running(_) => State::Running { since },
+                _ => State::Paused { since },
+            };
+            if status.boot != running.boot {
+                // Another boot was asked; this one was not.
+                status.stop_asked_at = None;
+            }
+            status.boot = running.boot;
+            status.facts.clone_from(&running.facts);
+            status.facts.insert("pid".into(), running.pid.into());
+            status.host_boot = host_boot.to_string();
+            status.progress.clear();
+        }
+    }
+}
+
+/// Writes what went wrong with a generation of the wish. The same fault again has been there since it was first seen.
+pub fn write_fault(status: &mut InstanceStatus, mut fault: Fault, generation: u64) {
+    if let Some(old) = &status.fault
+        && (old.code, &old.message) == (fault.code, &fault.message)
+    {
+        fault.since = old.since;
+    }
+    status.fault = Some(fault);
+    status.fault_generation = generation;
+    status.failures = status.failures.saturating_add(1);
+    status.progress.clear();
+}

@@ -1,0 +1,22 @@
+//! Hands: makes this host match the store.
+//!
+//! ```text
+//!   agent     the loops, and which change wakes which key
+//!   network   namespaces, packets, and the services that guests find in them
+//!   image     bytes of images: registries, blobs, layers, disks
+//!   volume    files of disks
+//!   instance  from records to a plan, and one step at a time towards the wish
+//!   driver    the line to what runs instances: vm (QEMU), container (shim), fake (memory)
+//!   host      this host as it tells of itself
+//! ```
+
+pub mod agent;
+pub mod container;
+pub mod driver;
+pub mod fake;
+pub mod host;
+pub mod image;
+pub mod instance;
+pub mod network;
+pub mod vm;
+pub mod volume;

@@ -1,0 +1,525 @@
+//! Volumes made true: files for disks, made from nothing or on top of others, frozen, grown, counted and removed.
+//!
+//! A disk on an image or another disk is a qcow2 file whose backing file that is, or a clone of it where the file system
+//! makes clones: a new VM takes no space but what it writes. A thick one is raw and takes its space at once, so a full
+//! disk shows at creation and never under a running guest. A container's volume is a directory, `<id>.dir` beside the
+//! disks (see [`files`]).
+//!
+//! A disk that a guest has open is never changed here: its guest's driver grows it and leads it to a new layer (see
+//! `instance::settle`), and what it became is read back. What a guest may have open is in its status before it can,
+//! and the layer that is named here as the one that takes writes moves on only if that is still as it was read: so a
+//! start sees either the old layer, before anybody counts on its rest, or the new one.
+//!
+//! ```text
+//!  wish: layer 2 ──► file of layer 2 ──► layer_made 2 ──► nobody has it open ──────────────► layer 2: 1 is frozen
+//!                                             └─► its guest's driver ──► the guest has 2 ────┘
+//! ```
+
+pub mod files;
+
+use crate::{
+    image::{
+        disk::{self, DiskError, DiskSource, DiskStore},
+        rootfs,
+        tree_removal::remove_tree,
+    },
+    instance::sentence,
+};
+use files::{DiskFiles, Frozen, Needs, image_content};
+use jiff::Timestamp;
+use model::{
+    error::{Code, Fault},
+    id::{NodeId, VolumeId},
+    instance::{Instance, InstanceStatus, Kind},
+    plan::{BackingFile, DiskFormat},
+    volume::{Provisioning, Volume, VolumeStatus},
+};
+use reconcile::Outcome;
+use std::{
+    collections::HashMap,
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use store::{Store, Stored, Tx};
+
+/// How often the space of volumes is looked at.
+pub const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// Counting a directory takes at most one part in so many of the time.
+const COUNT_SHARE: u32 = 50;
+/// What a container sees of its volume's directory.
+const DATA: &str = "data";
+
+/// Why a volume is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The store.
+    #[error("the volume's state could not be written")]
+    Store(#[from] store::Error),
+    /// A step on the host failed.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Making, growing or removing a disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The owner of a directory could not be set.
+    #[error(transparent)]
+    Kernel(#[from] sys::Error),
+    /// The disk was here, and is not any more.
+    #[error("the file of the volume is gone: {}", path.display())]
+    Lost {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// What it is a copy of cannot be had.
+    #[error("what the volume is a copy of cannot be had: {}", .0.message)]
+    Source(Fault),
+    /// holm stops.
+    #[error("the work was cancelled")]
+    Cancelled,
+}
+
+impl VolumeError {
+    fn fault(&self) -> Fault {
+        let (code, hint) = match self {
+            Self::Disk(DiskError::NoRoom { .. }) => {
+                (Code::NoCapacity, "free space on the host, or make the volume thin or smaller".to_string())
+            }
+            Self::Disk(error) => (error.code(), error.hint()),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                (Code::NoCapacity, "free space on the host".to_string())
+            }
+            Self::Source(fault) => (fault.code, fault.hint.clone()),
+            Self::Lost { .. } => (Code::Internal, "put the file back, or delete the volume".to_string()),
+            _ => (Code::Internal, String::new()),
+        };
+        Fault { code, message: sentence(self), hint, since: Timestamp::now() }
+    }
+}
+
+fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    let path = path.to_path_buf();
+    move |source| VolumeError::Io { operation, path, source }
+}
+
+/// What is there of a volume.
+struct Seen {
+    path: PathBuf,
+    format: DiskFormat,
+    backing: Vec<BackingFile>,
+    layer: u32,
+    layer_made: u32,
+    size_gib: u64,
+    used_bytes: u64,
+}
+
+/// Who decides on a volume at this moment: what is written must still be true of it.
+struct Decided<'a> {
+    volume: &'a Stored<Volume>,
+    user: Option<(String, Option<store::engine::Revision>)>,
+}
+
+/// When a directory was counted, and what it took.
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    again_at: Instant,
+    used_bytes: u64,
+}
+
+/// All volumes of this node.
+pub struct Volumes {
+    store: Store,
+    node: NodeId,
+    dir: PathBuf,
+    files: DiskFiles,
+    disks: DiskStore,
+    counts: Mutex<HashMap<VolumeId, Count>>,
+}
+
+impl Volumes {
+    /// Volumes below `state`. Sweeps what a crash left; nobody else may work there yet. Blocking.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or swept.
+    pub fn open(store: Store, node: NodeId, state: &Path, disks: DiskStore) -> Result<Self, VolumeError> {
+        let dir = state.join("volumes");
+        // Containers' directories lie here and are entered by their users; nobody may list them.
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o711).create(&dir).map_err(at("create", &dir))?;
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711)).map_err(at("close", &dir))?;
+        let disks_dir = files::disks_dir(state);
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&disks_dir).map_err(at("create", &disks_dir))?;
+        std::fs::set_permissions(&disks_dir, std::fs::Permissions::from_mode(0o700))
+            .map_err(at("close", &disks_dir))?;
+        files::take_in(&dir, &disks_dir).map_err(at("take disks from", &dir))?;
+        disk::sweep(&disks_dir)?;
+        let files = DiskFiles::new(disks_dir, disks.images_dir().to_path_buf());
+        Ok(Self { store, node, dir, files, disks, counts: Mutex::default() })
+    }
+
+    /// Ids of all volumes here, and of files that no record names.
+    pub fn keys(&self) -> Vec<VolumeId> {
+        let mut ids = self.wished();
+        ids.extend(self.found());
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// Ids of volumes of which files are left without a record: deleted ones, as long as others stand on them.
+    pub fn leftovers(&self) -> Vec<VolumeId> {
+        let mut ids = self.found();
+        ids.retain(|id| self.store.get::<Volume>(&id.to_string()).is_none());
+        ids
+    }
+
+    fn found(&self) -> Vec<VolumeId> {
+        let mut ids = vec![];
+        for dir in [self.files.dir(), &self.dir] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let stem = name.to_str().and_then(|n| n.split('.').next());
+                ids.extend(stem.and_then(|s| s.parse::<VolumeId>().ok()));
+            }
+        }
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// Ids of the volumes that are wished for on this node.
+    pub fn wished(&self) -> Vec<VolumeId> {
+        let wished = self.store.list::<Volume>();
+        wished.iter().filter(|v| v.record.node == Some(self.node)).map(|v| v.record.meta.id).collect()
+    }
+
+    /// Brings one volume nearer to its wish.
+    ///
+    /// # Errors
+    /// What failed; it is in the volume's status too.
+    pub async fn run(&self, id: VolumeId) -> Result<Outcome, VolumeError> {
+        let Some(stored) = self.store.get::<Volume>(&id.to_string()) else {
+            // A record that cannot be read is no reason to delete anybody's data.
+            if !self.store.is_unreadable::<Volume>(&id.to_string()) {
+                self.remove(id).await?;
+            }
+            return Ok(Outcome::Done);
+        };
+        if stored.record.node != Some(self.node) {
+            return Ok(Outcome::Done);
+        }
+        let decided = self.decided(&stored);
+        match self.make(&decided).await {
+            Ok(None) => {}
+            Ok(Some(seen)) => self.write(&decided, Ok(seen)).await?,
+            Err(error) => {
+                self.write(&decided, Err(error.fault())).await?;
+                return Err(error);
+            }
+        }
+        if stored.record.layer > 0 {
+            self.remove_needless(id).await?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// What a run decides on, read before anything is looked at.
+    fn decided<'a>(&self, volume: &'a Stored<Volume>) -> Decided<'a> {
+        let user = volume.record.attached_to.map(|id| id.to_string());
+        let user = user.map(|key| {
+            let status = self.store.get::<InstanceStatus>(&key);
+            (key, status.map(|s| s.mod_revision))
+        });
+        Decided { volume, user }
+    }
+
+    fn user_of(&self, volume: &Volume) -> Option<Instance> {
+        Some(self.store.get::<Instance>(&volume.attached_to?.to_string())?.record.clone())
+    }
+
+    /// The status of a guest that may have the disk open.
+    fn holder(&self, volume: &Volume) -> Option<Arc<Stored<InstanceStatus>>> {
+        let status = self.store.get::<InstanceStatus>(&volume.attached_to?.to_string())?;
+        status.record.volumes.contains(&volume.meta.id).then_some(status)
+    }
+
+    /// Makes, freezes or grows what is missing. `None` while what it stands on is not here: that changes, and brings
+    /// the next run.
+    async fn make(&self, decided: &Decided<'_>) -> Result<Option<Seen>, VolumeError> {
+        let volume = &decided.volume.record;
+        let id = volume.meta.id;
+        // The volumes of pods are directories.
+        if self.user_of(volume).is_some_and(|instance| instance.kind != Kind::Vm) {
+            return self.make_directory(volume).await.map(Some);
+        }
+        let Some(below) = self.below(volume)? else { return Ok(None) };
+        let made = self.made_before(id);
+        for layer in volume.floor..=volume.layer {
+            if self.files.layer(id, layer).map_err(at("look for a layer in", self.files.dir()))?.is_some() {
+                continue;
+            }
+            if made.is_some_and(|made| layer <= made) {
+                return Err(VolumeError::Lost { path: self.files.path(id, layer, DiskFormat::Qcow2) });
+            }
+            self.make_layer(volume, layer, &below).await?;
+        }
+        self.look(volume, &below).await.map(Some)
+    }
+
+    /// The highest layer that was there before: an empty one in its place would look like a guest's own loss.
+    fn made_before(&self, id: VolumeId) -> Option<u32> {
+        let status = self.store.get::<VolumeStatus>(&id.to_string())?;
+        let path = PathBuf::from(status.record.path.clone()?);
+        let is_disk = path.parent().is_some_and(|dir| dir == self.files.dir() || dir == self.dir);
+        is_disk.then_some(status.record.layer_made)
+    }
+
+    /// Files that the volume's own layers stand on; `None` while they are not here.
+    fn below(&self, volume: &Volume) -> Result<Option<Vec<BackingFile>>, VolumeError> {
+        let ground = volume.ground();
+        if volume.floor == 0 && self.files.is_raw(volume.meta.id) {
+            return Ok(Some(vec![]));
+        }
+        let image = ground.image.map(|id| image_content(&self.store, id));
+        if image == Some(None) {
+            return Ok(None);
+        }
+        match files::frozen(&self.store, &ground) {
+            Frozen::Yes => {}
+            Frozen::NotYet => return Ok(None),
+            Frozen::Never(fault) => return Err(VolumeError::Source(fault)),
+        }
+        let files = self.files.ground(&ground, image.flatten().as_ref());
+        files.map(Some).map_err(at("find what the volume stands on in", self.files.dir()))
+    }
+
+    /// Makes one layer: the lowest from its source, the others empty.
+    async fn make_layer(
+        &self,
+        volume: &Volume,
+        layer: u32,
+        below: &[BackingFile],
+    ) -> Result<(), VolumeError> {
+        let id = volume.meta.id;
+        let size_bytes = volume.size_gib << 30;
+        if layer == 0 {
+            let source = match below {
+                [] => DiskSource::Empty,
+                files => DiskSource::Files(files.to_vec()),
+            };
+            return self.create(id, source, size_bytes, volume.provisioning).await;
+        }
+        let path = self.files.path(id, layer, DiskFormat::Qcow2);
+        let mut files = vec![];
+        let mut size_bytes = size_bytes;
+        if layer > volume.floor {
+            let own = self.files.stretch(id, volume.floor, layer - 1);
+            files = own.map_err(at("find the layers in", self.files.dir()))?;
+            // What is wished for may be larger than what is there: it grows afterwards, as any disk does.
+            size_bytes = self.disks.facts(files[0].path.clone(), files[0].format).await?.virtual_bytes;
+        }
+        if !files::stands_alone(&files) {
+            files.extend_from_slice(below);
+        }
+        Ok(self.disks.create_layer(path, files, size_bytes, volume.provisioning).await?)
+    }
+
+    /// Looks at a disk whose files are all made, and grows it if nobody has it open.
+    async fn look(&self, volume: &Volume, below: &[BackingFile]) -> Result<Seen, VolumeError> {
+        let id = volume.meta.id;
+        let holder = self.holder(volume);
+        // Who only reads keeps nothing from being frozen.
+        let written = holder.as_ref().filter(|_| !volume.attached_read_only);
+        let written = written.map(|status| status.record.layers.get(&id).copied().unwrap_or(0));
+        let layer = written.filter(|layer| volume.has_layer(*layer)).unwrap_or(volume.layer);
+        let own = self.files.stretch(id, volume.floor, layer);
+        let mut files = own.map_err(at("find the layers in", self.files.dir()))?;
+        let own_count = files.len();
+        if !files::stands_alone(&files) {
+            files.extend_from_slice(below);
+        }
+        let top = files.remove(0);
+        let size_bytes = volume.size_gib << 30;
+        let mut facts = self.disks.facts(top.path.clone(), top.format).await?;
+        if facts.virtual_bytes < size_bytes && holder.is_none() {
+            self.disks.grow(top.path.clone(), top.format, size_bytes, volume.provisioning).await?;
+            facts = self.disks.facts(top.path.clone(), top.format).await?;
+        }
+        let mut used_bytes = facts.allocated_bytes;
+        for file in files.iter().take(own_count - 1) {
+            used_bytes += self.disks.facts(file.path.clone(), file.format).await?.allocated_bytes;
+        }
+        Ok(Seen {
+            path: top.path,
+            format: top.format,
+            backing: files,
+            layer,
+            layer_made: volume.layer,
+            size_gib: facts.virtual_bytes >> 30,
+            used_bytes,
+        })
+    }
+
+    /// The file gets the name that tells its format only when it is whole: what lies under another one is made anew.
+    async fn create(
+        &self,
+        id: VolumeId,
+        source: DiskSource,
+        size_bytes: u64,
+        provisioning: Provisioning,
+    ) -> Result<(), VolumeError> {
+        let new = self.files.unfinished(id);
+        self.disks.delete(new.clone()).await?;
+        let made = self.disks.create(new.clone(), source, size_bytes, provisioning).await?;
+        let path = self.files.path(id, 0, made.format);
+        tokio::fs::rename(&new, &path).await.map_err(at("name", &path))?;
+        Ok(sys::file::sync_directory(self.files.dir())?)
+    }
+
+    /// A directory with ids as containers see them, whatever ids their instance has on the host; so it is closed to all
+    /// users of the host, who would find programs of their root in it.
+    async fn make_directory(&self, volume: &Volume) -> Result<Seen, VolumeError> {
+        let closed = self.dir.join(format!("{}.dir", volume.meta.id));
+        let path = closed.join(DATA);
+        let data = path.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&data).map_err(at("create", &data))?;
+            let mode = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&closed, mode).map_err(at("close", &closed))
+        });
+        done.await.unwrap_or(Err(VolumeError::Cancelled))?;
+        let used_bytes = self.count(volume.meta.id, path.clone()).await;
+        Ok(Seen {
+            path,
+            format: DiskFormat::Raw,
+            backing: vec![],
+            layer: volume.layer,
+            layer_made: volume.layer,
+            size_gib: volume.size_gib,
+            used_bytes,
+        })
+    }
+
+    /// Space of a directory. A large one is counted seldom: looking at all its files is work for the host.
+    async fn count(&self, id: VolumeId, path: PathBuf) -> u64 {
+        let known = self.counts().get(&id).copied();
+        let began = Instant::now();
+        if let Some(count) = known.filter(|count| count.again_at > began) {
+            return count.used_bytes;
+        }
+        let used_bytes = match rootfs::tree_usage(path).await {
+            Ok(usage) => usage.allocated_bytes,
+            Err(error) => {
+                tracing::debug!(%id, error = sentence(&error), "a volume's space could not be counted");
+                known.map_or(0, |count| count.used_bytes)
+            }
+        };
+        let again_at = Instant::now() + began.elapsed() * COUNT_SHARE;
+        self.counts().insert(id, Count { again_at, used_bytes });
+        used_bytes
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, HashMap<VolumeId, Count>> {
+        // The map is whole at every moment, so a panic elsewhere does not spoil it.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes all of a volume without a record, but the layers that others stand on.
+    async fn remove(&self, id: VolumeId) -> Result<(), VolumeError> {
+        self.disks.delete(self.files.unfinished(id)).await?;
+        self.remove_needless(id).await?;
+        self.counts().remove(&id);
+        let directory = self.dir.join(format!("{id}.dir"));
+        let removed =
+            tokio::task::spawn_blocking(move || remove_tree(&directory).map_err(at("remove", &directory)));
+        removed.await.unwrap_or(Err(VolumeError::Cancelled))
+    }
+
+    /// Removes layers that nobody stands on any more.
+    async fn remove_needless(&self, id: VolumeId) -> Result<(), VolumeError> {
+        let layers = self.files.layers(id).map_err(at("list", self.files.dir()))?;
+        if layers.is_empty() || self.is_uncertain() {
+            return Ok(());
+        }
+        let needs = Needs::of(&self.store, &self.files);
+        for (_, path) in layers.into_iter().filter(|(layer, _)| !needs.has(id, *layer)) {
+            self.disks.delete(path).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record cannot be read that may stand on anything.
+    fn is_uncertain(&self) -> bool {
+        let tables = ["volume", "snapshot", "image"];
+        self.store.mirror().corrupt().iter().any(|record| tables.contains(&record.table))
+    }
+
+    /// Writes the status, if that changes anything. After a failure what was there before is still there.
+    async fn write(&self, decided: &Decided<'_>, seen: Result<Seen, Fault>) -> Result<(), store::Error> {
+        let volume = &decided.volume.record;
+        let key = volume.meta.id.to_string();
+        let old = self.store.get::<VolumeStatus>(&key).map(|s| s.record.clone());
+        let mut next = old.clone().unwrap_or_else(|| VolumeStatus {
+            id: volume.meta.id,
+            node: self.node,
+            path: None,
+            format: DiskFormat::Raw,
+            backing: vec![],
+            layer: 0,
+            layer_made: 0,
+            size_gib: volume.size_gib,
+            used_bytes: 0,
+            fault: None,
+            at: Timestamp::now(),
+        });
+        match seen {
+            Ok(seen) => {
+                next.path = Some(seen.path.to_string_lossy().into_owned());
+                next.format = seen.format;
+                next.backing = seen.backing;
+                next.layer = seen.layer;
+                next.layer_made = seen.layer_made;
+                next.size_gib = seen.size_gib;
+                next.used_bytes = seen.used_bytes;
+                next.fault = None;
+            }
+            Err(fault) => {
+                let since =
+                    next.fault.as_ref().filter(|old| old.message == fault.message).map(|old| old.since);
+                next.fault = Some(Fault { since: since.unwrap_or(fault.since), ..fault });
+            }
+        }
+        if old.as_ref() == Some(&next) {
+            return Ok(());
+        }
+        next.at = Timestamp::now();
+        let mut tx = Tx::new();
+        if old.as_ref().is_some_and(|old| old.layer != next.layer) {
+            // From here on others may stand on the layers below: only if nobody can have opened them meanwhile.
+            tx.expect_unchanged::<Volume>(&key, decided.volume.mod_revision);
+            match &decided.user {
+                Some((user, Some(revision))) => tx.expect_unchanged::<InstanceStatus>(user, *revision),
+                Some((user, None)) => tx.expect_absent::<InstanceStatus>(user),
+                None => &mut tx,
+            };
+        } else {
+            tx.expect_exists::<Volume>(&key);
+        }
+        tx.put(&next);
+        match self.store.commit(tx).await {
+            Ok(_) | Err(store::Error::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Pods on the real kernel: every promise about a container is looked at from inside and from outside.
+
+mod confinement;
+mod lab;
+mod lifecycle;
+mod network;
+mod streams;

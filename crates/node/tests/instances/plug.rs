@@ -1,0 +1,271 @@
+//! Interfaces and disks, plugged and unplugged, and never given to others while a guest has them.
+
+use crate::lab::{Lab, pod, vm};
+use control::{
+    instance::{NicAsked, resize::NewSize},
+    port::NewPort,
+    snapshot::NewSnapshot,
+    volume::NewVolume,
+};
+use model::{
+    id::{InstanceId, VolumeId},
+    instance::{Grant, phase::Phase},
+    port::Port,
+    volume::Volume,
+};
+use node::fake::{Behaviour, Fault, Verb};
+
+async fn add_volume(lab: &Lab) -> VolumeId {
+    let new = NewVolume { name: "data".into(), size_gib: Some(1), ..NewVolume::default() };
+    let volume = lab.control.create_volume(&lab.caller, new).await.unwrap();
+    lab.supply().await;
+    volume.meta.id
+}
+
+fn has(lab: &Lab, id: InstanceId) -> (usize, usize) {
+    lab.host.guest(id).map_or((0, 0), |g| (g.ports.len(), g.volumes.len()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_and_volumes_come_and_go_while_it_runs() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    lab.rest(id).await;
+    let volume = add_volume(&lab).await;
+    lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+    let port = lab.control.attach_port(&lab.caller, "db", &NicAsked::New(NewPort::default())).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(has(&lab, id), (2, 2));
+    lab.control.detach_volume(&lab.caller, "data").await.unwrap();
+    lab.control.detach_port(&lab.caller, "db", &port.meta.id.to_string()).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(has(&lab, id), (1, 1));
+    assert_eq!(lab.control.get::<Volume>(volume).unwrap().record.attached_to, None);
+    assert!(lab.control.get::<Port>(port.meta.id).is_none(), "it was made for the instance");
+    assert_eq!(lab.host.boots(id), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_guest_holds_is_kept_for_it() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    lab.host.behave(id, Behaviour { releases_devices: false, ..Behaviour::default() });
+    let volume = add_volume(&lab).await;
+    lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+    lab.rest(id).await;
+    lab.control.detach_volume(&lab.caller, "data").await.unwrap();
+    let daemon = lab.healthy().await;
+    for _ in 0..3 {
+        lab.run_once(&daemon, id).await.unwrap_err();
+    }
+    assert!(lab.control.get::<Volume>(volume).unwrap().record.attached_to.is_some());
+    assert!(lab.status(id).unwrap().fault.is_some());
+    lab.control.stop_instance(&lab.caller, "db", false, None).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(lab.control.get::<Volume>(volume).unwrap().record.attached_to, None);
+    assert_eq!(lab.status(id).unwrap().fault, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_guest_lets_go_when_it_thaws() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    let volume = add_volume(&lab).await;
+    lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+    lab.rest(id).await;
+    lab.control.pause_instance(&lab.caller, "db").await.unwrap();
+    lab.rest(id).await;
+    lab.control.detach_volume(&lab.caller, "data").await.unwrap();
+    lab.rest(id).await;
+    assert!(lab.control.get::<Volume>(volume).unwrap().record.attached_to.is_some());
+    lab.control.resume_instance(&lab.caller, "db").await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(lab.control.get::<Volume>(volume).unwrap().record.attached_to, None);
+    assert_eq!((has(&lab, id), lab.phase(id)), ((1, 1), Phase::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_unplugged_while_it_starts_is_not_freed_before_the_guest_let_go() {
+    for point in 0.. {
+        let lab = Lab::new().await;
+        let id = lab.create(vm("db")).await;
+        let volume = add_volume(&lab).await;
+        lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+        let daemon = lab.daemon(node::fake::Fuse::at(point)).await;
+        let died = lab.drive_to_death(&daemon, id).await;
+        drop(daemon);
+        lab.control.detach_volume(&lab.caller, "data").await.unwrap();
+        lab.control.finalize_instance(id).await.unwrap();
+        let holds = lab.host.guest(id).is_some_and(|g| g.volumes.contains(&volume));
+        let kept = lab.control.get::<Volume>(volume).unwrap().record.attached_to.is_some();
+        assert!(kept || !holds, "point {point}: the guest has what others may take");
+        lab.rest(id).await;
+        assert_eq!(has(&lab, id), (1, 1), "point {point}");
+        assert_eq!(lab.control.get::<Volume>(volume).unwrap().record.attached_to, None, "point {point}");
+        if !died {
+            assert!(point > 10, "{point} points are too few");
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_takes_interfaces_while_it_runs_and_volumes_at_its_next_start() {
+    let lab = Lab::new().await;
+    let id = lab.create(pod("web")).await;
+    lab.rest(id).await;
+    lab.control.attach_port(&lab.caller, "web", &NicAsked::New(NewPort::default())).await.unwrap();
+    add_volume(&lab).await;
+    lab.control.attach_volume(&lab.caller, "web", "data", Some("/data".into()), false).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(has(&lab, id), (2, 0));
+    assert_eq!(lab.host.count(Verb::AttachDisk, id), 0);
+    lab.control.reboot_instance(&lab.caller, "web", false).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(has(&lab, id), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_size_comes_at_once_or_with_the_next_boot() {
+    let lab = Lab::new().await;
+    let size = NewSize { vcpus: Some(2), memory_mib: Some(768), cpu_weight: Some(300), ..NewSize::default() };
+    for (new, name, at_once) in [(pod("web"), "web", true), (vm("db"), "db", false)] {
+        let id = lab.create(new).await;
+        lab.rest(id).await;
+        let before = lab.status(id).unwrap().grant.expect("what it was started with");
+        let wish = lab.control.resize_instance(&lab.caller, name, &size).await.unwrap().grant();
+        lab.rest(id).await;
+        let has = Grant { cpu_weight: 300, ..before };
+        assert_eq!(lab.status(id).unwrap().grant, Some(if at_once { wish } else { has }), "{name}");
+        assert_eq!(lab.host.boots(id), [1], "{name} runs on");
+        let plan = lab.host.guest(id).unwrap().plan.unwrap();
+        assert_eq!(Some(plan.grant()), lab.status(id).unwrap().grant, "{name}");
+
+        lab.control.reboot_instance(&lab.caller, name, false).await.unwrap();
+        lab.rest(id).await;
+        assert_eq!(lab.status(id).unwrap().grant, Some(wish), "{name}");
+        assert_eq!(lab.host.guest(id).unwrap().plan.unwrap().grant(), wish, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_grows_under_its_guest_and_before_a_start() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    let volume = add_volume(&lab).await;
+    lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+    lab.rest(id).await;
+    lab.control.resize_volume(&lab.caller, "data", 3).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(lab.host.guest(id).unwrap().grown.get(&volume), Some(&(3 << 30)));
+    assert_eq!(lab.host.guest(id).unwrap().grown.len(), 1, "and no other disk");
+    lab.supply().await;
+    let calls = lab.host.calls().len();
+    lab.rest(id).await;
+    let asked = lab.host.calls()[calls..].iter().filter(|call| call.verb == Verb::GrowDisk).count();
+    assert_eq!(asked, 0, "it has its size");
+
+    // While nobody has it open, it grows by its own loop; the guest waits for that.
+    lab.control.stop_instance(&lab.caller, "db", false, None).await.unwrap();
+    lab.rest(id).await;
+    lab.control.resize_volume(&lab.caller, "data", 4).await.unwrap();
+    lab.control.start_instance(&lab.caller, "db").await.unwrap();
+    let daemon = lab.healthy().await;
+    lab.run_once(&daemon, id).await.unwrap();
+    assert_eq!(lab.status(id).unwrap().progress, "growing disks");
+    assert_eq!(lab.host.boots(id), [1]);
+    lab.supply().await;
+    lab.rest(id).await;
+    assert_eq!(lab.host.boots(id).len(), 2);
+}
+
+async fn freeze(lab: &Lab, name: &str) {
+    let new = NewSnapshot { name: name.into(), volume: "data".into(), ..NewSnapshot::default() };
+    lab.control.create_snapshot(&lab.caller, new).await.unwrap();
+}
+
+/// Where the guest writes what it puts on the volume.
+fn top(lab: &Lab, id: InstanceId, volume: VolumeId) -> String {
+    let guest = lab.host.guest(id).unwrap();
+    let stacked = guest.stacked.get(&volume).cloned();
+    let disk = guest.plan.unwrap().disks.into_iter().find(|disk| disk.volume == volume);
+    let path = stacked.or(disk.map(|disk| disk.path)).unwrap_or_default();
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_is_frozen_under_its_guest_wherever_the_daemon_dies() {
+    for (point, guest_dies) in (0..).flat_map(|point| [(point, false), (point, true)]) {
+        let lab = Lab::new().await;
+        let id = lab.create(vm("db")).await;
+        let volume = add_volume(&lab).await;
+        lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+        lab.rest(id).await;
+        freeze(&lab, "first").await;
+        lab.supply().await;
+        assert_eq!(lab.control.volume_status(volume).unwrap().record.layer, 0, "the guest writes to 0");
+        let daemon = lab.daemon(node::fake::Fuse::at(point)).await;
+        let died = lab.drive_to_death(&daemon, id).await;
+        drop(daemon);
+        if guest_dies {
+            lab.host.exit(id, 1);
+        }
+        lab.supply().await;
+        let status = lab.control.volume_status(volume).unwrap().record.clone();
+        if status.layer > 0 && !guest_dies {
+            assert_eq!(
+                top(&lab, id, volume),
+                format!("{volume}.1.qcow2"),
+                "point {point}: it is said to be frozen"
+            );
+        }
+        if guest_dies {
+            lab.rest(id).await;
+            lab.control.start_instance(&lab.caller, "db").await.unwrap();
+        }
+        let daemon = lab.healthy().await;
+        for _ in 0..3 {
+            lab.run_once(&daemon, id).await.unwrap();
+            lab.supply().await;
+        }
+        drop(daemon);
+        lab.rest(id).await;
+        assert_eq!(lab.phase(id), Phase::Running, "point {point}");
+        assert_eq!(lab.control.volume_status(volume).unwrap().record.layer, 1, "point {point}");
+        assert!(top(&lab, id, volume).ends_with(".1.qcow2"), "point {point}: {}", top(&lab, id, volume));
+        if !died {
+            assert!(point > 4, "{point} points are too few");
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freeze_that_fails_is_tried_again_and_one_before_a_start_needs_no_guest() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    let volume = add_volume(&lab).await;
+    lab.control.attach_volume(&lab.caller, "db", "data", None, false).await.unwrap();
+    lab.rest(id).await;
+    for (number, fault) in [Fault::FailBefore, Fault::FailAfter].into_iter().enumerate() {
+        freeze(&lab, &format!("s{number}")).await;
+        lab.supply().await;
+        lab.host.script(Verb::StackDisk, fault);
+        let daemon = lab.healthy().await;
+        lab.run_once(&daemon, id).await.unwrap_err();
+        assert_eq!(lab.status(id).unwrap().layers.get(&volume).copied().unwrap_or(0) as usize, number);
+        lab.rest(id).await;
+        lab.supply().await;
+        assert_eq!(lab.control.volume_status(volume).unwrap().record.layer as usize, number + 1);
+    }
+    lab.control.stop_instance(&lab.caller, "db", true, None).await.unwrap();
+    lab.rest(id).await;
+    freeze(&lab, "stopped").await;
+    lab.control.start_instance(&lab.caller, "db").await.unwrap();
+    let daemon = lab.healthy().await;
+    lab.run_once(&daemon, id).await.unwrap();
+    assert_eq!(lab.status(id).unwrap().progress, "freezing disks");
+    lab.supply().await;
+    lab.rest(id).await;
+    assert_eq!(top(&lab, id, volume), format!("{volume}.3.qcow2"));
+}

@@ -1,0 +1,222 @@
+//! An ordinary cloud guest: Debian with cloud-init, once told by the metadata service and once by its config drive,
+//! beside a guest of another distribution.
+
+use api::v1::types::{
+    image::{Image, UpdateImage},
+    instance::{AttachPort, AttachVolume, CreateInstance, Instance, NetworkRequest},
+    list::WaitQuery,
+    network::{CreateNetwork, Network},
+    subnet::{CreateSubnet, Subnet},
+};
+use base64::Engine as _;
+use lab::{Cloud, Lab, Options, eventually, v4_of, v6_of};
+use model::image::ImageKind;
+use std::{fs, net::IpAddr, process::Command, time::Duration};
+
+/// A Debian guest boots in 40 s where it is emulated and alone. Here are two, and whatever else the machine has to do.
+const BOOT: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_secs(120);
+/// cloud-init and netplan are programs of Python: half a minute each where they are emulated beside others.
+const CONFIGURED: Duration = Duration::from_secs(300);
+const USER_DATA: &str = "#cloud-config
+write_files:
+  - path: /srv/proof
+    content: written by cloud-init
+runcmd:
+  - [sh, -c, 'id -u >/srv/ran']
+";
+
+#[test]
+fn debian_guest_is_what_was_asked_for() {
+    let lab = Lab::with(Options::default());
+    let shop = lab.project("shop");
+    shop.add_micro(&lab.images);
+    shop.upload("debian-12", ImageKind::Disk, None, &lab.images.file("debian-12", "disk.qcow2"));
+    let login = UpdateImage { login: Some(Some("debian".into())), ..UpdateImage::default() };
+    shop.update::<Image>("debian-12", &login);
+    add_back_network(&shop);
+    let request = |name: &str, config_drive| CreateInstance {
+        image: Some("debian-12".into()),
+        memory_mib: Some(512),
+        disk_gib: Some(4),
+        user_data: Some(base64::engine::general_purpose::STANDARD.encode(USER_DATA)),
+        config_drive,
+        ..shop.micro(name)
+    };
+    shop.launch(&request("asked", false));
+    shop.launch(&request("handed", true));
+    for (name, source) in [("asked", "DataSourceOpenStack"), ("handed", "DataSourceConfigDrive")] {
+        came_up(&lab, &shop, name);
+        told_by(&shop, name, source);
+    }
+    beside_another(&shop);
+    not_by_password(&shop);
+    eventually("the guest's own name for its system", LONG, || {
+        let page = lab.holm("shop", &["info", "asked"]).output().expect("holm").stdout;
+        let page = String::from_utf8_lossy(&page).into_owned();
+        page.lines().any(|line| line.starts_with("Guest OS") && line.contains("Debian GNU/Linux 12"))
+    });
+    full_control(&shop);
+    disk_plugged_in(&shop);
+    cards_plugged_in(&shop);
+    let stopped = shop.act("handed", api::client::Verb::Stop);
+    assert!(!stopped.exit.as_ref().is_some_and(|exit| exit.failed), "it powered off: {stopped:#?}");
+    shop.empty();
+    lab.finish();
+}
+
+fn add_back_network(shop: &Cloud) {
+    shop.create::<Network>(&CreateNetwork { name: "back".into(), ..CreateNetwork::default() });
+    let request = serde_json::json!({"name": "back", "network": "back", "cidr": "10.8.0.0/24"});
+    shop.create::<Subnet>(&serde_json::from_value::<CreateSubnet>(request).expect("a subnet"));
+    shop.add_group("pinged", &["icmp"]);
+}
+
+/// Waits for the log in, and for cloud-init's end.
+fn came_up(lab: &Lab, shop: &Cloud, name: &str) {
+    let status = || shop.ssh(name, "cloud-init status --wait >/dev/null; cloud-init status --long").stdout;
+    let came =
+        lab::until(BOOT, || Some(status()).filter(|said| said.contains("done") || said.contains("error")));
+    if let Some(failed) = came.as_ref().filter(|said| said.contains("error")) {
+        panic!("{name}: {failed}");
+    }
+    let console = shop.console_log(name);
+    let end = console.get(console.len().saturating_sub(2000)..).unwrap_or(&console);
+    assert!(came.is_some(), "{name} does not come up in {}: {end}", lab.directory().display());
+}
+
+/// Name, key (by which we are here), user-data and hardware are those that were asked for.
+fn told_by(shop: &Cloud, name: &str, source: &str) {
+    let ran = |script: &str| shop.ssh(name, script).text();
+    assert_eq!(ran("hostname"), name);
+    assert_eq!(ran("cat /srv/proof"), "written by cloud-init");
+    assert_eq!(ran("cat /srv/ran"), "0");
+    let result = ran("cat /run/cloud-init/result.json");
+    assert!(result.contains(source), "{name}: {result}");
+    assert!(ran("cat /etc/os-release").contains("Debian GNU/Linux 12"));
+    let own = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_ne!(ran("uname -r"), own.trim(), "a kernel of its own");
+    assert_eq!(ran("nproc"), "1");
+    let memory_kib: u64 = ran("awk '/^MemTotal/ {print $2}' /proc/meminfo").parse().unwrap();
+    assert!(
+        (430..=512).contains(&(memory_kib / 1024)),
+        "512 MiB less what the kernel takes: {memory_kib} KiB"
+    );
+    let instance = shop.instance(name);
+    let serial: String = instance.volumes[0].serial.chars().take(20).collect();
+    let disks = ran("lsblk --nodeps --bytes --noheadings --output SERIAL,SIZE");
+    let words: Vec<&str> = disks.split_whitespace().collect();
+    assert!(words.windows(2).any(|pair| pair == [serial.as_str(), "4294967296"]), "{serial}: {disks}");
+    let root: u64 = ran("df --output=size -BM / | tail -n1 | tr -dc 0-9").parse().unwrap();
+    assert!(root > 3500, "the root file system grew with its disk: {root} MiB");
+    let links = ran("ip -br link");
+    let cards: Vec<&str> = links.lines().filter(|line| !line.starts_with("lo ")).collect();
+    assert!(cards.len() == 1 && cards[0].contains(&instance.ports[0].mac.to_string()), "{links}");
+    let address = v6_of(&instance).to_string();
+    eventually("its IPv6 address and a way out", LONG, || {
+        let seen = shop.ssh(name, "ip -6 address show -tentative; ip -6 route").stdout;
+        seen.contains(&address) && seen.contains("default")
+    });
+    let other = if name == "asked" { "handed" } else { "asked" };
+    assert!(shop.ssh(name, &format!("getent ahosts {other}")).ok(), "{name} resolves {other}");
+}
+
+/// A guest of another distribution on the same host, with a card in each of two networks: each has a system and a
+/// process of its own, and both take a log in.
+fn beside_another(shop: &Cloud) {
+    let networks = ["default", "back"]
+        .map(|network| NetworkRequest { network: Some(network.into()), ..NetworkRequest::default() });
+    let groups = Some(vec!["default".into(), "pinged".into()]);
+    shop.launch(&CreateInstance {
+        networks: Some(networks.into()),
+        security_groups: groups,
+        ..shop.micro("small")
+    });
+    shop.wait_ssh("small");
+    let system = |name: &str| shop.ssh(name, ". /etc/os-release; echo $ID").text();
+    assert_eq!((system("asked"), system("small")), ("debian".into(), "holm-micro".into()));
+    let mut pids = ["asked", "handed", "small"].map(|name| shop.instance(name).facts["pid"].as_i64());
+    pids.sort_unstable();
+    assert!(pids.windows(2).all(|pair| pair[0] != pair[1]), "each has a QEMU of its own: {pids:?}");
+    let listed = Command::new("ps").args(["-eo", "pid=,comm="]).output().expect("ps");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for pid in pids.into_iter().flatten() {
+        let of = |line: &str| line.split_whitespace().next() == Some(&pid.to_string());
+        assert!(listed.lines().any(|line| of(line) && line.contains("qemu")), "{pid} in {listed}");
+    }
+}
+
+/// Nobody logs in by a password, and none is set.
+fn not_by_password(shop: &Cloud) {
+    let policy = shop.ssh("asked", "sudo sshd -T").text();
+    assert!(policy.lines().any(|line| line == "passwordauthentication no"), "{policy}");
+    let shadow = shop.ssh("asked", "sudo cut -d: -f2 /etc/shadow").text();
+    assert!(shadow.lines().all(|hash| hash.starts_with(['!', '*'])), "a password is set");
+}
+
+/// Whoever is root in the guest installs what they like, and the host has nothing of it.
+fn full_control(shop: &Cloud) {
+    let script = "set -e; mkdir -p /tmp/own/DEBIAN /tmp/own/usr/bin
+        printf 'Package: own\\nVersion: 1\\nArchitecture: all\\nMaintainer: me\\nDescription: mine\\n' >/tmp/own/DEBIAN/control
+        printf '#!/bin/sh\\necho installed\\n' >/tmp/own/usr/bin/holm-own && chmod 755 /tmp/own/usr/bin/holm-own
+        dpkg-deb -q --build /tmp/own /tmp/own.deb && sudo apt-get -qq install /tmp/own.deb >/dev/null && holm-own";
+    assert!(shop.ssh("asked", script).text().ends_with("installed"));
+    assert!(!std::path::Path::new("/usr/bin/holm-own").exists(), "the host has it not");
+}
+
+/// A disk that is plugged in while it runs is there under its stable name, and works.
+fn disk_plugged_in(shop: &Cloud) {
+    let wait = WaitQuery { wait: Some(60), phase: None };
+    let asked = AttachVolume { size_gib: Some(1), ..AttachVolume::default() };
+    let with: Instance = shop.must("attach a volume", shop.client.attach_volume("asked", &asked, &wait));
+    let serial: String = with.volumes.last().unwrap().serial.chars().take(20).collect();
+    let by_id = format!("/dev/disk/by-id/virtio-{serial}");
+    eventually("the disk by its stable name", LONG, || shop.ssh("asked", &format!("test -b {by_id}")).ok());
+    shop.ssh(
+        "asked",
+        &format!("sudo mkfs.ext4 -q {by_id} && sudo mount {by_id} /mnt && sudo touch /mnt/mine"),
+    )
+    .text();
+    shop.ssh("asked", "sudo umount /mnt").text();
+}
+
+/// Cards that are plugged in while it runs get their addresses by cloud-init, as on images that know of no others than
+/// those it configures; what was reached before still is.
+fn cards_plugged_in(shop: &Cloud) {
+    shop.ssh("asked", "sudo rm /etc/netplan/90-default.yaml && sudo netplan apply").text();
+    let attach = |network: &str| {
+        let (wait, groups) =
+            (WaitQuery { wait: Some(60), phase: None }, vec!["default".into(), "pinged".into()]);
+        let asked = AttachPort {
+            network: Some(network.into()),
+            security_groups: Some(groups),
+            ..AttachPort::default()
+        };
+        shop.must("attach a port", shop.client.attach_port("asked", &asked, &wait))
+    };
+    let with: Instance = attach("back");
+    let card = with.ports.last().unwrap().clone();
+    let address = *card.addresses.iter().find(|a| a.is_ipv4()).unwrap();
+    has_address(shop, "eth1", address);
+    let small = shop.instance("small");
+    assert_eq!(small.ports.len(), 2, "{small:#?}");
+    let beyond = *small.ports[1].addresses.iter().find(|a| a.is_ipv4()).unwrap();
+    assert!(shop.ssh("asked", &format!("ping -c1 -W5 {beyond}")).ok(), "out by the new card");
+    assert!(shop.ssh("small", &format!("ping -c1 -W5 {address}")).ok(), "in by the new card");
+    // One more in the network that it is in already: the first card's address goes on being answered for by itself.
+    let with = attach("default");
+    let card = with.ports.last().unwrap();
+    has_address(shop, "eth2", *card.addresses.iter().find(|a| a.is_ipv4()).unwrap());
+    let old = v4_of(&with);
+    shop.drop_ssh(&with);
+    assert!(shop.ssh("asked", "true").ok(), "{old} takes another log in");
+    assert!(lab::ping(&shop.namespace_of("default"), old, LONG), "{old} answers");
+}
+
+fn has_address(shop: &Cloud, card: &str, address: IpAddr) {
+    let seen = || shop.ssh("asked", &format!("ip -4 address show dev {card}")).stdout;
+    if lab::until(CONFIGURED, || seen().contains(&address.to_string()).then_some(())).is_none() {
+        let log = shop.ssh("asked", "ip address; ip route; sudo tail -n 60 /var/log/cloud-init.log").stdout;
+        panic!("{card} has no {address}: {log}");
+    }
+}

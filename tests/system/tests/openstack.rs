@@ -1,0 +1,106 @@
+//! The OpenStack door, proven by unmodified clients: Tempest and the `openstack` command.
+//!
+//! Both are installed by `scripts/conformance.d/clients` into an environment of their own, which `scripts/test` does
+//! before the tests.
+
+use api::v1::types::network::Network;
+use lab::{Lab, Options};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where the doors of these labs listen, on loopback of the lab's machine.
+const PLAIN: &str = "127.0.0.1:5001";
+const TLS: &str = "https://127.0.0.1:5002";
+
+fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).expect("tests/system is two below the root").to_path_buf()
+}
+
+/// The Python of the environment that OpenStack's clients are in.
+fn python() -> PathBuf {
+    let output = Command::new(repository().join("scripts/conformance.d/clients")).output().expect("clients");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("bin/python")
+}
+
+/// A lab with this door, and the rules for logging in that Tempest is told.
+fn lab(door: &str) -> Lab {
+    let arguments =
+        ["--openstack", door, "--login-attempts", "2", "--login-lock", "5", "--unique-passwords", "2"];
+    let arguments = arguments.map(str::to_string).to_vec();
+    Lab::with(Options { arguments, ..Options::default() })
+}
+
+/// Runs a script of `scripts/conformance.d` on the lab's machine as the user admin, and gives what it said.
+fn run(lab: &Lab, origin: &str, script: &str, arguments: &[&str]) -> (bool, String) {
+    let password = fs::read_to_string(lab.state().join("openstack/admin-password")).expect("password");
+    let mut command = Command::new(python());
+    command
+        .arg(repository().join("scripts/conformance.d").join(script))
+        .args(arguments)
+        .current_dir(repository())
+        .env("HOME", lab.directory())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("OS_AUTH_URL", format!("{origin}/identity/v3"))
+        .env("OS_USERNAME", "admin")
+        .env("OS_PASSWORD", password.trim())
+        .env("OS_PROJECT_NAME", "admin")
+        .env("OS_USER_DOMAIN_NAME", "Default")
+        .env("OS_PROJECT_DOMAIN_NAME", "Default")
+        .env("OS_REGION_NAME", "RegionOne")
+        .env("OS_IDENTITY_API_VERSION", "3");
+    if origin.starts_with("https") {
+        command.env("OS_CACERT", lab.state().join("tls/cert.pem"));
+    }
+    let output = lab.world.machine.run(move || command.output()).expect("enter").expect(script);
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+/// Runs a list of the public tests: none fails, none is skipped.
+fn pass(lab: &Lab, list: &str, arguments: &[&str]) {
+    let path = repository().join("tests/conformance").join(list);
+    let listed = fs::read_to_string(&path).expect("list");
+    let count = listed.lines().filter(|line| line.starts_with("tempest.")).count();
+    let path = path.to_string_lossy();
+    let work = lab.directory().join("tempest").to_string_lossy().into_owned();
+    let arguments = [arguments, &["--work", &work, &path]].concat();
+    let (success, text) = run(lab, &format!("http://{PLAIN}"), "tempest.py", &arguments);
+    assert!(success && text.contains(&format!("{count} passed, 0 failed, 0 skipped")), "{text}");
+}
+
+#[test]
+fn tempest_finds_identity_as_it_should_be() {
+    let lab = lab(PLAIN);
+    pass(&lab, "identity", &["--concurrency", "1"]);
+    lab.finish();
+}
+
+#[test]
+fn tempest_finds_networks_as_they_should_be() {
+    let lab = lab(PLAIN);
+    let external = lab.project("admin").get::<Network>("external").head.id.to_string();
+    pass(&lab, "network", &["--concurrency", "2", "--network", &external]);
+    lab.finish();
+}
+
+#[test]
+fn tempest_finds_images_as_they_should_be() {
+    let lab = lab(PLAIN);
+    pass(&lab, "image", &["--concurrency", "2"]);
+    lab.finish();
+}
+
+/// Everyday commands, by TLS with the certificate that holm made.
+#[test]
+fn openstack_client_manages_identities() {
+    let lab = lab(TLS);
+    let (success, text) = run(&lab, TLS, "commands.py", &["identity"]);
+    assert!(success, "{text}");
+    lab.finish();
+}
