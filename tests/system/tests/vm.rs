@@ -186,7 +186,7 @@ fn escaped(lab: &Lab, shop: &Cloud, pid: i32) {
         size_gib: Some(1),
         ..CreateVolume::default()
     });
-    let volumes = lab.state().join("volumes");
+    let volumes = lab.state().join("volumes/disks");
     let mut disks: Vec<_> = fs::read_dir(&volumes).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(
         disks.iter().any(|disk| disk.to_string_lossy().contains(&other.head.id.to_string())),
