@@ -10,6 +10,7 @@ mod catalog;
 mod domain;
 mod group;
 mod listing;
+mod noun;
 mod project;
 mod role;
 mod token;

@@ -6,7 +6,7 @@
 //!   /v3/OS-INHERIT/domains/{id}/{users,groups}/{id}/roles[/{role}]/inherited_to_projects
 //! ```
 
-use super::{listing::list, role};
+use super::noun::listed;
 use crate::openstack::{
     audit::Deed,
     base::Base,
@@ -107,7 +107,7 @@ async fn given(
 ) -> Result<Json<Value>> {
     let named = named(&params)?;
     let all = door.control().grants(&session, &named.actor, &named.target)?;
-    Ok(Json(list("roles", all.iter().map(|r| role::view(&r.record, &base)).collect(), &base, &query)?))
+    listed(all, &base, &query)
 }
 
 async fn check(

@@ -1,6 +1,6 @@
 //! Logging in, looking at tokens, ending them; and what the holder of one may choose from.
 
-use super::{catalog, domain, listing::list, project, token};
+use super::{catalog, noun::listed, token};
 use crate::openstack::{
     audit::Deed,
     base::Base,
@@ -272,8 +272,7 @@ async fn projects(
     Bearer { session, .. }: Bearer,
 ) -> Result<Json<Value>> {
     let all = door.control().projects_of(session.claims.user);
-    let all = all.iter().filter(|p| p.record.enabled).map(|p| project::view(&p.record, &base)).collect();
-    Ok(Json(list("projects", all, &base, &query)?))
+    listed(all.into_iter().filter(|p| p.record.enabled), &base, &query)
 }
 
 async fn domains(
@@ -283,8 +282,7 @@ async fn domains(
     Bearer { session, .. }: Bearer,
 ) -> Result<Json<Value>> {
     let all = door.control().domains_of(session.claims.user);
-    let all = all.iter().filter(|d| d.record.enabled).map(|d| domain::view(&d.record, &base)).collect();
-    Ok(Json(list("domains", all, &base, &query)?))
+    listed(all.into_iter().filter(|d| d.record.enabled), &base, &query)
 }
 
 async fn system(State(door): State<Door>, base: Base, Bearer { session, .. }: Bearer) -> Json<Value> {

@@ -1,45 +1,26 @@
 //! Domains.
 
-use super::listing::{self, list};
-use crate::openstack::{
-    audit::Deed, base::Base, body::Body, door::Door, fault::Result, query::Query, session::Bearer,
+use super::{
+    listing,
+    noun::{self, Noun},
 };
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
-    response::Response,
-    routing::get,
-};
-use control::domain::DomainChange;
+use crate::openstack::{base::Base, door::Door, fault::Result, query::Query};
+use axum::Router;
+use control::{Control, domain::DomainChange, session::Session};
 use model::domain::{Domain, domain_text};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Stored;
 
 /// The routes.
 pub fn router() -> Router<Door> {
-    Router::new()
-        .route("/v3/domains", get(index).post(create))
-        .route("/v3/domains/{id}", get(show).patch(update).delete(delete))
+    noun::routes::<Domain>()
 }
 
-/// A domain.
-pub fn view(domain: &Domain, base: &Base) -> Value {
-    let id = domain_text(domain.id);
-    let own = base.link(&format!("/v3/domains/{id}"));
-    json!({
-        "id": id,
-        "name": domain.name,
-        "description": domain.description,
-        "enabled": domain.enabled,
-        "tags": [],
-        "options": {},
-        "links": { "self": own },
-    })
-}
-
+/// The body of a wish.
 #[derive(Debug, Deserialize)]
-struct Input {
+pub struct Input {
     domain: Fields,
 }
 
@@ -60,54 +41,46 @@ impl Fields {
     }
 }
 
-async fn index(
-    State(door): State<Door>,
-    base: Base,
-    query: Query,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let all = door.control().domains(&session)?;
-    Ok(Json(list("domains", all.iter().map(|d| view(&d.record, &base)).collect(), &base, &query)?))
-}
+impl Noun for Domain {
+    const ONE: &'static str = "domain";
+    const MANY: &'static str = "domains";
+    type Input = Input;
 
-async fn show(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let found = door.control().domain_for(&session, &id)?;
-    Ok(Json(json!({ "domain": view(&found.record, &base) })))
-}
+    fn view(&self, base: &Base) -> Value {
+        let id = domain_text(self.id);
+        let own = base.link(&format!("/v3/domains/{id}"));
+        json!({
+            "id": id,
+            "name": self.name,
+            "description": self.description,
+            "enabled": self.enabled,
+            "tags": [],
+            "options": {},
+            "links": { "self": own },
+        })
+    }
 
-async fn create(
-    State(door): State<Door>,
-    base: Base,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let made = door.control().create_domain(&session, &input.domain.change()).await?;
-    let body = Json(json!({ "domain": view(&made, &base) }));
-    Ok(Deed::new("create", "domain", domain_text(made.id), &made.name).on((StatusCode::CREATED, body)))
-}
+    fn known_as(&self) -> (String, String) {
+        (domain_text(self.id), self.name.to_string())
+    }
 
-async fn update(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let changed = door.control().change_domain(&session, &id, &input.domain.change()).await?;
-    let body = Json(json!({ "domain": view(&changed, &base) }));
-    Ok(Deed::new("update", "domain", domain_text(changed.id), &changed.name).on(body))
-}
+    fn all(control: &Control, asker: &Session, _query: &Query) -> Result<Vec<Arc<Stored<Self>>>> {
+        Ok(control.domains(asker)?)
+    }
 
-async fn delete(
-    State(door): State<Door>,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<StatusCode> {
-    door.control().delete_domain(&session, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    fn find(control: &Control, asker: &Session, id: &str, _rule: &str) -> Result<Arc<Stored<Self>>> {
+        Ok(control.domain_for(asker, id)?)
+    }
+
+    async fn create(control: &Control, asker: &Session, input: Input) -> Result<Self> {
+        Ok(control.create_domain(asker, &input.domain.change()).await?)
+    }
+
+    async fn change(control: &Control, asker: &Session, id: &str, input: Input) -> Result<Self> {
+        Ok(control.change_domain(asker, id, &input.domain.change()).await?)
+    }
+
+    async fn remove(control: &Control, asker: &Session, id: &str) -> Result<()> {
+        Ok(control.delete_domain(asker, id).await?)
+    }
 }

@@ -1,12 +1,10 @@
 //! Groups and who is in them.
 
 use super::{
-    listing::{self, domain_filter, list},
-    user,
+    listing::{self, domain_filter},
+    noun::{self, Noun, listed},
 };
-use crate::openstack::{
-    audit::Deed, base::Base, body::Body, door::Door, fault::Result, query::Query, session::Bearer,
-};
+use crate::openstack::{audit::Deed, base::Base, door::Door, fault::Result, query::Query, session::Bearer};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -14,35 +12,23 @@ use axum::{
     response::Response,
     routing::get,
 };
-use control::group::GroupChange;
+use control::{Control, group::GroupChange, session::Session};
 use model::{domain::domain_text, group::Group};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Stored;
 
 /// The routes.
 pub fn router() -> Router<Door> {
-    Router::new()
-        .route("/v3/groups", get(index).post(create))
-        .route("/v3/groups/{id}", get(show).patch(update).delete(delete))
+    noun::routes::<Group>()
         .route("/v3/groups/{id}/users", get(members))
         .route("/v3/groups/{id}/users/{user}", get(is_member).put(join).delete(leave))
 }
 
-/// A group.
-pub fn view(group: &Group, base: &Base) -> Value {
-    let id = group.id.hex();
-    let own = base.link(&format!("/v3/groups/{id}"));
-    json!({
-        "id": id,
-        "name": group.name,
-        "domain_id": domain_text(group.domain),
-        "description": group.description,
-        "links": { "self": own },
-    })
-}
-
+/// The body of a wish.
 #[derive(Debug, Deserialize)]
-struct Input {
+pub struct Input {
     group: Fields,
 }
 
@@ -62,60 +48,47 @@ impl Fields {
     }
 }
 
-async fn index(
-    State(door): State<Door>,
-    base: Base,
-    query: Query,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let all = door.control().groups(&session, domain_filter(&query)?)?;
-    Ok(Json(list("groups", all.iter().map(|g| view(&g.record, &base)).collect(), &base, &query)?))
-}
+impl Noun for Group {
+    const ONE: &'static str = "group";
+    const MANY: &'static str = "groups";
+    type Input = Input;
 
-async fn show(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let found = door.control().group_for(&session, &id, "identity:get_group")?;
-    Ok(Json(json!({ "group": view(&found.record, &base) })))
-}
+    fn view(&self, base: &Base) -> Value {
+        let id = self.id.hex();
+        let own = base.link(&format!("/v3/groups/{id}"));
+        json!({
+            "id": id,
+            "name": self.name,
+            "domain_id": domain_text(self.domain),
+            "description": self.description,
+            "links": { "self": own },
+        })
+    }
 
-async fn create(
-    State(door): State<Door>,
-    base: Base,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let domain = match input.group.domain_id.as_deref() {
-        Some(id) => listing::domain(id)?,
-        None => session.home_domain(),
-    };
-    let made = door.control().create_group(&session, domain, &input.group.change()).await?;
-    let body = Json(json!({ "group": view(&made, &base) }));
-    Ok(Deed::new("create", "group", made.id, &made.name).on((StatusCode::CREATED, body)))
-}
+    fn known_as(&self) -> (String, String) {
+        (self.id.to_string(), self.name.to_string())
+    }
 
-async fn update(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let changed = door.control().change_group(&session, &id, &input.group.change()).await?;
-    let body = Json(json!({ "group": view(&changed, &base) }));
-    Ok(Deed::new("update", "group", changed.id, &changed.name).on(body))
-}
+    fn all(control: &Control, asker: &Session, query: &Query) -> Result<Vec<Arc<Stored<Self>>>> {
+        Ok(control.groups(asker, domain_filter(query)?)?)
+    }
 
-async fn delete(
-    State(door): State<Door>,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<StatusCode> {
-    door.control().delete_group(&session, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    fn find(control: &Control, asker: &Session, id: &str, rule: &str) -> Result<Arc<Stored<Self>>> {
+        Ok(control.group_for(asker, id, rule)?)
+    }
+
+    async fn create(control: &Control, asker: &Session, input: Input) -> Result<Self> {
+        let domain = listing::home(asker, input.group.domain_id.as_deref())?;
+        Ok(control.create_group(asker, domain, &input.group.change()).await?)
+    }
+
+    async fn change(control: &Control, asker: &Session, id: &str, input: Input) -> Result<Self> {
+        Ok(control.change_group(asker, id, &input.group.change()).await?)
+    }
+
+    async fn remove(control: &Control, asker: &Session, id: &str) -> Result<()> {
+        Ok(control.delete_group(asker, id).await?)
+    }
 }
 
 async fn members(
@@ -127,7 +100,7 @@ async fn members(
 ) -> Result<Json<Value>> {
     let found = door.control().group_for(&session, &id, "identity:list_users_in_group")?;
     let all = door.control().members(found.record.id);
-    Ok(Json(list("users", all.iter().map(|u| user::view(&u.record, &base)).collect(), &base, &query)?))
+    listed(all, &base, &query)
 }
 
 async fn is_member(

@@ -6,6 +6,7 @@ use crate::openstack::{
     paging::Page,
     query::Query,
 };
+use control::session::Session;
 use jiff::Timestamp;
 use model::{
     domain::parse_domain,
@@ -78,6 +79,14 @@ pub fn domain_filter(query: &Query) -> Result<Option<DomainId>> {
 /// 400 for what is none.
 pub fn domain(text: &str) -> Result<DomainId> {
     parse_domain(text).ok_or_else(|| Fault::invalid(format!("{text:?} is not the id of a domain.")))
+}
+
+/// The domain of something new: the one that is named, else the asker's.
+///
+/// # Errors
+/// 400 for what is no id.
+pub fn home(asker: &Session, named: Option<&str>) -> Result<DomainId> {
+    named.map_or_else(|| Ok(asker.home_domain()), domain)
 }
 
 /// A project's id in a body.

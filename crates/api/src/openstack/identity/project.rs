@@ -2,9 +2,11 @@
 //!
 //! A project made here starts with its default security group and no network: OpenStack's tools make their own.
 
-use super::listing::{self, domain_filter, list};
+use super::{
+    listing::{self, domain_filter},
+    noun::{self, Noun},
+};
 use crate::openstack::{
-    audit::Deed,
     base::Base,
     body::Body,
     door::Door,
@@ -16,10 +18,9 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    response::Response,
     routing::get,
 };
-use control::{access::missing, project::ProjectChange};
+use control::{Control, access::missing, project::ProjectChange, session::Session};
 use model::{
     domain::{domain_text, parse_domain},
     id::DomainId,
@@ -27,38 +28,19 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
+use store::Stored;
 
 /// The routes.
 pub fn router() -> Router<Door> {
-    Router::new()
-        .route("/v3/projects", get(index).post(create))
-        .route("/v3/projects/{id}", get(show).patch(update).delete(delete))
+    noun::routes::<Project>()
         .route("/v3/projects/{id}/tags", get(tags).put(set_tags).delete(clear_tags))
         .route("/v3/projects/{id}/tags/{tag}", get(has_tag).put(add_tag).delete(remove_tag))
 }
 
-/// A project.
-pub fn view(project: &Project, base: &Base) -> Value {
-    let meta = &project.meta;
-    let domain = domain_text(project.domain);
-    let own = base.link(&format!("/v3/projects/{}", meta.id.hex()));
-    json!({
-        "id": meta.id.hex(),
-        "name": meta.name,
-        "domain_id": domain,
-        "parent_id": domain,
-        "description": meta.description,
-        "enabled": project.enabled,
-        "is_domain": false,
-        "tags": project.tags,
-        "options": {},
-        "links": { "self": own },
-    })
-}
-
+/// The body of a wish.
 #[derive(Debug, Deserialize)]
-struct Input {
+pub struct Input {
     project: Fields,
 }
 
@@ -106,65 +88,58 @@ impl Fields {
     }
 }
 
-async fn index(
-    State(door): State<Door>,
-    base: Base,
-    query: Query,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let all = door.control().tenants(&session, domain_filter(&query)?)?;
-    Ok(Json(list("projects", all.iter().map(|p| view(&p.record, &base)).collect(), &base, &query)?))
-}
+impl Noun for Project {
+    const ONE: &'static str = "project";
+    const MANY: &'static str = "projects";
+    type Input = Input;
 
-async fn show(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let found = door.control().tenant_for(&session, &id, "identity:get_project")?;
-    Ok(Json(json!({ "project": view(&found.record, &base) })))
-}
-
-async fn create(
-    State(door): State<Door>,
-    base: Base,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let domain = match input.project.domain()? {
-        Some(domain) => domain,
-        None => session.home_domain(),
-    };
-    let made = door.control().create_tenant(&session, domain, &input.project.change()).await?;
-    let body = Json(json!({ "project": view(&made, &base) }));
-    Ok(Deed::new("create", "project", made.meta.id, &made.meta.name).on((StatusCode::CREATED, body)))
-}
-
-async fn update(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let domain = input.project.domain()?;
-    let found = door.control().tenant_for(&session, &id, "identity:update_project")?;
-    if domain.is_some_and(|domain| domain != found.record.domain) {
-        return Err(Fault::invalid("A project stays in its domain."));
+    fn view(&self, base: &Base) -> Value {
+        let meta = &self.meta;
+        let domain = domain_text(self.domain);
+        let own = base.link(&format!("/v3/projects/{}", meta.id.hex()));
+        json!({
+            "id": meta.id.hex(),
+            "name": meta.name,
+            "domain_id": domain,
+            "parent_id": domain,
+            "description": meta.description,
+            "enabled": self.enabled,
+            "is_domain": false,
+            "tags": self.tags,
+            "options": {},
+            "links": { "self": own },
+        })
     }
-    let changed = door.control().change_tenant(&session, &id, &input.project.change()).await?;
-    let body = Json(json!({ "project": view(&changed, &base) }));
-    Ok(Deed::new("update", "project", changed.meta.id, &changed.meta.name).on(body))
-}
 
-async fn delete(
-    State(door): State<Door>,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<StatusCode> {
-    door.control().delete_tenant(&session, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    fn known_as(&self) -> (String, String) {
+        (self.meta.id.to_string(), self.meta.name.to_string())
+    }
+
+    fn all(control: &Control, asker: &Session, query: &Query) -> Result<Vec<Arc<Stored<Self>>>> {
+        Ok(control.tenants(asker, domain_filter(query)?)?)
+    }
+
+    fn find(control: &Control, asker: &Session, id: &str, rule: &str) -> Result<Arc<Stored<Self>>> {
+        Ok(control.tenant_for(asker, id, rule)?)
+    }
+
+    async fn create(control: &Control, asker: &Session, input: Input) -> Result<Self> {
+        let domain = input.project.domain()?.unwrap_or_else(|| asker.home_domain());
+        Ok(control.create_tenant(asker, domain, &input.project.change()).await?)
+    }
+
+    async fn change(control: &Control, asker: &Session, id: &str, input: Input) -> Result<Self> {
+        let domain = input.project.domain()?;
+        let found = control.tenant_for(asker, id, "identity:update_project")?;
+        if domain.is_some_and(|domain| domain != found.record.domain) {
+            return Err(Fault::invalid("A project stays in its domain."));
+        }
+        Ok(control.change_tenant(asker, id, &input.project.change()).await?)
+    }
+
+    async fn remove(control: &Control, asker: &Session, id: &str) -> Result<()> {
+        Ok(control.delete_tenant(asker, id).await?)
+    }
 }
 
 async fn tags(

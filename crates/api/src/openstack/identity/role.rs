@@ -1,47 +1,34 @@
 //! Roles, and which bring which others.
 
-use super::listing::{self, domain_filter, list};
-use crate::openstack::{
-    audit::Deed, base::Base, body::Body, door::Door, fault::Result, query::Query, session::Bearer,
+use super::{
+    listing::{self, domain_filter},
+    noun::{self, Noun},
 };
+use crate::openstack::{base::Base, door::Door, fault::Result, query::Query, session::Bearer};
 use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    response::Response,
     routing::get,
 };
-use control::{access::missing, role::RoleChange};
+use control::{Control, access::missing, role::RoleChange, session::Session};
 use model::{domain::domain_text, role::Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use store::Stored;
 
 /// The routes.
 pub fn router() -> Router<Door> {
-    Router::new()
-        .route("/v3/roles", get(index).post(create))
-        .route("/v3/roles/{id}", get(show).patch(update).delete(delete))
+    noun::routes::<Role>()
         .route("/v3/roles/{id}/implies", get(implied))
         .route("/v3/roles/{id}/implies/{other}", get(shows_implied).put(imply).delete(imply_no_more))
         .route("/v3/role_inferences", get(inferences))
 }
 
-/// A role.
-pub fn view(role: &Role, base: &Base) -> Value {
-    let id = role.id.hex();
-    let own = base.link(&format!("/v3/roles/{id}"));
-    json!({
-        "id": id,
-        "name": role.name,
-        "domain_id": role.domain.map(domain_text),
-        "description": role.description,
-        "options": {},
-        "links": { "self": own },
-    })
-}
-
+/// The body of a wish.
 #[derive(Debug, Deserialize)]
-struct Input {
+pub struct Input {
     role: Fields,
 }
 
@@ -61,57 +48,48 @@ impl Fields {
     }
 }
 
-async fn index(
-    State(door): State<Door>,
-    base: Base,
-    query: Query,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let all = door.control().roles(&session, domain_filter(&query)?)?;
-    Ok(Json(list("roles", all.iter().map(|r| view(&r.record, &base)).collect(), &base, &query)?))
-}
+impl Noun for Role {
+    const ONE: &'static str = "role";
+    const MANY: &'static str = "roles";
+    type Input = Input;
 
-async fn show(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let found = door.control().role_for(&session, &id, "identity:get_role")?;
-    Ok(Json(json!({ "role": view(&found.record, &base) })))
-}
+    fn view(&self, base: &Base) -> Value {
+        let id = self.id.hex();
+        let own = base.link(&format!("/v3/roles/{id}"));
+        json!({
+            "id": id,
+            "name": self.name,
+            "domain_id": self.domain.map(domain_text),
+            "description": self.description,
+            "options": {},
+            "links": { "self": own },
+        })
+    }
 
-async fn create(
-    State(door): State<Door>,
-    base: Base,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let domain = input.role.domain_id.as_deref().map(listing::domain).transpose()?;
-    let made = door.control().create_role(&session, domain, &input.role.change()).await?;
-    let body = Json(json!({ "role": view(&made, &base) }));
-    Ok(Deed::new("create", "role", made.id, &made.name).on((StatusCode::CREATED, body)))
-}
+    fn known_as(&self) -> (String, String) {
+        (self.id.to_string(), self.name.to_string())
+    }
 
-async fn update(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let changed = door.control().change_role(&session, &id, &input.role.change()).await?;
-    let body = Json(json!({ "role": view(&changed, &base) }));
-    Ok(Deed::new("update", "role", changed.id, &changed.name).on(body))
-}
+    fn all(control: &Control, asker: &Session, query: &Query) -> Result<Vec<Arc<Stored<Self>>>> {
+        Ok(control.roles(asker, domain_filter(query)?)?)
+    }
 
-async fn delete(
-    State(door): State<Door>,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<StatusCode> {
-    door.control().delete_role(&session, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    fn find(control: &Control, asker: &Session, id: &str, rule: &str) -> Result<Arc<Stored<Self>>> {
+        Ok(control.role_for(asker, id, rule)?)
+    }
+
+    async fn create(control: &Control, asker: &Session, input: Input) -> Result<Self> {
+        let domain = input.role.domain_id.as_deref().map(listing::domain).transpose()?;
+        Ok(control.create_role(asker, domain, &input.role.change()).await?)
+    }
+
+    async fn change(control: &Control, asker: &Session, id: &str, input: Input) -> Result<Self> {
+        Ok(control.change_role(asker, id, &input.role.change()).await?)
+    }
+
+    async fn remove(control: &Control, asker: &Session, id: &str) -> Result<()> {
+        Ok(control.delete_role(asker, id).await?)
+    }
 }
 
 /// A role in an inference.

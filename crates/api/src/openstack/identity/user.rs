@@ -1,12 +1,10 @@
 //! Users, and the change of one's own password.
 
 use super::{
-    group,
-    listing::{self, domain_filter, list},
-    project,
+    listing::{self, domain_filter},
+    noun::{self, Noun, listed},
 };
 use crate::openstack::{
-    audit::Deed,
     base::Base,
     body::Body,
     door::Door,
@@ -18,59 +16,32 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
-    response::Response,
     routing::{get, post},
 };
-use control::user::UserChange;
+use control::{Control, session::Session, user::UserChange};
 use model::{
     domain::domain_text,
     user::{Options, User},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use store::Stored;
 
 /// Fields that Keystone makes itself; in a wish they mean nothing.
 const MADE_HERE: [&str; 4] = ["id", "links", "password_expires_at", "federated"];
 
 /// The routes.
 pub fn router() -> Router<Door> {
-    Router::new()
-        .route("/v3/users", get(index).post(create))
-        .route("/v3/users/{id}", get(show).patch(update).delete(delete))
+    noun::routes::<User>()
         .route("/v3/users/{id}/password", post(change_password))
         .route("/v3/users/{id}/projects", get(projects))
         .route("/v3/users/{id}/groups", get(groups))
 }
 
-/// A user; nothing of its password.
-pub fn view(user: &User, base: &Base) -> Value {
-    let id = user.id.hex();
-    let own = base.link(&format!("/v3/users/{id}"));
-    let extra = user.extra.iter().map(|(key, value)| (key.clone(), value.clone()));
-    let mut view: Map<String, Value> = extra.collect();
-    let known = json!({
-        "id": id,
-        "name": user.name,
-        "domain_id": domain_text(user.domain),
-        "enabled": user.enabled,
-        "password_expires_at": null,
-        "options": user.options,
-        "links": { "self": own },
-    });
-    if let Value::Object(known) = known {
-        view.extend(known);
-    }
-    let optional = [
-        ("description", user.description.clone()),
-        ("email", user.email.clone()),
-        ("default_project_id", user.default_project.map(|id| id.hex())),
-    ];
-    view.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_string(), json!(value?)))));
-    Value::Object(view)
-}
-
+/// The body of a wish.
 #[derive(Debug, Deserialize)]
-struct Input {
+pub struct Input {
     user: Fields,
 }
 
@@ -117,67 +88,68 @@ impl Fields {
     }
 }
 
-async fn index(
-    State(door): State<Door>,
-    base: Base,
-    query: Query,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let all = door.control().users(&session, domain_filter(&query)?)?;
-    Ok(Json(list("users", all.iter().map(|u| view(&u.record, &base)).collect(), &base, &query)?))
-}
+impl Noun for User {
+    const ONE: &'static str = "user";
+    const MANY: &'static str = "users";
+    type Input = Input;
 
-async fn show(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<Json<Value>> {
-    let found = door.control().user_for(&session, &id, "identity:get_user")?;
-    Ok(Json(json!({ "user": view(&found.record, &base) })))
-}
-
-async fn create(
-    State(door): State<Door>,
-    base: Base,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    let domain = match input.user.domain_id.as_deref() {
-        Some(id) => listing::domain(id)?,
-        None => session.home_domain(),
-    };
-    let made = door.control().create_user(&session, domain, &input.user.change()?).await?;
-    let body = Json(json!({ "user": view(&made, &base) }));
-    Ok(Deed::new("create", "user", made.id, &made.name).on((StatusCode::CREATED, body)))
-}
-
-async fn update(
-    State(door): State<Door>,
-    base: Base,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-    Body(input): Body<Input>,
-) -> Result<Response> {
-    if let Some(domain) = input.user.domain_id.as_deref() {
-        let domain = listing::domain(domain)?;
-        let found = door.control().user_for(&session, &id, "identity:update_user")?;
-        if domain != found.record.domain {
-            return Err(Fault::invalid("A user stays in its domain."));
+    fn view(&self, base: &Base) -> Value {
+        let id = self.id.hex();
+        let own = base.link(&format!("/v3/users/{id}"));
+        let extra = self.extra.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let mut view: Map<String, Value> = extra.collect();
+        let known = json!({
+            "id": id,
+            "name": self.name,
+            "domain_id": domain_text(self.domain),
+            "enabled": self.enabled,
+            "password_expires_at": null,
+            "options": self.options,
+            "links": { "self": own },
+        });
+        if let Value::Object(known) = known {
+            view.extend(known);
         }
+        let optional = [
+            ("description", self.description.clone()),
+            ("email", self.email.clone()),
+            ("default_project_id", self.default_project.map(|id| id.hex())),
+        ];
+        view.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_string(), json!(value?)))));
+        Value::Object(view)
     }
-    let changed = door.control().change_user(&session, &id, &input.user.change()?).await?;
-    let body = Json(json!({ "user": view(&changed, &base) }));
-    Ok(Deed::new("update", "user", changed.id, &changed.name).on(body))
-}
 
-async fn delete(
-    State(door): State<Door>,
-    Path(id): Path<String>,
-    Bearer { session, .. }: Bearer,
-) -> Result<StatusCode> {
-    door.control().delete_user(&session, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    fn known_as(&self) -> (String, String) {
+        (self.id.to_string(), self.name.to_string())
+    }
+
+    fn all(control: &Control, asker: &Session, query: &Query) -> Result<Vec<Arc<Stored<Self>>>> {
+        Ok(control.users(asker, domain_filter(query)?)?)
+    }
+
+    fn find(control: &Control, asker: &Session, id: &str, rule: &str) -> Result<Arc<Stored<Self>>> {
+        Ok(control.user_for(asker, id, rule)?)
+    }
+
+    async fn create(control: &Control, asker: &Session, input: Input) -> Result<Self> {
+        let domain = listing::home(asker, input.user.domain_id.as_deref())?;
+        Ok(control.create_user(asker, domain, &input.user.change()?).await?)
+    }
+
+    async fn change(control: &Control, asker: &Session, id: &str, input: Input) -> Result<Self> {
+        if let Some(domain) = input.user.domain_id.as_deref() {
+            let domain = listing::domain(domain)?;
+            let found = control.user_for(asker, id, "identity:update_user")?;
+            if domain != found.record.domain {
+                return Err(Fault::invalid("A user stays in its domain."));
+            }
+        }
+        Ok(control.change_user(asker, id, &input.user.change()?).await?)
+    }
+
+    async fn remove(control: &Control, asker: &Session, id: &str) -> Result<()> {
+        Ok(control.delete_user(asker, id).await?)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -211,7 +183,7 @@ async fn projects(
     Bearer { session, .. }: Bearer,
 ) -> Result<Json<Value>> {
     let all = door.control().projects_of_user(&session, &id)?;
-    Ok(Json(list("projects", all.iter().map(|p| project::view(&p.record, &base)).collect(), &base, &query)?))
+    listed(all, &base, &query)
 }
 
 async fn groups(
@@ -224,5 +196,5 @@ async fn groups(
     let control = door.control();
     let found = control.user_for(&session, &id, "identity:list_groups_for_user")?;
     let all = control.groups_of(found.record.id).into_iter().filter_map(|id| control.group(id));
-    Ok(Json(list("groups", all.map(|g| group::view(&g.record, &base)).collect(), &base, &query)?))
+    listed(all, &base, &query)
 }
