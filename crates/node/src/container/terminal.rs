@@ -45,7 +45,12 @@ fn end(fd: OwnedFd) -> io::Result<End> {
     fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     let file = File::from(fd);
     // A plain file cannot be waited for, and need not be.
-    if file.metadata()?.is_file() { Ok(End::Ready(file)) } else { Ok(End::Waited(AsyncFd::new(file)?)) }
+    if file.metadata()?.is_file() {
+        return Ok(End::Ready(file));
+    }
+    #[expect(deprecated, reason = "a File keeps the promises that the successor, which is unsafe, asks for")]
+    let waited = AsyncFd::new(file)?;
+    Ok(End::Waited(waited))
 }
 
 impl End {
