@@ -27,6 +27,7 @@ use crate::v1::types::{
     List,
     image::{AnswerShare, Image, ImageMember},
     instance::{AttachPort, AttachVolume, Instance},
+    keypair::{Keypair, RevokedKeypair},
     list::{ListQuery, WaitQuery},
     publish::{Exposed, ExposedQuery},
     quota::{Quota, UpdateQuota},
@@ -167,6 +168,12 @@ impl Client {
     ) -> Result<Instance, Error> {
         let path = format!("{}/ports", path::<Instance>(instance));
         self.call(Method::POST, &with_query(&path, wait), Some(request), wait.wait).await
+    }
+
+    /// Takes a key from all instances.
+    pub async fn revoke_keypair(&self, keypair: &str) -> Result<RevokedKeypair, Error> {
+        let path = format!("{}/revoke", path::<Keypair>(keypair));
+        self.call(Method::POST, &path, None::<&()>, None).await
     }
 
     /// Unplugs a network interface.

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod attach;
+pub mod keys;
 pub mod lock;
 pub mod order;
 mod placement;

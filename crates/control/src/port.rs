@@ -11,7 +11,7 @@ use model::{
     network::Network,
     port::{
         ADDRESS_PAIRS_MAX, AddressPair, Device, FOREIGN_USER_CHARS_MAX, FixedIp, ForeignUser,
-        PORT_ADDRESSES_MAX, Port,
+        PORT_ADDRESSES_MAX, Port, RATE_MBIT,
     },
     quota::Resource,
     router::{Interface, Router},
@@ -60,6 +60,8 @@ pub struct NewPort {
     pub allowed_pairs: Vec<AddressPair>,
     /// Passes packets.
     pub admin_up: bool,
+    /// Most Mbit/s in each direction.
+    pub rate_mbit: Option<u32>,
     /// Who uses it by the client's word.
     pub foreign_user: Option<ForeignUser>,
 }
@@ -77,6 +79,7 @@ impl Default for NewPort {
             port_security: None,
             allowed_pairs: vec![],
             admin_up: true,
+            rate_mbit: None,
             foreign_user: None,
         }
     }
@@ -211,6 +214,7 @@ impl Control {
             port.meta.description.clone_from(&new.description);
             port.meta.labels.clone_from(&new.labels);
             port.admin_up = new.admin_up;
+            port.rate_mbit = new.rate_mbit;
             port.foreign_user.clone_from(&new.foreign_user);
         })
     }
@@ -236,6 +240,7 @@ impl Control {
             port_security: draft.port_security,
             allowed_pairs: draft.allowed_pairs,
             admin_up: true,
+            rate_mbit: None,
             foreign_user: None,
             delete_with_instance: draft.delete_with_instance,
         };
@@ -632,6 +637,13 @@ fn check_port(port: &Port) -> Result<()> {
     let texts = port.foreign_user.iter().flat_map(|user| [&user.kind, &user.id]);
     if texts.into_iter().any(|text| text.chars().count() > FOREIGN_USER_CHARS_MAX) {
         return too_large("characters in what uses it", FOREIGN_USER_CHARS_MAX, "foreign_user");
+    }
+    if let Some(rate) = port.rate_mbit.filter(|rate| !RATE_MBIT.contains(rate)) {
+        let (least, most) = (RATE_MBIT.start(), RATE_MBIT.end());
+        return Err(Error::invalid(
+            "rate_mbit",
+            format!("{rate} Mbit/s: a rate is {least} to {most} Mbit/s"),
+        ));
     }
     Ok(())
 }

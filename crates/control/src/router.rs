@@ -192,6 +192,7 @@ impl Control {
             port_security: false,
             allowed_pairs: vec![],
             admin_up: true,
+            rate_mbit: None,
             foreign_user: None,
             delete_with_instance: false,
         });

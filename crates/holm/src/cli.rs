@@ -22,6 +22,7 @@ mod image;
 mod input;
 mod instance;
 mod keypair;
+mod keys;
 mod logs;
 mod network;
 mod node;

@@ -6,6 +6,7 @@
 //!                    \_____________ next_step() ____________ what the node does next
 //! ```
 
+pub mod keys;
 pub mod lock;
 pub mod order;
 pub mod phase;
@@ -13,6 +14,7 @@ pub mod step;
 pub mod tag;
 pub mod trial;
 
+use keys::NamedKey;
 use lock::Lock;
 use tag::Tag;
 use trial::Trial;
@@ -74,9 +76,9 @@ pub struct Instance {
     pub publish: Vec<Publish>,
     /// Volumes, a VM's root disk first.
     pub volumes: Vec<VolumeId>,
-    /// SSH keys: name and public key, copied at creation.
+    /// SSH keys that it lets in: name and public key, copied when they were given to it.
     #[serde(default)]
-    pub keys: Vec<(String, String)>,
+    pub keys: Vec<NamedKey>,
     /// User-data in base64.
     #[serde(default)]
     pub user_data_base64: Option<String>,
@@ -315,6 +317,12 @@ pub struct InstanceStatus {
     /// Layers of these that it writes to, where that is not 0.
     #[serde(default)]
     pub layers: BTreeMap<VolumeId, u32>,
+    /// Keys that the guest was given: at the first boot on its disks, and by its agent since.
+    #[serde(default)]
+    pub keys: Option<Vec<NamedKey>>,
+    /// Why the guest has not taken the keys of the wish, in words; empty where nobody knows of a reason.
+    #[serde(default)]
+    pub keys_refused: String,
     /// Nothing of it is left on the host: its records may go.
     #[serde(default)]
     pub gone: bool,

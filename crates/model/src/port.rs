@@ -15,6 +15,9 @@ pub const PORT_ADDRESSES_MAX: usize = 16;
 /// Most allowed address pairs of one port.
 pub const ADDRESS_PAIRS_MAX: usize = 64;
 
+/// Least and most of a port's rate in Mbit/s.
+pub const RATE_MBIT: std::ops::RangeInclusive<u32> = 1..=100_000;
+
 /// A place in a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Port {
@@ -39,6 +42,9 @@ pub struct Port {
     pub allowed_pairs: Vec<AddressPair>,
     /// A port that is down passes nothing.
     pub admin_up: bool,
+    /// Most megabits per second (10^6 bits) in each direction; as fast as the host can when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_mbit: Option<u32>,
     /// What a client says of the user of a port that no record of ours uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_user: Option<ForeignUser>,

@@ -84,6 +84,33 @@ fn rule(
     }
 }
 
+/// A port with an address of each family that ends with `last`.
+fn port_record(
+    network: &Network,
+    [v4, v6]: [&Subnet; 2],
+    byte: u8,
+    last: u8,
+    groups: Vec<SecurityGroupId>,
+) -> Port {
+    Port {
+        meta: meta(PortId::from_random([byte; 16]), "port"),
+        network: network.meta.id,
+        mac: Mac([0xfa, 0x16, 0x3e, 0, 0, last]),
+        addresses: vec![
+            FixedIp { subnet: v4.meta.id, address: ip(&format!("10.0.0.{last}")) },
+            FixedIp { subnet: v6.meta.id, address: ip(&format!("fd00:a::{last}")) },
+        ],
+        device: Device::Instance(InstanceId::from_random([byte; 16])),
+        security_groups: groups,
+        port_security: true,
+        allowed_pairs: Vec::new(),
+        admin_up: true,
+        rate_mbit: None,
+        foreign_user: None,
+        delete_with_instance: true,
+    }
+}
+
 /// A network with two subnets of each family's kind, a VM, a container with an address pair and an open port.
 fn network_view() -> NetworkView {
     use {Direction::*, Family::*};
@@ -108,28 +135,14 @@ fn network_view() -> NetworkView {
     ];
     let group =
         |id, rules| SecurityGroup { meta: meta(id, "group"), rules, is_default: false, stateful: true };
-    let port = |byte: u8, last: u8, groups: Vec<SecurityGroupId>| Port {
-        meta: meta(PortId::from_random([byte; 16]), "port"),
-        network: network.meta.id,
-        mac: Mac([0xfa, 0x16, 0x3e, 0, 0, last]),
-        addresses: vec![
-            FixedIp { subnet: v4.meta.id, address: ip(&format!("10.0.0.{last}")) },
-            FixedIp { subnet: v6.meta.id, address: ip(&format!("fd00:a::{last}")) },
-        ],
-        device: Device::Instance(InstanceId::from_random([byte; 16])),
-        security_groups: groups,
-        port_security: true,
-        allowed_pairs: Vec::new(),
-        admin_up: true,
-        foreign_user: None,
-        delete_with_instance: true,
-    };
+    let port = |byte, last, groups| port_record(&network, [&v4, &v6], byte, last, groups);
     let vm = port(0x41, 4, vec![web, all]);
     let mut container = port(0x42, 5, vec![all]);
     container.allowed_pairs = vec![
         AddressPair { net: "10.0.0.200/32".parse().unwrap(), mac: None },
         AddressPair { net: "172.16.0.0/16".parse().unwrap(), mac: Some(Mac([2, 0, 0, 0, 0, 1])) },
     ];
+    container.rate_mbit = Some(100);
     let mut open = port(0x43, 6, vec![]);
     open.port_security = false;
     let far_away = port(0x44, 7, vec![all]);

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use model::{
     id::{InstanceId, PortId, VolumeId},
-    instance::Grant,
+    instance::{Grant, keys::KeyChange},
     plan::{DiskPlan, InstancePlan, NicPlan},
 };
 use serde::{Deserialize, Serialize};
@@ -211,6 +211,16 @@ pub trait Driver: Send + Sync + 'static {
     /// boot, and tells what it has then.
     async fn resize(&self, _plan: &InstancePlan, has: Grant) -> Result<Grant, DriverError> {
         Ok(has)
+    }
+    /// Lets the holders of these keys log in as `login`, or no more. Those that it knows already, or does not know, are
+    /// fine. False when nobody in the guest can be told.
+    async fn change_keys(
+        &self,
+        _: InstanceId,
+        _login: &str,
+        _change: &KeyChange,
+    ) -> Result<bool, DriverError> {
+        Ok(false)
     }
     /// Leads the guest's writes to the uppermost of the layers `above`, empty qcow2 files, lowest first. What is below
     /// never changes from then on. Layers that it has already are fine.

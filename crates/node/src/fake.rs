@@ -22,6 +22,7 @@ use crate::driver::{DriverError, Exit, LogLine, Running, Seen};
 use jiff::Timestamp;
 use model::{
     id::{InstanceId, PortId, VolumeId},
+    instance::keys::KeyChange,
     plan::InstancePlan,
 };
 use std::{
@@ -53,6 +54,7 @@ pub enum Verb {
     DetachDisk,
     GrowDisk,
     Resize,
+    ChangeKeys,
     StackDisk,
     Attached,
 }
@@ -75,6 +77,7 @@ impl Verb {
             Self::DetachDisk => "detach_disk",
             Self::GrowDisk => "grow_disk",
             Self::Resize => "resize",
+            Self::ChangeKeys => "change_keys",
             Self::StackDisk => "stack_disk",
             Self::Attached => "attached",
         }
@@ -103,11 +106,18 @@ pub struct Behaviour {
     pub exits_at_once: Option<i32>,
     /// It lets go of devices that are unplugged; else unplugging times out.
     pub releases_devices: bool,
+    /// Its agent answers.
+    pub has_agent: bool,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { stops_after: Some(Duration::ZERO), exits_at_once: None, releases_devices: true }
+        Self {
+            stops_after: Some(Duration::ZERO),
+            exits_at_once: None,
+            releases_devices: true,
+            has_agent: true,
+        }
     }
 }
 
@@ -124,6 +134,8 @@ pub struct Guest {
     pub grown: BTreeMap<VolumeId, u64>,
     /// Volumes that were frozen while it ran, and the files to which it writes since.
     pub stacked: BTreeMap<VolumeId, PathBuf>,
+    /// Changes of keys that its agent was told of, oldest first.
+    pub keys_told: Vec<KeyChange>,
     life: Life,
     stops_at: Option<Instant>,
 }

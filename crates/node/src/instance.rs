@@ -420,6 +420,10 @@ impl Instances {
             status.volumes.clone_from(&instance.volumes);
             status.layers.clone_from(&layers);
             status.grant = Some(instance.grant());
+            if settle::takes_keys(instance, status) {
+                status.keys = Some(instance.keys.clone());
+                status.keys_refused.clear();
+            }
             status.restarts = if restart { status.restarts.saturating_add(1) } else { 0 };
             status.restarted_at = restart.then_some(now);
         })

@@ -8,7 +8,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     path::Path,
-    process::{Child, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -252,7 +252,7 @@ fn containers_by_the_command_line() {
     user.does(&["set", "web", "--cpus", "2", "--memory", "96m"]);
     eventually("the size that was set", LONG, || {
         let page = user.reads(&["info", "web"]);
-        page.contains("2 CPUs, 96 MiB memory") && !page.contains("until it restarts")
+        page.contains("2 CPUs, 96 MiB memory") && !page.contains("for a moment yet")
     });
     for verb in ["pause", "pause", "resume", "stop", "stop", "start", "start", "restart", "kill", "kill"] {
         user.does(&[verb, "web"]);
@@ -265,6 +265,7 @@ fn containers_by_the_command_line() {
     let page = user.reads(&["node", "show"]);
     assert!(page.lines().any(|line| line.starts_with("Instances") && line.contains('2')), "{page}");
     keys_of_the_web(&lab, &user);
+    key_of_an_agent(&lab, &user);
     user.does(&["rm", "--force", "web", "talker"]);
     let gone = user.tries(&["rm", "-y", "web"]);
     assert_eq!(gone.status.code(), Some(3), "{}", String::from_utf8_lossy(&gone.stderr));
@@ -292,4 +293,36 @@ fn keys_of_the_web(lab: &Lab, user: &User<'_>) {
     let refused = user.tries(&["keypair", "import", "again", "--url", "http://keys.example/me.keys"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("https://"), "{said}");
+}
+
+/// A key comes from the user's ssh-agent, found by its comment; the agent never gives its other half.
+fn key_of_an_agent(lab: &Lab, user: &User<'_>) {
+    let (socket, key) = (lab.directory().join("agent.sock"), lab.directory().join("agent-key"));
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "of my agent", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.expect("ssh-keygen").success());
+    let mut agent = Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("agent");
+    eventually("the agent listens", LONG, || socket.exists());
+    let added =
+        Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).status().expect("ssh-add");
+    let import = |name: &str, option: &str| {
+        let mut command = lab.holm("shop", &["keypair", "import", name, option]);
+        command.env("SSH_AUTH_SOCK", &socket).output().expect("holm")
+    };
+    let (found, missed) = (import("agents", "--agent=of my"), import("none", "--agent=of yours"));
+    agent.kill().expect("the agent ends");
+    agent.wait().expect("the agent's end");
+    assert!(added.success() && found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let public = fs::read_to_string(key.with_extension("pub")).expect("public key");
+    let shown = user.reads(&["keypair", "show", "agents", "-o", "json"]);
+    assert!(shown.contains(public.split_whitespace().nth(1).unwrap()), "{shown}");
+    let said = String::from_utf8_lossy(&missed.stderr).into_owned();
+    assert!(missed.status.code() == Some(2) && said.contains("of yours"), "{said}");
 }

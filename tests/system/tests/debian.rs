@@ -56,6 +56,7 @@ fn debian_guest_is_what_was_asked_for() {
         let page = String::from_utf8_lossy(&page).into_owned();
         page.lines().any(|line| line.starts_with("Guest OS") && line.contains("Debian GNU/Linux 12"))
     });
+    keys_changed(&lab, &shop);
     full_control(&shop);
     disk_plugged_in(&shop);
     cards_plugged_in(&shop);
@@ -152,6 +153,35 @@ fn not_by_password(shop: &Cloud) {
     assert!(policy.lines().any(|line| line == "passwordauthentication no"), "{policy}");
     let shadow = shop.ssh("asked", "sudo cut -d: -f2 /etc/shadow").text();
     assert!(shadow.lines().all(|hash| hash.starts_with(['!', '*'])), "a password is set");
+}
+
+/// A key that is given to the running guest opens it, and one that is revoked does no more.
+fn keys_changed(lab: &Lab, shop: &Cloud) {
+    let key = lab.directory().join("second");
+    let path = key.to_string_lossy().into_owned();
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f", &path])
+        .status()
+        .expect("ssh-keygen");
+    assert!(made.success());
+    let holm = |arguments: &[&str]| {
+        let output = lab.holm("shop", arguments).output().expect("holm");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let opens = || {
+        let login = lab.holm("shop", &["ssh", "-i", &path, "asked", "--", "true"]).output().expect("holm");
+        login.status.success()
+    };
+    holm(&["keypair", "import", "second", &format!("{path}.pub")]);
+    assert!(!opens(), "nobody gave it the key");
+    holm(&["set", "asked", "--key", "second"]);
+    assert!(shop.instance("asked").keys_pending.is_none(), "its agent has told it");
+    assert!(opens(), "the new key opens it");
+    let said = holm(&["keypair", "revoke", "second"]);
+    assert!(said.contains("asked lets the holder of second in no more"), "{said}");
+    assert!(!opens(), "the key is revoked");
+    assert!(shop.ssh("asked", "true").ok(), "the other key still opens it");
 }
 
 /// Whoever is root in the guest installs what they like, and the host has nothing of it.

@@ -225,6 +225,9 @@ async fn update(
         if input.locked == Some(false) {
             control.unlock_instance(&caller, &id).await?;
         }
+        if let Some(names) = &input.keypairs {
+            control.set_keys(&caller, &id, names).await?;
+        }
         if let Some(others) = &input.start_after {
             control.set_start_order(&caller, &id, others).await?;
         }

@@ -1,14 +1,14 @@
 //! SSH keys.
 
 use super::{
-    audit::{deed, note},
+    audit::{deed, note, note_as},
     described::{describe, dress, remove},
     routes::{Doc, Routes},
     scene::Scene,
     served::{Served, answer, check_wait},
     types::{
         Head, Reference,
-        keypair::{CreateKeypair, Keypair as View, UpdateKeypair},
+        keypair::{CreateKeypair, Keypair as View, RevokedKeypair, UpdateKeypair},
         list::WaitQuery,
     },
 };
@@ -18,10 +18,12 @@ use crate::{
     request::{Input, Params},
 };
 use axum::{
+    Json,
     extract::{Path, State},
     http::{Method, StatusCode},
     response::Response,
 };
+use control::instance::keys::Revoked;
 use model::keypair::Keypair;
 
 impl Served for Keypair {
@@ -64,11 +66,20 @@ pub fn routes(routes: Routes) -> Routes {
             update,
         )
         .add(
+            Method::POST,
+            "/v1/keypairs/{ref}/revoke",
+            tag,
+            Doc::new("Take a key from all instances")
+                .details("Guests that run are told by their agents. The key itself stays.")
+                .answer::<RevokedKeypair>(200, "Taken."),
+            revoke,
+        )
+        .add(
             Method::DELETE,
             "/v1/keypairs/{ref}",
             tag,
             Doc::new("Delete a key")
-                .details("Instances that were made with it keep it.")
+                .details("Instances that let its holder in go on doing so: revoke it first to end that.")
                 .wait()
                 .empty(204, "Gone."),
             delete,
@@ -107,6 +118,21 @@ async fn update(
         .await;
     let changed = note(&app, &caller, deed("update", "keypair", &reference), changed).await?;
     answer(&app, &caller, StatusCode::OK, &changed, &wait).await
+}
+
+async fn revoke(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(reference): Path<String>,
+) -> Result<Json<RevokedKeypair>> {
+    let revoked = app.control().revoke_keypair(&caller, &reference).await;
+    let subject = |revoked: &Revoked| {
+        let meta = &revoked.keypair.record.meta;
+        (meta.id.to_string(), meta.name.to_string())
+    };
+    let revoked = note_as(&app, &caller, deed("revoke", "keypair", &reference), revoked, subject).await?;
+    let instances = revoked.instances.iter().map(|instance| Reference::to(&instance.meta)).collect();
+    Ok(Json(RevokedKeypair { instances }))
 }
 
 async fn delete(

@@ -67,6 +67,7 @@ impl Served for Port {
                 .map(|pair| AddressPair { net: pair.net, mac: pair.mac })
                 .collect(),
             admin_up: self.admin_up,
+            rate_mbit: self.rate_mbit,
             foreign_user: self
                 .foreign_user
                 .as_ref()
@@ -179,6 +180,7 @@ async fn make(app: &App, caller: &Caller, input: &CreatePort) -> control::Result
         port_security: input.port_security,
         allowed_pairs: pairs(&input.allowed_pairs),
         admin_up: input.admin_up.unwrap_or(true),
+        rate_mbit: input.rate_mbit,
         foreign_user: input.foreign_user.as_ref().map(foreign_user),
     };
     app.control().create_port(caller, new).await
@@ -207,6 +209,7 @@ async fn apply(app: &App, caller: &Caller, reference: &str, input: &UpdatePort) 
         describe(&mut port.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
         port.port_security = input.port_security.unwrap_or(port.port_security);
         port.admin_up = input.admin_up.unwrap_or(port.admin_up);
+        port.rate_mbit = input.rate_mbit.unwrap_or(port.rate_mbit);
         if let Some(given) = &input.allowed_pairs {
             port.allowed_pairs = pairs(given);
         }

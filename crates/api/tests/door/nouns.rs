@@ -209,11 +209,20 @@ async fn networks_subnets_routers_and_ports() {
     let change = UpdatePort {
         security_groups: Some(vec![]),
         admin_up: Some(false),
+        rate_mbit: Some(Some(50)),
         name: Some("p".into()),
         ..UpdatePort::default()
     };
     let port = client.update::<Port>(&port.head.id.to_string(), &change, &wait()).await.unwrap();
     assert!(port.security_groups.is_empty() && !port.admin_up && port.head.name == "p");
+    assert_eq!(port.rate_mbit, Some(50));
+    for wrong in [0, 100_001] {
+        let change = UpdatePort { rate_mbit: Some(Some(wrong)), ..UpdatePort::default() };
+        let refused = client.update::<Port>("p", &change, &wait()).await.unwrap_err();
+        assert_eq!((refused.code(), refused.field()), (Code::Invalid, Some("rate_mbit")));
+    }
+    let change = UpdatePort { rate_mbit: Some(None), ..UpdatePort::default() };
+    assert_eq!(client.update::<Port>("p", &change, &wait()).await.unwrap().rate_mbit, None);
     let in_vpc = ListQuery { network: Some("vpc".into()), ..ListQuery::default() };
     assert!(client.list::<Port>(&in_vpc).await.unwrap().items.iter().any(|p| p.head.name == "p"));
     assert_eq!(client.list::<Subnet>(&in_vpc).await.unwrap().items.len(), 1);

@@ -255,6 +255,8 @@ async fn a_deleted_instance_goes_when_its_node_says_so_and_frees_all() {
         ports: vec![],
         volumes: vec![],
         layers: Default::default(),
+        keys: None,
+        keys_refused: String::new(),
         grant: None,
         gone: true,
         host_boot: String::new(),

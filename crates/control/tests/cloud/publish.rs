@@ -92,6 +92,8 @@ async fn say_gone(control: &Control, instance: &Instance) {
         ports: vec![],
         volumes: vec![],
         layers: Default::default(),
+        keys: None,
+        keys_refused: String::new(),
         grant: None,
         gone: true,
         host_boot: String::new(),

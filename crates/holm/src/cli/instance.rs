@@ -3,6 +3,7 @@
 use super::{
     completion,
     failure::{Failure, Result},
+    keys,
     noun::{self, ChangeArgs, ListArgs},
     output::{self, Cell, Column, Format, Shown, column, page::Page, wide},
     power, publish,
@@ -88,6 +89,12 @@ pub struct SetArgs {
     /// Start again when the host starts: yes or no
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub autostart: Option<bool>,
+    /// SSH key to let in from now on (may be given several times): a VM's guest agent is told
+    #[arg(long, short, value_name = "KEY", add = completion::names("keypairs"))]
+    pub key: Vec<String>,
+    /// SSH key to let in no more (may be given several times)
+    #[arg(long, value_name = "KEY", add = completion::names("keypairs"))]
+    pub no_key: Vec<String>,
     /// When the host starts, wait until this instance runs (may be given several times); an empty name for none
     #[arg(long, value_name = "NAME", add = completion::names("instances"))]
     pub start_after: Vec<String>,
@@ -234,12 +241,12 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
     page.line("Tags", i.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>().join(", "));
     page.line("Size", size_in_words(i));
     page.line("On trial", trial_in_words(i, now));
-    page.line("Now", until_restart(i).unwrap_or_default());
+    page.line("Now", until_then(i).unwrap_or_default());
     page.line("CPU weight", if i.cpu_weight == 100 { String::new() } else { i.cpu_weight.to_string() });
     page.line("Image", i.image.as_ref().map_or("", |image| image.name.as_str()));
     page.line("Host", i.node.as_ref().map_or("", |node| node.name.as_str()));
     facts(&mut page, i);
-    page.line("SSH keys", i.keypairs.join(", ")).line("SSH login", i.login.clone().unwrap_or_default());
+    page.line("SSH keys", keys_in_words(i)).line("SSH login", i.login.clone().unwrap_or_default());
     let after: Vec<&str> = i.start_after.iter().map(|other| other.name.as_str()).collect();
     let after = if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
     page.line("Autostart", format!("{}{after}", if i.autostart { "with the host" } else { "no" }));
@@ -260,6 +267,12 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
     page.line("Published", published.join(", "));
     parts(&mut page, i);
     page
+}
+
+/// `mine, old (it does not let old in yet: …)`.
+fn keys_in_words(i: &Instance) -> String {
+    let pending = keys::pending_in_words(i).map_or(String::new(), |pending| format!(" ({pending})"));
+    (i.keypairs.join(", ") + &pending).trim_start().to_string()
 }
 
 fn size_in_words(i: &Instance) -> String {
@@ -288,10 +301,16 @@ fn trial_in_words(i: &Instance, now: Timestamp) -> String {
 }
 
 /// `1 CPU and 512 MiB memory until it restarts`, when that is not yet what it is to have.
-fn until_restart(i: &Instance) -> Option<String> {
+fn until_then(i: &Instance) -> Option<String> {
     let has = i.until_restart?;
     let (cpus, memory) = (wording::counted(has.vcpus as usize, "CPU"), wording::mebibytes(has.memory_mib));
-    Some(format!("{cpus} and {memory} memory until it restarts"))
+    let then = if waits_for_restart(i) { "until it restarts" } else { "for a moment yet" };
+    Some(format!("{cpus} and {memory} memory {then}"))
+}
+
+/// A container takes another size while it runs; a VM with its next start.
+fn waits_for_restart(i: &Instance) -> bool {
+    i.until_restart.is_some() && i.kind == Kind::Vm
 }
 
 fn kind_in_words(kind: Kind) -> &'static str {
@@ -495,11 +514,14 @@ fn format_word(format: DiskFormat) -> &'static str {
 /// # Errors
 /// As the server refuses.
 pub async fn set(session: &Session, args: &SetArgs) -> Result {
+    let changes_keys = !(args.key.is_empty() && args.no_key.is_empty());
+    let keypairs = if changes_keys { Some(keys_after(session, args).await?) } else { None };
     let tags = if args.tag.is_empty() { None } else { Some(tags_after(session, args).await?) };
     let request = UpdateInstance {
         name: args.change.name.clone(),
         description: args.change.description.clone(),
         labels: args.change.labels(),
+        keypairs,
         autostart: args.autostart,
         start_after: (!args.start_after.is_empty())
             .then(|| args.start_after.iter().filter(|name| !name.is_empty()).cloned().collect()),
@@ -515,15 +537,44 @@ pub async fn set(session: &Session, args: &SetArgs) -> Result {
         ..UpdateInstance::default()
     };
     noun::refuse_empty(&request)?;
-    let changed = session.client.update::<Instance>(&args.instance, &request, &WaitQuery::default()).await?;
-    match until_restart(&changed) {
-        Some(has) => {
-            session.say(format!("instance {} is changed; it has {has}", changed.head.name));
-            session.next(format!("holm restart {}", changed.head.name));
-            session.printer.made(&changed)
-        }
-        None => noun::tell(session, &changed, "is changed"),
+    let mut changed =
+        session.client.update::<Instance>(&args.instance, &request, &WaitQuery::default()).await?;
+    if changes_keys {
+        changed = keys::taken_over(session, &changed.head.id.to_string()).await?;
+        keys::warn(session, &changed);
     }
+    let Some(has) = until_then(&changed) else {
+        return noun::tell(session, &changed, "is changed");
+    };
+    session.say(format!("instance {} is changed; it has {has}", changed.head.name));
+    if waits_for_restart(&changed) {
+        session.next(format!("holm restart {}", changed.head.name));
+    }
+    session.printer.made(&changed)
+}
+
+/// The keys that an instance is to let in: those it does, with those that are named and without those that are to go.
+async fn keys_after(session: &Session, args: &SetArgs) -> Result<Vec<String>> {
+    let mut keys = session.client.get::<Instance>(&args.instance).await?.keypairs;
+    for gone in &args.no_key {
+        let before = keys.len();
+        keys.retain(|key| key != gone);
+        if keys.len() == before {
+            let message = format!("{} has no key {gone:?}", args.instance);
+            let has = if keys.is_empty() {
+                "it has none".to_string()
+            } else {
+                format!("it has {}", keys.join(", "))
+            };
+            return Err(Failure::usage(message).hint(has));
+        }
+    }
+    for key in &args.key {
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    Ok(keys)
 }
 
 /// The tags that an instance is to have: those it has, unless an empty one is named, and those that are named.

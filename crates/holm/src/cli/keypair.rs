@@ -3,6 +3,7 @@
 use super::{
     completion,
     failure::{Failure, Result},
+    keys,
     noun::{self, AboutArgs, ChangeArgs, DeleteArgs, ListArgs},
     output::{Cell, Column, Shown, column, wide},
     session::Session,
@@ -11,7 +12,7 @@ use api::v1::types::{
     keypair::{CreateKeypair, Keypair, UpdateKeypair},
     list::WaitQuery,
 };
-use model::keypair::KeyKind;
+use model::{error::Code, keypair::KeyKind};
 use node::image::registry::{Settings, Web};
 use std::{
     io::Read as _,
@@ -39,7 +40,13 @@ pub enum Verb {
     Import(ImportArgs),
     /// Change a key's name, description and labels
     Set(SetArgs),
-    /// Delete SSH keys; instances made with them keep them
+    /// Let nobody in by this key any more: all instances give it up, running guests by their agents
+    Revoke {
+        /// Name or id
+        #[arg(value_name = "NAME", add = completion::names("keypairs"))]
+        name: String,
+    },
+    /// Delete SSH keys; instances made with them keep them, unless the key is revoked before
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
 }
@@ -124,6 +131,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 session.client.update::<Keypair>(&args.keypair, &request, &WaitQuery::default()).await?;
             noun::tell(session, &changed, "is changed")
         }
+        Verb::Revoke { name } => revoke(session, &name).await,
         Verb::Delete(args) => noun::delete::<Keypair>(session, &args).await,
     }
 }
@@ -148,6 +156,30 @@ async fn import(session: &Session, args: &ImportArgs) -> Result {
     noun::tell(session, &made, &format!("is imported ({})", made.fingerprint))?;
     session.next(format!("holm run --key {} IMAGE", made.head.name));
     Ok(())
+}
+
+async fn revoke(session: &Session, name: &str) -> Result {
+    let revoked = session.client.revoke_keypair(name).await?;
+    if revoked.instances.is_empty() {
+        session.say(format!("no instance has the key {name}"));
+    }
+    let mut left = vec![];
+    for instance in &revoked.instances {
+        let now = keys::taken_over(session, &instance.id.to_string()).await?;
+        if keys::warn(session, &now) {
+            left.push(instance.name.clone());
+        } else {
+            session.say(format!("instance {} lets the holder of {name} in no more", instance.name));
+        }
+    }
+    if left.is_empty() {
+        session.next(format!("holm keypair delete {name}"));
+        return Ok(());
+    }
+    let message = format!("guests that still let the holder of {name} in: {}", left.join(", "));
+    let hint =
+        "start their guest agents (qemu-guest-agent), or take the key out of ~/.ssh/authorized_keys in them";
+    Err(Failure::new(Code::Conflict, message).hint(hint))
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -72,6 +72,9 @@ pub struct CreateArgs {
     /// Further address or range that may be used behind the port: ADDRESS[,MAC] (may be given several times)
     #[arg(long, value_name = "ADDRESS[,MAC]", value_parser = address_pair)]
     pub allow: Vec<AddressPair>,
+    /// Most it passes in each direction, in bits per second: 50m, 1g
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub rate: Option<u32>,
     #[command(flatten)]
     pub about: AboutArgs,
 }
@@ -105,6 +108,32 @@ pub struct SetArgs {
     /// A port that is down passes nothing: yes or no
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub up: Option<bool>,
+    /// Most it passes in each direction, in bits per second: 50m, 1g; none for no limit
+    #[arg(long, value_name = "RATE|none", value_parser = rate_or_none)]
+    pub rate: Option<Rate>,
+}
+
+/// A rate that is set: megabits per second, or no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(Option<u32>);
+
+fn rate_or_none(text: &str) -> std::result::Result<Rate, String> {
+    if text == "none" { Ok(Rate(None)) } else { rate(text).map(|rate| Rate(Some(rate))) }
+}
+
+/// Reads `50m` or `1g`, bits per second, as megabits per second.
+///
+/// # Errors
+/// A text for people.
+pub fn rate(text: &str) -> std::result::Result<u32, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "m" | "mbit" => Some(1),
+        "g" | "gbit" => Some(1000),
+        _ => None,
+    };
+    let rate = factor.and_then(|factor| number.parse::<u32>().ok()?.checked_mul(factor));
+    rate.ok_or_else(|| "write a number with m or g for mega- or gigabits per second, like 50m".to_string())
 }
 
 fn address_pair(text: &str) -> std::result::Result<AddressPair, String> {
@@ -138,6 +167,7 @@ impl Shown for Port {
             )
         }),
         wide("SECURITY GROUPS", |p| Cell::list(p.security_groups.iter().map(|g| &g.name))),
+        wide("RATE", |p| Cell::maybe(p.rate_mbit.map(|rate| format!("{rate}m")))),
         wide("UP", |p| Cell::flag(p.admin_up)),
         wide("PROJECT", |p| Cell::text(&p.head.project.name)),
     ];
@@ -181,6 +211,7 @@ async fn create(session: &Session, args: CreateArgs) -> Result {
         port_security: args.no_port_security.then_some(false),
         allowed_pairs: args.allow,
         admin_up: None,
+        rate_mbit: args.rate,
         foreign_user: None,
     };
     let made = session.client.create::<Port>(&request, &WaitQuery::default()).await?;
@@ -199,6 +230,7 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
         port_security: args.port_security,
         allowed_pairs: (!args.allow.is_empty() || args.allow_none).then(|| args.allow.clone()),
         admin_up: args.up,
+        rate_mbit: args.rate.map(|Rate(rate)| rate),
         addresses: (!fixed.is_empty()).then_some(fixed),
         mac: None,
         foreign_user: None,
@@ -206,4 +238,20 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
     noun::refuse_empty(&request)?;
     let changed = session.client.update::<Port>(&args.port, &request, &WaitQuery::default()).await?;
     noun::tell(session, &changed, "is changed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_bits_per_second_with_a_unit() {
+        for (text, mbit) in [("50m", 50), ("1g", 1000), ("10Mbit", 10), ("2Gbit", 2000)] {
+            assert_eq!(rate(text), Ok(mbit), "{text}");
+        }
+        for wrong in ["", "50", "m", "1.5g", "-1m", "5t", "99999999999m", "9999999g"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(rate_or_none("none"), Ok(Rate(None)));
+    }
 }

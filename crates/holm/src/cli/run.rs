@@ -123,7 +123,7 @@ pub struct SizeArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
-    /// Network: NAME, NAME,ip=ADDRESS, subnet=NAME, port=NAME or none (may be given several times)
+    /// Network: NAME, NAME,ip=ADDRESS,rate=50m, subnet=NAME, port=NAME or none (may be given several times)
     #[arg(long, value_name = "NETWORK", add = completion::names("networks"))]
     pub network: Vec<String>,
     /// Security group (may be given several times) [default: the project's group named default]

@@ -2,7 +2,7 @@
 //!
 //! The firewall has four gates. `spoof` (before connection tracking) lets a port send only as itself. `egress` and
 //! `ingress` both stand on the forward hook: a packet between two ports passes the sender's groups and then the
-//! receiver's. `input` lets ports reach the services and nothing else of the namespace.
+//! receiver's. Before both, `rate` drops what is more than a port's rate. `input` lets ports reach the services and nothing else of the namespace.
 
 use crate::{
     address::{GATEWAY_MAC, Mac},
@@ -29,6 +29,11 @@ pub(super) const HOST_DEVICE: &str = "host";
 const RAW: &str = "type filter hook prerouting priority raw; policy accept;";
 const EGRESS: &str = "type filter hook forward priority filter; policy drop;";
 const INGRESS: &str = "type filter hook forward priority filter + 10; policy drop;";
+const RATE: &str = "type filter hook forward priority filter - 10; policy accept;";
+/// Least bytes that a port with a rate may send at once: a few of the largest packets that a guest hands over whole.
+const BURST_BYTES_MIN: u64 = 256 << 10;
+/// A burst lasts for this part of a second at most where the rate is high.
+const BURSTS_PER_SECOND: u64 = 20;
 const INPUT: &str = "type filter hook input priority filter; policy drop;";
 
 /// Name of a network's link to a router.
@@ -195,6 +200,7 @@ fn put_firewall(view: &NetworkView, plan: &mut NamespacePlan) {
     put_groups(view, table);
     put_segments(view, table);
     put_spoof(view, table);
+    put_rates(view, table);
     let mut egress = Set::new("ifname : verdict");
     let mut ingress = Set::new("ifname : verdict");
     let mut attached = Set::new("ifname");
@@ -223,6 +229,31 @@ fn put_firewall(view: &NetworkView, plan: &mut NamespacePlan) {
     table.base("egress", EGRESS, [known(), vec!["iifname vmap @egress_of".into()]].concat());
     table.base("ingress", INGRESS, [known(), vec!["oifname vmap @ingress_of".into()]].concat());
     table.base("input", INPUT, input_rules());
+}
+
+/// What goes beyond a port's rate is lost, as on a slower line: senders of TCP slow down by that. Each direction has the
+/// rate for itself.
+fn put_rates(view: &NetworkView, table: &mut Table) {
+    let (mut from, mut to) = (Set::new("ifname : verdict"), Set::new("ifname : verdict"));
+    for (port, _) in view.attached() {
+        let Some(rate) = port.rate_mbit else { continue };
+        let bytes = u64::from(rate) * 125_000;
+        let burst = (bytes / BURSTS_PER_SECOND).max(BURST_BYTES_MIN);
+        let device = port.device_name();
+        for (word, map) in [("from", &mut from), ("to", &mut to)] {
+            let chain = format!("rate_{word}_{device}");
+            let rule = format!("limit rate over {bytes} bytes/second burst {burst} bytes drop");
+            table.chain(chain.clone(), vec![rule]);
+            map.map(quoted(&device), format!("jump {chain}"));
+        }
+    }
+    if from.is_empty() {
+        return;
+    }
+    table.sets.insert("rate_from".into(), from);
+    table.sets.insert("rate_to".into(), to);
+    let rules = ["iifname vmap @rate_from", "oifname vmap @rate_to"].map(str::to_string);
+    table.base("rate", RATE, rules.to_vec());
 }
 
 fn input_rules() -> Vec<String> {

@@ -108,6 +108,7 @@ impl World {
                 port_security: true,
                 allowed_pairs: vec![],
                 admin_up: true,
+                rate_mbit: None,
                 foreign_user: None,
                 delete_with_instance: true,
             },

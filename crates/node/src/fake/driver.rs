@@ -7,7 +7,7 @@ use crate::driver::{
 use async_trait::async_trait;
 use model::{
     id::{InstanceId, PortId, VolumeId},
-    instance::Grant,
+    instance::{Grant, keys::KeyChange},
     plan::{DiskPlan, InstancePlan, NicPlan},
 };
 use std::{future::pending, path::PathBuf, sync::Arc};
@@ -190,6 +190,23 @@ impl Driver for FakeDriver {
                     (now.vcpus, now.memory_mib, now.cpu_weight);
             }
             Ok(now)
+        })
+        .await
+    }
+
+    async fn change_keys(
+        &self,
+        id: InstanceId,
+        _login: &str,
+        change: &KeyChange,
+    ) -> Result<bool, DriverError> {
+        self.call(Verb::ChangeKeys, Some(id), |state| {
+            let has_agent = state.behaviour(id).has_agent;
+            let guest = state.running(id)?;
+            if has_agent {
+                guest.keys_told.push(change.clone());
+            }
+            Ok(has_agent)
         })
         .await
     }

@@ -4,7 +4,7 @@
 use crate::driver::{Driver, DriverError, Seen};
 use model::{
     id::{InstanceId, PortId, VolumeId},
-    instance::Grant,
+    instance::{Grant, keys::KeyChange},
     plan::{DiskPlan, InstancePlan, NicPlan},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -89,6 +89,15 @@ impl Timed {
 
     pub async fn resize(&self, plan: &InstancePlan, has: Grant) -> Result<Grant, DriverError> {
         within("changing the size", CHANGE_MAX, self.0.resize(plan, has)).await
+    }
+
+    pub async fn change_keys(
+        &self,
+        id: InstanceId,
+        login: &str,
+        change: &KeyChange,
+    ) -> Result<bool, DriverError> {
+        within("changing the keys", LOOK_MAX, self.0.change_keys(id, login, change)).await
     }
 
     pub async fn stack_disk(

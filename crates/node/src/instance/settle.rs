@@ -1,10 +1,11 @@
 //! Rest: nothing is to be started or stopped, so what is plugged in is brought up to date with the wish.
 
-use super::{InstanceError, Instances, deadline::Timed};
+use super::{InstanceError, Instances, deadline::Timed, sentence};
 use crate::{driver::Seen, volume::files::DiskFiles};
 use model::{
     id::{PortId, VolumeId},
-    instance::{Instance, Kind, Power, State},
+    image::Image,
+    instance::{Instance, InstanceStatus, Kind, Power, State, keys::KeyChange},
     plan::DiskFormat,
     volume::{Provisioning, Volume, VolumeStatus},
 };
@@ -20,6 +21,7 @@ impl Instances {
             Seen::Paused(_) => driver.attached(id).await?,
             Seen::Running(_) => {
                 self.resize(instance, driver).await?;
+                self.hand_over_keys(instance, driver).await?;
                 self.plug_and_unplug(instance, driver).await?
             }
         };
@@ -53,6 +55,41 @@ impl Instances {
             return Ok(());
         }
         self.note(instance, |status| status.grant = Some(now)).await
+    }
+
+    /// Tells a running guest which keys it lets in by now. One that cannot be told keeps those it has, which is shown
+    /// and is no fault of the instance: it is told when its agent comes up, or by a later run.
+    async fn hand_over_keys(&self, instance: &Instance, driver: &Timed) -> Result<(), InstanceError> {
+        if instance.kind != Kind::Vm {
+            return Ok(());
+        }
+        let status = self.status(instance);
+        let change = status.keys.as_ref().map(|has| KeyChange::between(&instance.keys, has));
+        let told = match change {
+            // One that was started before this was noted has those that it was made with.
+            None => Ok(true),
+            Some(change) if change.is_empty() => Ok(true),
+            Some(change) => driver.change_keys(instance.meta.id, &self.login(instance), &change).await,
+        };
+        let refused = match told {
+            Ok(true) => None,
+            Ok(false) => Some("no guest agent answers in it".to_string()),
+            Err(error) => Some(sentence(&error)),
+        };
+        self.note(instance, |status| match refused {
+            None => {
+                status.keys = Some(instance.keys.clone());
+                status.keys_refused.clear();
+            }
+            Some(why) => status.keys_refused = why,
+        })
+        .await
+    }
+
+    /// The user whom the image lets in.
+    fn login(&self, instance: &Instance) -> String {
+        let image = instance.image.and_then(|id| self.store.get::<Image>(&id.to_string()));
+        image.and_then(|image| image.record.login.clone()).unwrap_or_else(|| "root".into())
     }
 
     async fn plug_and_unplug(
@@ -187,6 +224,11 @@ impl Instances {
         }
         Ok(())
     }
+}
+
+/// Whether the boot that comes is the first on the disks that the guest has then: the one at which it takes its keys.
+pub(super) fn takes_keys(instance: &Instance, status: &InstanceStatus) -> bool {
+    status.keys.is_none() || status.boot < instance.rebuilt
 }
 
 /// Takes the space that a thick disk will have. The guest does not see it before it is told.

@@ -26,6 +26,8 @@ pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
         volumes: vec![],
         grant: None,
         layers: Default::default(),
+        keys: None,
+        keys_refused: String::new(),
         gone: false,
         host_boot: String::new(),
         facts: serde_json::Map::new(),

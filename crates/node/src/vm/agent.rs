@@ -9,6 +9,7 @@
 //!
 //! Source: QEMU's qga/qapi-schema.json, `guest-sync-delimited`.
 
+use model::instance::keys::{KeyChange, NamedKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{io, net::IpAddr, path::Path, time::Duration};
@@ -180,6 +181,39 @@ impl<'a> Agent<'a> {
         self.call("guest-set-user-password", arguments).await.map(drop)
     }
 
+    /// Lets the holders of these keys log in as `user`, or no more (`guest-ssh-*-authorized-keys`, which compare whole
+    /// lines: so a key that was written with options or another comment is looked for first).
+    pub async fn change_keys(&self, user: &str, change: &KeyChange) -> Result<(), AgentError> {
+        if !change.remove.is_empty() {
+            let gone = self.lines_with(user, &change.remove).await?;
+            if !gone.is_empty() {
+                let arguments = json!({"username": user, "keys": gone});
+                self.call("guest-ssh-remove-authorized-keys", arguments).await?;
+            }
+        }
+        if !change.add.is_empty() {
+            let keys: Vec<&str> = change.add.iter().map(|(_, key)| key.trim()).collect();
+            self.call("guest-ssh-add-authorized-keys", json!({"username": user, "keys": keys})).await?;
+        }
+        Ok(())
+    }
+
+    /// The user's lines that hold one of these keys.
+    async fn lines_with(&self, user: &str, keys: &[NamedKey]) -> Result<Vec<String>, AgentError> {
+        let asked = self.call("guest-ssh-get-authorized-keys", json!({"username": user})).await;
+        let answer = match asked {
+            Ok(answer) => answer,
+            // That is how it says that there is no such file, too; and where nobody is let in, nobody is put out.
+            Err(AgentError::Refused { description, .. }) if description.contains("No such file") => {
+                Value::Null
+            }
+            Err(error) => return Err(error),
+        };
+        let lines = answer["keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let holds = |line: &&str| keys.iter().any(|(_, key)| is_key_of(line, key));
+        Ok(lines.filter(holds).map(str::to_owned).collect())
+    }
+
     async fn call(&self, command: &'static str, arguments: Value) -> Result<Value, AgentError> {
         let line = request(command, &arguments);
         self.within(command, async {
@@ -205,6 +239,12 @@ impl<'a> Agent<'a> {
         let after_ms = self.deadline.as_millis() as u64;
         timeout(self.deadline, work).await.unwrap_or(Err(AgentError::Timeout { command, after_ms }))
     }
+}
+
+/// Whether a line of `authorized_keys` lets the holder of this key in, whatever its options and comment say (sshd(8)).
+fn is_key_of(line: &str, key: &str) -> bool {
+    let Some(blob) = key.split_whitespace().nth(1) else { return false };
+    !line.trim_start().starts_with('#') && line.split_whitespace().any(|word| word == blob)
 }
 
 fn request(command: &str, arguments: &Value) -> Vec<u8> {
@@ -369,6 +409,29 @@ mod tests {
         let _listener = UnixListener::bind(&socket).unwrap();
         let error = Agent::new(&socket, Duration::from_millis(50)).ping().await.unwrap_err();
         assert!(matches!(error, AgentError::Timeout { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn keys_are_found_whatever_else_their_lines_say() {
+        // Refuses to remove anything but the very line that it told of, as the real one would not find another.
+        let answer = |command: &str| {
+            let lines = ["no-pty ssh-ed25519 AAAA1 somebody@else", "ssh-ed25519 AAAA2"];
+            let lists = command == "guest-ssh-get-authorized-keys";
+            if lists { json!({"return": {"keys": lines}}) } else { json!({"return": {}}) }.to_string()
+        };
+        let key = |blob: &str| ("mine".to_string(), format!("ssh-ed25519 {blob} me@home"));
+        let wanted = [key("AAAA1"), key("AAAA3")];
+        let found = with_agent(b"", answer, async |agent| agent.lines_with("debian", &wanted).await).await;
+        assert_eq!(found.unwrap(), ["no-pty ssh-ed25519 AAAA1 somebody@else"]);
+        let change = KeyChange { add: vec![key("AAAA4")], remove: vec![key("AAAA2")] };
+        with_agent(b"", answer, async |agent| agent.change_keys("debian", &change).await).await.unwrap();
+        let none = |command: &str| {
+            assert_eq!(command, "guest-ssh-get-authorized-keys", "nothing is removed where nothing is");
+            let missing = "failed to read '/root/.ssh/authorized_keys': No such file or directory";
+            json!({"error": {"desc": missing}}).to_string()
+        };
+        let change = KeyChange { add: vec![], remove: vec![key("AAAA2")] };
+        with_agent(b"", none, async |agent| agent.change_keys("root", &change).await).await.unwrap();
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@
 use async_trait::async_trait;
 use model::{
     id::{InstanceId, PortId, VolumeId},
-    instance::Grant,
+    instance::{Grant, keys::KeyChange},
     plan::{DiskPlan, InstancePlan, NicPlan},
 };
 use serde_json::{Value, json};
@@ -264,6 +264,17 @@ impl Driver for VmDriver {
         setting.map_err(io::Error::other).map_err(failed())?.map_err(|error| failed()(error.into()))?;
         // CPUs and memory are what the guest's firmware found: it finds others when it boots.
         Ok(Grant { cpu_weight: plan.cpu_weight, ..has })
+    }
+
+    async fn change_keys(
+        &self,
+        id: InstanceId,
+        login: &str,
+        change: &KeyChange,
+    ) -> Result<bool, DriverError> {
+        let (guest, link) = self.inner.running(id).await?;
+        let told = guest.ask_agent(&link, async |agent| agent.change_keys(login, change).await).await?;
+        Ok(told.is_some())
     }
 
     async fn attached(&self, id: InstanceId) -> Result<(Vec<PortId>, Vec<VolumeId>), DriverError> {

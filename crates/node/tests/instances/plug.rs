@@ -2,14 +2,20 @@
 
 use crate::lab::{Lab, pod, vm};
 use control::{
-    instance::{NicAsked, resize::NewSize},
+    instance::{NewInstance, NicAsked, resize::NewSize},
     port::NewPort,
     snapshot::NewSnapshot,
     volume::NewVolume,
 };
 use model::{
+    error::Code,
     id::{InstanceId, VolumeId},
-    instance::{Grant, phase::Phase},
+    instance::{
+        Grant,
+        keys::{KeyChange, NamedKey},
+        phase::Phase,
+    },
+    keypair::KeyKind,
     port::Port,
     volume::Volume,
 };
@@ -107,6 +113,76 @@ async fn what_is_unplugged_while_it_starts_is_not_freed_before_the_guest_let_go(
             return;
         }
     }
+}
+
+/// Two keys of the project, `mine` and `old`, as an instance has them.
+async fn add_keys(lab: &Lab) -> Vec<NamedKey> {
+    let mut keys = vec![];
+    for (name, line) in [
+        ("mine", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"),
+        ("old", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4/ old"),
+    ] {
+        let made = lab.control.create_keypair(&lab.caller, name, KeyKind::Ssh, line).await.unwrap();
+        keys.push((name.to_string(), made.public_key));
+    }
+    keys
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_given_to_a_running_guest_and_taken_from_it() {
+    let lab = Lab::new().await;
+    let keys = add_keys(&lab).await;
+    let id = lab.create(NewInstance { keypairs: vec!["old".into()], ..vm("db") }).await;
+    lab.rest(id).await;
+    assert_eq!(lab.host.count(Verb::ChangeKeys, id), 0, "it took them at its first boot");
+    lab.control.set_keys(&lab.caller, "db", &["old".into(), "mine".into()]).await.unwrap();
+    lab.rest(id).await;
+    let revoked = lab.control.revoke_keypair(&lab.caller, "old").await.unwrap();
+    assert_eq!(revoked.instances.len(), 1);
+    lab.rest(id).await;
+    let [mine, old] = keys.try_into().unwrap();
+    let told = lab.host.guest(id).unwrap().keys_told;
+    let expected =
+        [KeyChange { add: vec![mine.clone()], remove: vec![] }, KeyChange { add: vec![], remove: vec![old] }];
+    assert_eq!(told, expected);
+    assert_eq!(lab.status(id).unwrap().keys, Some(vec![mine]));
+    assert_eq!(lab.host.boots(id), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_without_an_agent_keeps_its_keys_until_one_answers() {
+    let lab = Lab::new().await;
+    let keys = add_keys(&lab).await;
+    let id = lab.create(NewInstance { keypairs: vec!["old".into()], ..vm("db") }).await;
+    lab.host.behave(id, Behaviour { has_agent: false, ..Behaviour::default() });
+    lab.rest(id).await;
+    lab.control.set_keys(&lab.caller, "db", &["mine".into()]).await.unwrap();
+    lab.rest(id).await;
+    let status = lab.status(id).unwrap();
+    assert_eq!((status.keys, status.fault), (Some(vec![keys[1].clone()]), None));
+    assert!(status.keys_refused.contains("no guest agent"), "{}", status.keys_refused);
+    // Another boot changes nothing: a guest takes its keys once.
+    lab.control.reboot_instance(&lab.caller, "db", true).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(lab.status(id).unwrap().keys, Some(vec![keys[1].clone()]));
+    lab.host.behave(id, Behaviour::default());
+    lab.rest(id).await;
+    let status = lab.status(id).unwrap();
+    assert_eq!((status.keys, status.keys_refused.as_str()), (Some(vec![keys[0].clone()]), ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_refused_where_nobody_logs_in_and_where_nobody_knows_them() {
+    let lab = Lab::new().await;
+    add_keys(&lab).await;
+    lab.create(pod("web")).await;
+    lab.create(NewInstance { keypairs: vec!["old".into()], ..vm("db") }).await;
+    let set = async |name: &str, key: &str| lab.control.set_keys(&lab.caller, name, &[key.to_string()]).await;
+    assert_eq!(set("web", "mine").await.unwrap_err().field.as_deref(), Some("keypairs"));
+    assert_eq!(set("db", "nobody's").await.unwrap_err().code, Code::NotFound);
+    // What the project has forgotten and the instance has is still good.
+    lab.control.delete_keypair(&lab.caller, "old").await.unwrap();
+    assert_eq!(set("db", "old").await.unwrap().keys.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use model::{
     network::{External, Network, NetworkKind},
     port::{Device, FixedIp, Port},
     router::{Gateway, Interface, Router},
-    security_group::{Direction, Family, IcmpMatch, Peer, PortRange, Protocol, Rule, SecurityGroup},
+    security_group::{Direction, Family, Peer, PortRange, Rule, SecurityGroup},
     subnet::{Ipv6Mode, Ipv6Part, Subnet},
 };
 use node::network::apply::{Dataplane, Outcome};
@@ -244,6 +244,7 @@ impl Lab {
             port_security: true,
             allowed_pairs: Vec::new(),
             admin_up: true,
+            rate_mbit: None,
             foreign_user: None,
             delete_with_instance: true,
         };
@@ -442,15 +443,6 @@ pub fn rule(
     };
     rule.check().expect("rule");
     rule
-}
-
-pub fn icmp_rule(direction: Direction, family: Family, kind: u8, peer: Peer) -> Rule {
-    let protocol = if family == Family::Ipv4 { Protocol::ICMP } else { Protocol::ICMPV6 };
-    Rule {
-        protocol: Some(protocol),
-        icmp: Some(IcmpMatch { kind, code: None }),
-        ..rule(direction, family, None, None, peer)
-    }
 }
 
 /// What a default group lets pass: everything out, both families.

@@ -7,6 +7,7 @@ mod lab;
 mod messages;
 mod nat;
 mod published;
+mod rate;
 mod routing;
 mod segments;
 mod services;

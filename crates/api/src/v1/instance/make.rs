@@ -219,7 +219,12 @@ fn container_of(
 
 fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {
     match &asked.port {
-        Some(port) if asked.network.is_none() && asked.subnet.is_none() && asked.address.is_none() => {
+        Some(port)
+            if asked.network.is_none()
+                && asked.subnet.is_none()
+                && asked.address.is_none()
+                && asked.rate_mbit.is_none() =>
+        {
             Ok(NicAsked::Port(port.clone()))
         }
         Some(_) => Err(Error::invalid(
@@ -229,6 +234,7 @@ fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {
         None => Ok(NicAsked::New(NewPort {
             network: asked.network.clone(),
             fixed: FixedAsked::one(asked.subnet.clone(), asked.address),
+            rate_mbit: asked.rate_mbit,
             ..NewPort::default()
         })),
     }

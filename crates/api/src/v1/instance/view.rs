@@ -5,14 +5,20 @@ use crate::v1::{
     served::Served,
     types::{
         Fault, Head, Reference,
-        instance::{Container, Exit, Instance as View, InstancePort, InstanceVolume, RunningSize, Trial},
+        instance::{
+            Container, Exit, Instance as View, InstancePort, InstanceVolume, KeysPending, RunningSize, Trial,
+        },
         list::ListQuery,
     },
 };
 use model::{
     id::InstanceId,
     image::Image,
-    instance::{ContainerSpec, Grant, Instance, InstanceStatus, Kind, State, phase::Phase},
+    instance::{
+        ContainerSpec, Grant, Instance, InstanceStatus, Kind, State,
+        keys::{KeyChange, NamedKey},
+        phase::Phase,
+    },
     network::Network,
     port::Port,
     security_group::SecurityGroup,
@@ -62,6 +68,7 @@ impl Served for Instance {
             publish: self.publish.iter().map(super::publish::view).collect(),
             volumes: self.volumes.iter().filter_map(|id| volume_view(*id, scene)).collect(),
             keypairs: self.keys.iter().map(|(name, _)| name.clone()).collect(),
+            keys_pending: keys_pending(self, status),
             login,
             containers: self.containers.iter().map(|spec| container_view(spec, scene)).collect(),
             config_drive: self.config_drive,
@@ -140,6 +147,18 @@ fn until_restart(instance: &Instance, status: Option<&InstanceStatus>) -> Option
     let Grant { vcpus, memory_mib, .. } = status.grant?;
     let differs = (vcpus, memory_mib) != (instance.size.vcpus, instance.size.memory_mib);
     differs.then_some(RunningSize { vcpus, memory_mib })
+}
+
+/// What a guest has not taken over yet of the keys that it is to let in.
+fn keys_pending(instance: &Instance, status: Option<&InstanceStatus>) -> Option<KeysPending> {
+    let status = status.filter(|_| instance.kind == Kind::Vm)?;
+    let change = KeyChange::between(&instance.keys, status.keys.as_ref()?);
+    let names = |keys: Vec<NamedKey>| keys.into_iter().map(|(name, _)| name).collect();
+    (!change.is_empty()).then(|| KeysPending {
+        add: names(change.add),
+        remove: names(change.remove),
+        reason: status.keys_refused.clone(),
+    })
 }
 
 fn run_of(status: Option<&InstanceStatus>) -> (Option<jiff::Timestamp>, Option<Exit>) {

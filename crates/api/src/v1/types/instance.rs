@@ -39,7 +39,8 @@ pub struct Instance {
     pub power: Power,
     /// CPU, memory and root disk.
     pub size: Size,
-    /// What the running guest has while it is not yet what `size` says: a VM gets the rest with its next boot.
+    /// What the running guest has while it is not yet what `size` says: a VM gets the rest with its next boot, a container
+    /// in a moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_restart: Option<RunningSize>,
     /// Its part of the host's CPUs when they are short; 100 is usual.
@@ -67,8 +68,11 @@ pub struct Instance {
     pub publish: Vec<PublishedPort>,
     /// Volumes, a VM's root disk first.
     pub volumes: Vec<InstanceVolume>,
-    /// Names of its SSH keys.
+    /// Names of the SSH keys that it is to let in.
     pub keypairs: Vec<String>,
+    /// What the guest has not taken over of these yet; missing when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_pending: Option<KeysPending>,
     /// User that the image lets in by SSH, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
@@ -152,6 +156,17 @@ pub struct Trial {
 
 fn usual_weight() -> u32 {
     model::instance::CPU_WEIGHT_USUAL
+}
+
+/// Keys that a guest is to let in and does not yet, or no more and still does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeysPending {
+    /// Names of keys that it does not let in yet.
+    pub add: Vec<String>,
+    /// Names of keys that it still lets in.
+    pub remove: Vec<String>,
+    /// Why, where that is known.
+    pub reason: String,
 }
 
 /// CPUs and memory of a running guest.

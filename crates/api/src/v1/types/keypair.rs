@@ -19,7 +19,7 @@ pub struct Keypair {
     #[serde(default)]
     #[schema(value_type = schema::KeyKind)]
     pub kind: KeyKind,
-    /// Instances that were made with this key.
+    /// Instances that are to let its holder in.
     #[serde(default)]
     pub instances: Vec<Reference>,
 }
@@ -43,6 +43,14 @@ pub struct CreateKeypair {
     pub kind: KeyKind,
     /// One line in OpenSSH's form, or a certificate in PEM.
     pub public_key: String,
+}
+
+/// What came of taking a key back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevokedKeypair {
+    /// Instances that were to let its holder in and are no more. What their guests still do, each says itself
+    /// (`keys_pending`).
+    pub instances: Vec<Reference>,
 }
 
 /// Changes to a key's record.

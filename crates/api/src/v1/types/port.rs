@@ -35,6 +35,9 @@ pub struct Port {
     pub allowed_pairs: Vec<AddressPair>,
     /// A port that is down passes nothing.
     pub admin_up: bool,
+    /// Most Mbit/s (10^6 bits) in each direction; missing when there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_mbit: Option<u32>,
     /// Who uses it by a client's word, where nothing of this cloud does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_user: Option<UserNote>,
@@ -139,6 +142,9 @@ pub struct CreatePort {
     /// A port that is down passes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_up: Option<bool>,
+    /// Most Mbit/s in each direction, 1 to 100000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_mbit: Option<u32>,
     /// Who uses it by a client's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_user: Option<UserNote>,
@@ -177,6 +183,10 @@ pub struct UpdatePort {
     /// A port that is down passes nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_up: Option<bool>,
+    /// Most Mbit/s in each direction, 1 to 100000; `null` for no limit.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
+    #[schema(value_type = Option<u32>)]
+    pub rate_mbit: Option<Option<u32>>,
     /// Who uses it by a client's word; `null` for nobody.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
     #[schema(value_type = Option<UserNote>)]

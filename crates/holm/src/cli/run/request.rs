@@ -3,7 +3,7 @@
 use super::RunArgs;
 use crate::cli::{
     failure::{Failure, Result},
-    wording,
+    port, wording,
 };
 use api::v1::types::instance::{ContainerRequest, CreateInstance, NetworkRequest, VolumeRequest};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -127,7 +127,7 @@ pub fn environment(
     Ok(all)
 }
 
-/// `none`, `NAME`, or a list of `network=`, `subnet=`, `ip=` and `port=` with a bare name first.
+/// `none`, `NAME`, or a list of `network=`, `subnet=`, `ip=`, `rate=` and `port=` with a bare name first.
 fn network(text: &str) -> Result<Option<NetworkRequest>> {
     if text == "none" {
         return Ok(None);
@@ -138,6 +138,11 @@ fn network(text: &str) -> Result<Option<NetworkRequest>> {
             None if number == 0 && !part.is_empty() => request.network = Some(part.to_string()),
             Some(("network", value)) => request.network = Some(value.to_string()),
             Some(("subnet", value)) => request.subnet = Some(value.to_string()),
+            Some(("rate", value)) => {
+                let rate = port::rate(value);
+                request.rate_mbit =
+                    Some(rate.map_err(|error| Failure::usage(format!("--network {text}: rate: {error}")))?);
+            }
             Some(("port", value)) => request.port = Some(value.to_string()),
             Some(("ip" | "address", value)) => {
                 let address = value
@@ -147,7 +152,7 @@ fn network(text: &str) -> Result<Option<NetworkRequest>> {
             }
             _ => {
                 return Err(Failure::usage(format!("--network {text}: {part:?} is not understood"))
-                    .hint("write NAME, NAME,ip=ADDRESS, subnet=NAME, port=NAME or none"));
+                    .hint("write NAME, NAME,ip=ADDRESS, subnet=NAME, rate=50m, port=NAME or none"));
             }
         }
     }

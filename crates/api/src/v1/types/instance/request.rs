@@ -141,6 +141,9 @@ pub struct NetworkRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
+    /// Most Mbit/s in each direction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_mbit: Option<u32>,
     /// A port that exists, instead of all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
@@ -243,6 +246,10 @@ pub struct UpdateInstance {
     #[serde(skip_serializing_if = "LabelChanges::is_empty")]
     #[schema(value_type = BTreeMap<String, Option<String>>)]
     pub labels: LabelChanges,
+    /// Names of the SSH keys that a VM is to let in, instead of those that it lets in. Its guest agent is told; a guest
+    /// without one keeps what it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keypairs: Option<Vec<String>>,
     /// Start again when the host starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autostart: Option<bool>,

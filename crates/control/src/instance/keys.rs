@@ -1,0 +1,93 @@
+//! Keys of an instance after it was made: given to it, and taken from it again. Its node tells the guest's agent.
+
+use crate::{Caller, Control, Error, Result};
+use model::{
+    error::Code,
+    instance::{Instance, Kind, keys::NamedKey},
+    keypair::Keypair,
+};
+use std::sync::Arc;
+use store::Stored;
+
+const ACTION: &str = "changing the keys of an instance";
+
+/// A key that was taken from all who had it.
+#[derive(Debug, Clone)]
+pub struct Revoked {
+    /// The key.
+    pub keypair: Arc<Stored<Keypair>>,
+    /// The instances that had it, as they are now.
+    pub instances: Vec<Instance>,
+}
+
+/// Most keys of one instance.
+pub const KEYS_MAX: usize = 32;
+
+impl Control {
+    /// Lets those in whose keys these are, and nobody else. A name that the instance knows stays good when the project
+    /// has forgotten its key.
+    ///
+    /// # Errors
+    /// `not_found` for an unknown key, `too_large`, `unsupported` for what has no keys.
+    pub async fn set_keys(&self, caller: &Caller, reference: &str, names: &[String]) -> Result<Instance> {
+        if names.len() > KEYS_MAX {
+            let message = format!("an instance has at most {KEYS_MAX} keys, not {}", names.len());
+            return Err(Error::new(Code::TooLarge, message).field("keypairs"));
+        }
+        self.transact(|tx| {
+            let found = self.find_own::<Instance>(caller, reference, ACTION)?;
+            let mut next = found.record.clone();
+            if next.kind != Kind::Vm {
+                let message =
+                    format!("{} is no virtual machine: nobody logs in to it by a key", next.meta.name);
+                return Err(
+                    Error::invalid("keypairs", message).hint(format!("holm exec {} COMMAND", next.meta.name))
+                );
+            }
+            let mut keys: Vec<NamedKey> = vec![];
+            for name in names {
+                let key = self.key_for(caller, &found.record, name)?;
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+            next.keys = keys;
+            if next != found.record {
+                next.meta.touch(self.now());
+                tx.update(&found, &next);
+            }
+            Ok(next)
+        })
+        .await
+    }
+
+    fn key_for(&self, caller: &Caller, instance: &Instance, name: &str) -> Result<NamedKey> {
+        match self.find_for::<Keypair>(caller, "keypairs", name) {
+            Ok(key) => Ok((key.record.meta.name.to_string(), key.record.public_key.clone())),
+            Err(error) => instance.keys.iter().find(|(known, _)| known == name).cloned().ok_or(error),
+        }
+    }
+
+    /// Takes a key from all instances of its project. The key itself stays; with it comes who had it, as they are then.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`.
+    pub async fn revoke_keypair(&self, caller: &Caller, reference: &str) -> Result<Revoked> {
+        self.transact(|tx| {
+            let found = self.find_own::<Keypair>(caller, reference, "revoking a key")?;
+            let (project, key) = (found.record.meta.project, &found.record.public_key);
+            let mut changed = vec![];
+            for holder in self.instances_of(project) {
+                let mut next = holder.record.clone();
+                next.keys.retain(|(_, held)| held != key);
+                if next != holder.record {
+                    next.meta.touch(self.now());
+                    tx.update(&holder, &next);
+                    changed.push(next);
+                }
+            }
+            Ok(Revoked { keypair: found, instances: changed })
+        })
+        .await
+    }
+}
