@@ -19,7 +19,7 @@ use crate::{
     floating_ip::{NewFloatingIp, TargetAsked},
     port::NewPort,
     transact::Transaction,
-    volume::{NewVolume, parse_name},
+    volume::{Attach, NewVolume, parse_name},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{
@@ -65,7 +65,7 @@ pub struct NewInstance {
     /// Image of a VM, by name or id.
     pub image: Option<String>,
     /// Root disk of a VM, instead of a new one made of an image.
-    pub root: Option<RootAsked>,
+    pub root: Option<VolumeAsked>,
     /// Flavor.
     pub flavor: Option<String>,
     /// CPUs instead of the flavor's.
@@ -131,33 +131,18 @@ pub struct ContainerAsked {
     pub spec: ContainerSpec,
 }
 
-/// A volume to be used or made.
+/// A volume of an instance to be used or made.
 #[derive(Debug, Clone)]
 pub struct VolumeAsked {
-    /// A volume that is there; a new one when `None`.
-    pub volume: Option<String>,
-    /// Size of a new one in GiB.
-    pub size_gib: u64,
-    /// Take a new one's space at once.
-    pub thick: bool,
-    /// Where a container sees it.
-    pub mount_path: Option<String>,
-    /// Writes are refused.
-    pub read_only: bool,
-}
-
-/// A root disk to be used or made.
-#[derive(Debug, Clone)]
-pub struct RootAsked {
     /// Which.
-    pub disk: RootDisk,
-    /// It goes when the instance goes.
-    pub delete_with_instance: bool,
+    pub disk: DiskAsked,
+    /// How the instance has it.
+    pub attach: Attach,
 }
 
-/// Which root disk.
+/// Which disk.
 #[derive(Debug, Clone)]
-pub enum RootDisk {
+pub enum DiskAsked {
     /// A volume that is there, by name or id.
     Volume(String),
     /// A new one.
@@ -200,7 +185,7 @@ impl Control {
         let mut volumes = vec![];
         match (&new.root, &image) {
             (Some(root), _) if new.kind == Kind::Vm => {
-                volumes.push(self.add_asked_root(tx, caller, id, root)?)
+                volumes.push(self.add_asked_root(tx, caller, (id, node), root)?)
             }
             (_, Some(image)) => {
                 volumes.push(self.add_root_disk(tx, caller, id, new, size, image, node)?);
@@ -208,7 +193,12 @@ impl Control {
             _ => {}
         }
         for asked in &new.volumes {
-            volumes.push(self.add_data_volume(tx, caller, id, asked, node)?);
+            let volume = self.add_asked_volume(tx, caller, (id, node), asked, "volume")?;
+            if volumes.contains(&volume.meta.id) {
+                let message = format!("volume {} is named twice", volume.meta.name);
+                return Err(Error::invalid("volume", message));
+            }
+            volumes.push(volume.meta.id);
         }
         let containers = self.containers_asked(tx, caller, new)?;
         let floating = self.add_floating(tx, caller, new, &ports)?;

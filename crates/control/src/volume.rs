@@ -3,6 +3,7 @@
 mod attach;
 mod copy;
 
+pub use attach::Attach;
 pub use copy::NewImageOfVolume;
 
 use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
@@ -289,6 +290,7 @@ pub(crate) fn fresh_volume(
         floor: 0,
         put_back_to: None,
         mount_path: None,
+        device_tag: None,
         node: None,
     }
 }

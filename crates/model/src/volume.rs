@@ -14,6 +14,7 @@
 use crate::{
     error::Fault,
     id::{ImageId, InstanceId, NodeId, SnapshotId, VolumeId},
+    instance::tag::Tag,
     meta::Meta,
     plan::{BackingFile, DiskFormat},
     record::Record,
@@ -62,6 +63,9 @@ pub struct Volume {
     /// Where a container sees it.
     #[serde(default)]
     pub mount_path: Option<String>,
+    /// A word by which its user tells it from the instance's other disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tag: Option<Tag>,
     /// Host that keeps it.
     #[serde(default)]
     pub node: Option<NodeId>,
@@ -165,6 +169,7 @@ impl Volume {
         self.attached_at = None;
         self.attached_read_only = false;
         self.mount_path = None;
+        self.device_tag = None;
         self.delete_with_instance = false;
     }
 
@@ -269,6 +274,7 @@ mod tests {
             floor: 0,
             put_back_to: None,
             mount_path: None,
+            device_tag: None,
             node: None,
         }
     }

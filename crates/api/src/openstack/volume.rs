@@ -9,7 +9,7 @@ mod collection;
 mod find;
 mod form;
 mod inventory;
-mod kind;
+pub(super) mod kind;
 mod list;
 mod metadata;
 mod quota;

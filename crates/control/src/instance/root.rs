@@ -1,6 +1,6 @@
 //! Disks of a new instance: its root disk, made of an image or chosen, and its volumes.
 
-use super::{NewInstance, RootAsked, RootDisk, VolumeAsked};
+use super::{DiskAsked, NewInstance, VolumeAsked};
 use crate::{
     Caller, Control, Error, Result,
     transact::Transaction,
@@ -9,7 +9,7 @@ use crate::{
 use model::{
     error::Code,
     flavor::Size,
-    id::{InstanceId, VolumeId},
+    id::{InstanceId, NodeId, VolumeId},
     image::{Image, ImageKind},
     meta::Meta,
     volume::{Provisioning, Volume, VolumeSource},
@@ -21,47 +21,52 @@ impl Control {
         &self,
         tx: &mut Transaction,
         caller: &Caller,
-        id: InstanceId,
-        root: &RootAsked,
+        home: (InstanceId, NodeId),
+        root: &VolumeAsked,
     ) -> Result<VolumeId> {
-        let not_bootable = |name: &model::name::Name| {
-            Error::new(Code::Conflict, format!("volume {name} is not bootable"))
-                .field("root")
-                .hint("make it of an image, or say that it is with `holm volume set --bootable yes`")
-        };
-        let (old, mut next) = match &root.disk {
-            RootDisk::Volume(reference) => {
+        let volume = self.add_asked_volume(tx, caller, home, root, "root")?;
+        if volume.bootable {
+            return Ok(volume.meta.id);
+        }
+        Err(Error::new(Code::Conflict, format!("volume {} is not bootable", volume.meta.name))
+            .field("root")
+            .hint("make it of an image, or say that it is with `holm volume set --bootable yes`"))
+    }
+
+    /// A volume that nobody has, or a new one, for the instance and the host of `home`. `field` is the input that
+    /// asks for it.
+    pub(super) fn add_asked_volume(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        home: (InstanceId, NodeId),
+        asked: &VolumeAsked,
+        field: &str,
+    ) -> Result<Volume> {
+        let (id, node) = home;
+        match &asked.disk {
+            DiskAsked::Volume(reference) => {
                 let found = self
                     .find_own::<Volume>(caller, reference, "using a volume")
-                    .map_err(|e| e.field("root"))?;
-                if let Some(user) = found.record.attached_to {
-                    let user = self.name_of_instance(user);
-                    let message = format!("volume {} is attached to {user}", found.record.meta.name);
-                    return Err(Error::new(Code::InUse, message).field("root"));
-                }
-                let next = found.record.clone();
-                (Some(found), next)
-            }
-            RootDisk::New(new) => {
-                (None, self.draft_volume(tx, caller, VolumeId::from_random(rand::random()), new)?)
-            }
-        };
-        if !next.bootable {
-            return Err(not_bootable(&next.meta.name));
-        }
-        next.attached_to = Some(id);
-        next.attached_at = Some(self.now());
-        next.delete_with_instance = root.delete_with_instance;
-        next.attached_read_only = next.read_only;
-        let volume = next.meta.id;
-        match old {
-            Some(found) => {
+                    .map_err(|e| e.field(field))?;
+                self.refuse_attached(&found.record, field)?;
+                let mut next = found.record.clone();
+                self.hand_over(&mut next, id, &asked.attach);
                 next.meta.touch(self.now());
                 tx.update(&found, &next);
+                Ok(next)
             }
-            None => self.add_volume(tx, &next)?,
+            DiskAsked::New(new) => {
+                let mut made = self.draft_volume(tx, caller, VolumeId::from_random(rand::random()), new)?;
+                // A copy lies where its source does.
+                if !matches!(made.source, VolumeSource::Copy(_)) {
+                    made.node = Some(node);
+                }
+                self.hand_over(&mut made, id, &asked.attach);
+                self.add_volume(tx, &made)?;
+                Ok(made)
+            }
         }
-        Ok(volume)
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is a decision already made for the instance")]
@@ -73,7 +78,7 @@ impl Control {
         new: &NewInstance,
         size: Size,
         image: &Image,
-        node: model::id::NodeId,
+        node: NodeId,
     ) -> Result<VolumeId> {
         let volume = VolumeId::from_random(rand::random());
         let needed_gib = self.root_needs_gib(image);
@@ -100,38 +105,6 @@ impl Control {
             bootable: true,
             node: Some(node),
             ..fresh_volume(meta, size_gib, provisioning, source)
-        };
-        self.add_volume(tx, &made)?;
-        Ok(volume)
-    }
-
-    pub(super) fn add_data_volume(
-        &self,
-        tx: &mut Transaction,
-        caller: &Caller,
-        id: InstanceId,
-        asked: &VolumeAsked,
-        node: model::id::NodeId,
-    ) -> Result<VolumeId> {
-        if let Some(reference) = &asked.volume {
-            let found = self
-                .find_own::<Volume>(caller, reference, "using a volume")
-                .map_err(|e| e.field("volume"))?;
-            let taken = self.take_volume(tx, &found, id, asked.mount_path.clone(), asked.read_only)?;
-            return Ok(taken.meta.id);
-        }
-        let volume = VolumeId::from_random(rand::random());
-        let name = parse_name(&format!("volume-{}", volume.short()))?;
-        let meta = Meta::new(volume, caller.project, name, self.now());
-        let provisioning = if asked.thick { Provisioning::Thick } else { Provisioning::Thin };
-        let made = Volume {
-            attached_to: Some(id),
-            attached_at: Some(self.now()),
-            delete_with_instance: true,
-            attached_read_only: asked.read_only,
-            mount_path: asked.mount_path.clone(),
-            node: Some(node),
-            ..fresh_volume(meta, asked.size_gib, provisioning, VolumeSource::Empty)
         };
         self.add_volume(tx, &made)?;
         Ok(volume)

@@ -4,16 +4,29 @@ use crate::{Caller, Control, Error, Result, transact::Transaction};
 use model::{
     error::Code,
     id::InstanceId,
-    instance::{Instance, VOLUMES_MAX},
+    instance::{Instance, VOLUMES_MAX, tag::Tag},
     volume::Volume,
 };
 use store::Stored;
+
+/// How a volume is given to an instance.
+#[derive(Debug, Clone, Default)]
+pub struct Attach {
+    /// Where a container sees it.
+    pub mount_path: Option<String>,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Whether it goes when the instance goes; as its record says when `None`.
+    pub delete_with_instance: Option<bool>,
+    /// A word that tells it from the instance's other disks.
+    pub tag: Option<Tag>,
+}
 
 impl Control {
     /// Gives a volume to an instance, while it runs too.
     ///
     /// # Errors
-    /// `in_use` if another instance has it, `too_large`, `not_found`, `forbidden`.
+    /// As [`Self::attach_volume_as`].
     pub async fn attach_volume(
         &self,
         caller: &Caller,
@@ -21,6 +34,21 @@ impl Control {
         volume: &str,
         mount_path: Option<String>,
         read_only: bool,
+    ) -> Result<Volume> {
+        let attach = Attach { mount_path, read_only, ..Attach::default() };
+        self.attach_volume_as(caller, instance, volume, &attach).await
+    }
+
+    /// The same with all that can be said of it.
+    ///
+    /// # Errors
+    /// `in_use` if another instance has it, `too_large`, `not_found`, `forbidden`.
+    pub async fn attach_volume_as(
+        &self,
+        caller: &Caller,
+        instance: &str,
+        volume: &str,
+        attach: &Attach,
     ) -> Result<Volume> {
         self.transact(|tx| {
             let instance = self.find_own::<Instance>(caller, instance, "attaching a volume")?;
@@ -37,33 +65,44 @@ impl Control {
             next_instance.volumes.push(found.record.meta.id);
             next_instance.meta.touch(self.now());
             tx.update(&instance, &next_instance);
-            self.take_volume(tx, &found, instance.record.meta.id, mount_path.clone(), read_only)
+            self.take_volume(tx, &found, instance.record.meta.id, attach)
         })
         .await
     }
 
     /// Gives a free volume to an instance.
-    pub(crate) fn take_volume(
+    fn take_volume(
         &self,
         tx: &mut Transaction,
         found: &Stored<Volume>,
         instance: InstanceId,
-        mount_path: Option<String>,
-        read_only: bool,
+        attach: &Attach,
     ) -> Result<Volume> {
-        if let Some(user) = found.record.attached_to {
-            let user = self.name_of_instance(user);
-            let message = format!("volume {} is attached to {user}", found.record.meta.name);
-            return Err(Error::new(Code::InUse, message).field("volume"));
-        }
+        self.refuse_attached(&found.record, "volume")?;
         let mut next = found.record.clone();
-        next.attached_to = Some(instance);
-        next.attached_at = Some(self.now());
-        next.mount_path = mount_path;
-        next.attached_read_only = read_only || next.read_only;
+        self.hand_over(&mut next, instance, attach);
         next.meta.touch(self.now());
         tx.update(found, &next);
         Ok(next)
+    }
+
+    /// Refuses a volume that an instance has; `field` is the input that named it.
+    pub(crate) fn refuse_attached(&self, volume: &Volume, field: &str) -> Result<()> {
+        let Some(user) = volume.attached_to else {
+            return Ok(());
+        };
+        let message = format!("volume {} is attached to {}", volume.meta.name, self.name_of_instance(user));
+        Err(Error::new(Code::InUse, message).field(field))
+    }
+
+    /// Writes into a volume's record that an instance has it.
+    pub(crate) fn hand_over(&self, volume: &mut Volume, instance: InstanceId, attach: &Attach) {
+        volume.attached_to = Some(instance);
+        volume.attached_at = Some(self.now());
+        volume.mount_path.clone_from(&attach.mount_path);
+        volume.attached_read_only = attach.read_only || volume.read_only;
+        volume.delete_with_instance = attach.delete_with_instance.unwrap_or(volume.delete_with_instance);
+        volume.device_tag.clone_from(&attach.tag);
     }
 
     /// Takes a volume from its instance; done when the guest let go of it, and visible while it has not.

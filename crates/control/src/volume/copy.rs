@@ -13,7 +13,10 @@ use model::{
     snapshot::{Snapshot, SnapshotState},
     volume::{Ground, LAYERS_MAX, Origin, Volume, VolumeSource},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use store::Stored;
 
 /// An image to be made of a volume.
@@ -150,7 +153,7 @@ impl Control {
                 .map_err(|e| e.field("volume"))?;
             let (_, ground) = self.freeze_volume(tx, &found)?;
             let volume = &found.record;
-            let base = ground.image.and_then(|id| self.get::<Image>(id));
+            let base = self.image_below(volume, &ground);
             let mut meta = Meta::new(id, caller.project, super::parse_name(&new.name)?, self.now());
             meta.description.clone_from(&new.description);
             meta.labels.clone_from(&new.labels);
@@ -188,6 +191,16 @@ impl Control {
             Ok(image)
         })
         .await
+    }
+
+    /// The image that says how a disk boots: the one that it once was, or the one that its instance boots with.
+    fn image_below(&self, volume: &Volume, ground: &Ground) -> Option<Arc<Stored<Image>>> {
+        let of_instance = || {
+            let user = self.get::<Instance>(volume.attached_to?)?;
+            let is_root = user.record.volumes.first() == Some(&volume.meta.id);
+            user.record.image.filter(|_| is_root)
+        };
+        self.get::<Image>(ground.image.or_else(of_instance)?)
     }
 
     /// Volumes that stand on layers of this one.

@@ -2,7 +2,10 @@
 
 use super::server::view::seconds;
 use crate::openstack::{
-    Base, Door, Fault, Microversion, Result, Service, Session, audit::Deed, query::Query,
+    Base, Door, Fault, Microversion, Result, Service, Session,
+    audit::Deed,
+    paging::{LIMIT_MAX, Page},
+    query::Query,
 };
 use axum::{
     Json, Router,
@@ -11,15 +14,23 @@ use axum::{
     response::Response,
     routing::get,
 };
+use control::{Caller, volume::NewImageOfVolume};
+use jiff::Timestamp;
 use model::{
-    id::ImageId,
+    id::{ImageId, InstanceId},
     image::{Image, ImageState, ImageStatus},
-    instance::Instance,
+    instance::{Instance, Kind},
     meta::Labels,
+    plan::DiskFormat,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use store::Stored;
+
+/// Property of an image that names the server it was made of.
+const SERVER: &str = "instance_uuid";
+/// Property of an image that says what it was made as: `snapshot` for those that were made of servers.
+const KIND: &str = "image_type";
 
 /// The routes.
 pub fn router() -> Router<Door> {
@@ -42,7 +53,9 @@ fn refuse_new(version: Microversion) -> Result<()> {
 fn find(door: &Door, session: &Session, id: &str) -> Result<Arc<Stored<Image>>> {
     let missing = || Fault::status(StatusCode::NOT_FOUND, "Image not found.");
     let parsed = id.parse::<ImageId>().map_err(|_| missing())?;
-    door.control().find::<Image>(&session.caller, &parsed.to_string()).map_err(|_| missing())
+    let found = door.control().find::<Image>(&session.caller, &parsed.to_string()).map_err(|_| missing())?;
+    // What is deleted is gone here, even while something stands on it.
+    if found.record.meta.is_deleting() { Err(missing()) } else { Ok(found) }
 }
 
 /// Status and progress.
@@ -89,11 +102,27 @@ fn view(door: &Door, image: &Image, base: &Base) -> Value {
     ] {
         shown[key] = value;
     }
+    if let Some(server) = server_of(image) {
+        let id = server.to_string();
+        shown["server"] = json!({
+            "id": id,
+            "links": [
+                { "rel": "self", "href": base.link(&format!("/v2.1/servers/{id}")) },
+                { "rel": "bookmark", "href": base.link(&format!("/servers/{id}")) },
+            ],
+        });
+    }
     shown
 }
 
-fn all(door: &Door, session: &Session, query: &Query) -> Vec<Arc<Stored<Image>>> {
+/// The server that an image was made of, which may be gone.
+fn server_of(image: &Image) -> Option<InstanceId> {
+    image.properties.get(SERVER)?.parse().ok()
+}
+
+fn all(door: &Door, session: &Session, query: &Query) -> Result<Vec<Arc<Stored<Image>>>> {
     let mut all = door.control().list::<Image>(&session.caller);
+    all.retain(|image| !image.record.meta.is_deleting());
     if let Some(name) = query.get("name") {
         all.retain(|image| image.record.meta.name.as_str() == name);
     }
@@ -103,7 +132,48 @@ fn all(door: &Door, session: &Session, query: &Query) -> Vec<Arc<Stored<Image>>>
             state(known.as_ref().map(|s| &s.record)).0.eq_ignore_ascii_case(status)
         });
     }
-    all
+    if let Some(server) = query.get("server") {
+        // By its id or its address.
+        let wanted = server.rsplit('/').next().and_then(|id| id.parse::<InstanceId>().ok());
+        all.retain(|image| wanted.is_some() && server_of(&image.record) == wanted);
+    }
+    if let Some(kind) = query.get("type") {
+        // What was made of no server is a base image in Nova's words.
+        let of = |image: &Image| image.properties.get(KIND).map_or("base", String::as_str) == kind;
+        all.retain(|image| of(&image.record));
+    }
+    let (disk, memory) = (query.number("minDisk")?, query.number("minRam")?);
+    all.retain(|image| {
+        disk.is_none_or(|least| image.record.min_disk_gib >= least)
+            && memory.is_none_or(|least| image.record.min_memory_mib >= least)
+    });
+    if let Some(text) = query.get("changes-since") {
+        let wrong = |_| Fault::invalid(format!("Invalid changes-since {text}: it is no time."));
+        let since: Timestamp = text.parse().map_err(wrong)?;
+        all.retain(|image| image.record.meta.updated_at >= since);
+    }
+    Ok(all)
+}
+
+/// The page of the list that a call asks for.
+fn list(
+    door: &Door,
+    session: &Session,
+    version: Microversion,
+    base: &Base,
+    query: &Query,
+    view: impl Fn(&Image) -> Value,
+) -> Result<Json<Value>> {
+    refuse_new(version)?;
+    let all = all(door, session, query)?;
+    let page = Page::cut(all, query, LIMIT_MAX, |image| image.record.meta.id.to_string())?;
+    let shown: Vec<Value> = page.items.iter().map(|image| view(&image.record)).collect();
+    let mut reply = json!({ "images": shown });
+    let links = page.links(base, query);
+    if !links.is_empty() {
+        reply["images_links"] = links.into();
+    }
+    Ok(Json(reply))
 }
 
 async fn brief(
@@ -113,10 +183,7 @@ async fn brief(
     base: Base,
     query: Query,
 ) -> Result<Json<Value>> {
-    refuse_new(version)?;
-    let images = all(&door, &session, &query);
-    let shown: Vec<Value> = images.iter().map(|image| brief_view(&image.record, &base)).collect();
-    Ok(Json(json!({ "images": shown })))
+    list(&door, &session, version, &base, &query, |image| brief_view(image, &base))
 }
 
 async fn detail(
@@ -126,10 +193,7 @@ async fn detail(
     base: Base,
     query: Query,
 ) -> Result<Json<Value>> {
-    refuse_new(version)?;
-    let images = all(&door, &session, &query);
-    let shown: Vec<Value> = images.iter().map(|image| view(&door, &image.record, &base)).collect();
-    Ok(Json(json!({ "images": shown })))
+    list(&door, &session, version, &base, &query, |image| view(&door, image, &base))
 }
 
 async fn show(
@@ -180,17 +244,42 @@ async fn label(
     Ok(Json(json!({ "meta": { key: value } })))
 }
 
-/// Makes an image of a server's root disk as it is now, and gives its id.
+/// Makes an image of a server's root disk as it is now, and gives its id. The image belongs to the server's project. What
+/// `labels` say goes before what is said of every such image.
 ///
 /// # Errors
-/// 400 for a server without a disk of its own, and what making an image may refuse.
+/// 400 for a container, which has no disk, and what making an image may refuse.
 pub async fn of_server(
     door: &Door,
     session: &Session,
     instance: &Instance,
     name: &str,
-    labels: Option<Labels>,
+    labels: Labels,
 ) -> Result<ImageId> {
-    let _ = (door, session, instance, name, labels);
-    Err(Fault::conflict("images are made of volumes that can be copied"))
+    let id = instance.meta.id;
+    let root = instance.volumes.first().filter(|_| instance.kind == Kind::Vm).ok_or_else(|| {
+        Fault::invalid(format!(
+            "Cannot 'createImage' instance {id}: a container has no disk to make an image of; build an image of \
+             its files and push it to a registry"
+        ))
+    })?;
+    let mut properties = BTreeMap::from([
+        (KIND.to_string(), "snapshot".to_string()),
+        (SERVER.to_string(), id.to_string()),
+        ("user_id".to_string(), session.user_id()),
+        ("base_image_ref".to_string(), instance.image.map_or(String::new(), |image| image.to_string())),
+    ]);
+    properties.extend(labels);
+    let new = NewImageOfVolume {
+        name: name.to_string(),
+        description: String::new(),
+        volume: root.to_string(),
+        format: DiskFormat::Qcow2,
+        public: false,
+        protected: false,
+        properties,
+        labels: Labels::new(),
+    };
+    let owner = Caller { project: instance.meta.project, ..session.caller.clone() };
+    Ok(door.control().image_of_volume(&owner, new).await?.meta.id)
 }

@@ -2,6 +2,7 @@
 
 mod action;
 mod create;
+mod disk;
 mod filter;
 mod list;
 pub mod state;
@@ -48,6 +49,23 @@ pub fn find(door: &Door, session: &Session, id: &str) -> Result<Arc<Stored<Insta
     let missing = || Fault::not_found("Instance", id);
     let parsed = id.parse::<InstanceId>().map_err(|_| missing())?;
     door.control().find::<Instance>(&session.caller, &parsed.to_string()).map_err(|_| missing())
+}
+
+/// Where a server is in its life now.
+pub fn state_of(door: &Door, instance: &Instance) -> state::State {
+    let known = door.control().instance_status(instance.meta.id);
+    state::State::of(instance, door.control().phase(instance), known.as_deref().map(|s| &s.record))
+}
+
+/// Refuses a change of a locked server to all but admins.
+///
+/// # Errors
+/// 409.
+pub fn refuse_locked(session: &Session, instance: &Instance) -> Result<()> {
+    if instance.lock.is_none() || session.is_admin() {
+        return Ok(());
+    }
+    Err(Fault::conflict(format!("Instance {} is locked", instance.meta.id)))
 }
 
 /// As a reply tells what was done to a server.
@@ -255,10 +273,7 @@ async fn diagnostics(
     if !version.has(2, 48) {
         return Ok(Json(json!({ "memory": instance.size.memory_mib * 1024 })));
     }
-    let known = door.control().instance_status(instance.meta.id);
-    let state =
-        state::State::of(instance, door.control().phase(instance), known.as_deref().map(|s| &s.record));
-    let word = match state.power {
+    let word = match state_of(&door, instance).power {
         1 => "running",
         3 => "paused",
         4 => "shutdown",

@@ -23,9 +23,8 @@ use axum::{
 };
 use control::{
     Caller, Control, Error,
-    instance::NicAsked,
+    instance::{DiskAsked, NicAsked},
     port::{FixedAsked, NewPort},
-    volume::NewVolume,
 };
 use model::{error::Code, instance::Instance, volume::Volume};
 
@@ -157,27 +156,20 @@ async fn plug_volume(
     let asked = make::volume(input, 0).map_err(unnumbered)?;
     let instance = control.find_own::<Instance>(caller, reference, "attaching a volume")?;
     let id = instance.record.meta.id.to_string();
-    let attach = async |volume: &str| {
-        control.attach_volume(caller, &id, volume, asked.mount_path.clone(), asked.read_only).await
+    let attach = async |volume: &str| control.attach_volume_as(caller, &id, volume, &asked.attach).await;
+    let new = match &asked.disk {
+        DiskAsked::Volume(volume) => {
+            attach(volume).await?;
+            return current(control, caller, &id);
+        }
+        DiskAsked::New(new) => new.clone(),
     };
-    if let Some(volume) = &asked.volume {
-        attach(volume).await?;
-        return current(control, caller, &id);
-    }
-    let new = NewVolume { size_gib: Some(asked.size_gib), thick: asked.thick, ..NewVolume::default() };
     let made = control.create_volume(caller, new).await?.meta.id.to_string();
     if let Err(error) = attach(&made).await {
         if let Err(left) = control.delete_volume(caller, &made).await {
             tracing::warn!(error = %left, volume = made, "a new volume that could not be attached is left");
         }
         return Err(error);
-    }
-    if !input.keep {
-        let goes_along = |volume: &mut Volume| {
-            volume.delete_with_instance = true;
-            Ok(())
-        };
-        control.change::<Volume>(caller, &made, goes_along).await?;
     }
     current(control, caller, &id)
 }

@@ -5,15 +5,14 @@ use crate::v1::types::instance::{
 };
 use control::{
     Caller, Control, Error,
-    instance::{ContainerAsked, FloatingAsked, NewInstance, NicAsked, RootAsked, RootDisk, VolumeAsked},
+    instance::{ContainerAsked, DiskAsked, FloatingAsked, NewInstance, NicAsked, VolumeAsked},
     port::{FixedAsked, NewPort},
-    volume::{NewVolume, SourceAsked},
+    volume::{Attach, NewVolume, SourceAsked},
 };
 use model::{
     image::{Image, ImageKind},
     instance::{Access, ContainerSpec, Instance, Kind},
     plan::{Accelerator, RestartPolicy},
-    volume::Volume,
 };
 
 /// Makes the instance.
@@ -21,20 +20,7 @@ use model::{
 /// # Errors
 /// What the request lacks or control refuses.
 pub async fn make(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<Instance> {
-    let new = translate(control, caller, input)?;
-    let made = control.create_instance(caller, new).await?;
-    // Volumes are in the order in which they were asked for, after a VM's root disk.
-    let first = made.volumes.len().saturating_sub(input.volumes.len());
-    for (asked, id) in input.volumes.iter().zip(made.volumes.iter().skip(first)) {
-        if asked.keep && asked.volume.is_none() {
-            let keep = |volume: &mut Volume| {
-                volume.delete_with_instance = false;
-                Ok(())
-            };
-            control.change::<Volume>(caller, &id.to_string(), keep).await?;
-        }
-    }
-    Ok(made)
+    control.create_instance(caller, translate(control, caller, input)?).await
 }
 
 fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<NewInstance> {
@@ -164,9 +150,9 @@ fn containers(kind: Kind, input: &CreateInstance) -> control::Result<Vec<Contain
 }
 
 /// A root disk that is asked for, checked.
-fn root(asked: &RootRequest) -> control::Result<RootAsked> {
+fn root(asked: &RootRequest) -> control::Result<VolumeAsked> {
     let new = |source: SourceAsked| {
-        RootDisk::New(NewVolume {
+        DiskAsked::New(NewVolume {
             size_gib: asked.size_gib,
             thick: asked.thick,
             source,
@@ -175,7 +161,7 @@ fn root(asked: &RootRequest) -> control::Result<RootAsked> {
     };
     let (disk, is_new) = match (&asked.volume, &asked.snapshot, &asked.copy_of) {
         (Some(volume), None, None) if asked.size_gib.is_none() && !asked.thick => {
-            (RootDisk::Volume(volume.clone()), false)
+            (DiskAsked::Volume(volume.clone()), false)
         }
         (None, Some(snapshot), None) => (new(SourceAsked::Snapshot(snapshot.clone())), true),
         (None, None, Some(volume)) => (new(SourceAsked::Volume(volume.clone())), true),
@@ -184,7 +170,8 @@ fn root(asked: &RootRequest) -> control::Result<RootAsked> {
             return Err(Error::invalid("root.volume", message));
         }
     };
-    Ok(RootAsked { disk, delete_with_instance: is_new && !asked.keep })
+    let delete_with_instance = Some(is_new && !asked.keep);
+    Ok(VolumeAsked { disk, attach: Attach { delete_with_instance, ..Attach::default() } })
 }
 
 fn container_of(
@@ -246,23 +233,24 @@ fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {
 /// Neither or both of a volume and a size, or a mount path that is not absolute.
 pub fn volume(asked: &VolumeRequest, number: usize) -> control::Result<VolumeAsked> {
     let field = |name: &str| format!("volumes[{number}].{name}");
-    match (&asked.volume, asked.size_gib) {
+    let disk = match (&asked.volume, asked.size_gib) {
         (Some(_), Some(_)) => {
             return Err(Error::invalid(&field("size_gib"), "the size of a volume that exists is its own"));
         }
         (None, None) => {
             return Err(Error::invalid(&field("volume"), "name a volume, or give size_gib for a new one"));
         }
-        _ => {}
-    }
+        (Some(volume), None) => DiskAsked::Volume(volume.clone()),
+        (None, size_gib) => DiskAsked::New(NewVolume { size_gib, thick: asked.thick, ..NewVolume::default() }),
+    };
     if asked.mount_path.as_ref().is_some_and(|path| !path.starts_with('/')) {
         return Err(Error::invalid(&field("mount_path"), "a mount path begins with /"));
     }
-    Ok(VolumeAsked {
-        volume: asked.volume.clone(),
-        size_gib: asked.size_gib.unwrap_or(0),
-        thick: asked.thick,
+    let attach = Attach {
         mount_path: asked.mount_path.clone(),
         read_only: asked.read_only,
-    })
+        delete_with_instance: asked.volume.is_none().then_some(!asked.keep),
+        tag: None,
+    };
+    Ok(VolumeAsked { disk, attach })
 }

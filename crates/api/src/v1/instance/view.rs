@@ -196,6 +196,8 @@ fn volume_view(id: model::id::VolumeId, scene: &Scene<'_>) -> Option<InstanceVol
         used_bytes: scene.control.volume_status(id).map_or(0, |s| s.record.used_bytes),
         mount_path: volume.mount_path.clone(),
         serial: volume.serial(),
+        tag: volume.device_tag.clone(),
+        delete_with_instance: volume.delete_with_instance,
     })
 }
 

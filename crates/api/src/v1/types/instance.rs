@@ -231,6 +231,13 @@ pub struct InstanceVolume {
     pub mount_path: Option<String>,
     /// Serial number by which a guest finds the disk.
     pub serial: String,
+    /// A word that tells it from the instance's other disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub tag: Option<Tag>,
+    /// It goes when the instance goes.
+    #[serde(default)]
+    pub delete_with_instance: bool,
 }
 
 /// A container of a pod.

@@ -4,7 +4,8 @@ use super::{
     create::{flavor_of, password, user_data},
     deed, find, no_console,
     state::State,
-    view::{Extent, Looker},
+    state_of,
+    view::{Extent, Looker, is_volume_backed},
 };
 use crate::openstack::{
     Base, Door, Fault, Microversion, Result, Session,
@@ -60,9 +61,7 @@ pub async fn act(
         _ => return Err(Fault::invalid("Malformed request body: one action was expected")),
     };
     let found = find(&door, &session, &id)?;
-    let control = door.control();
-    let known = control.instance_status(found.record.meta.id);
-    let state = State::of(&found.record, control.phase(&found.record), known.as_deref().map(|s| &s.record));
+    let state = state_of(&door, &found.record);
     let id = found.record.meta.id.to_string();
     let call = Call { door: &door, session: &session, version, base: &base, found, id, state };
     match name {
@@ -83,17 +82,7 @@ pub async fn act(
 impl Call<'_> {
     /// Refuses an action in another state than one of `states`, or while something else is being done.
     fn require(&self, action: &str, states: &[&str]) -> Result<()> {
-        let refuse = |what: &str, word: &str| {
-            let id = &self.id;
-            Err(Fault::conflict(format!("Cannot '{action}' instance {id} while it is in {what} {word}")))
-        };
-        if !states.contains(&self.state.vm_state) {
-            return refuse("vm_state", self.state.vm_state);
-        }
-        match self.state.task {
-            Some(task) => refuse("task_state", task),
-            None => Ok(()),
-        }
+        self.state.require(&self.id, action, states)
     }
 
     fn done(&self, action: &str, instance: &Instance) -> Response {
@@ -213,6 +202,11 @@ impl Call<'_> {
         form.refuse_others(&known)?;
         let asked = self.rebuild_asked(&form)?;
         self.require("rebuild", &["active", "stopped", "error"])?;
+        if is_volume_backed(&self.found.record) {
+            return Err(Fault::invalid(
+                "Unable to rebuild with a different image for a volume-backed server: make a new one.",
+            ));
+        }
         let rebuilt = self.door.control().rebuild_instance(&self.session.caller, &self.id, &asked).await;
         let rebuilt = rebuilt.map_err(|error| match error.code {
             model::error::Code::NotFound => Fault::invalid(error.message),
@@ -288,6 +282,7 @@ impl Call<'_> {
         let name = form.name("name")?.ok_or_else(|| Fault::invalid("'name' is a required property"))?;
         let labels = form.get("metadata").map(|value| metadata("metadata", value)).transpose()?;
         self.require("createImage", &["active", "stopped", "paused", "suspended"])?;
+        let labels = labels.unwrap_or_default();
         let image = image::of_server(self.door, self.session, &self.found.record, name, labels).await?;
         let link = self.base.link_to(crate::openstack::Service::Image, &format!("/v2/images/{image}"));
         let mut reply = if self.version.has(2, 45) {

@@ -1,6 +1,6 @@
 //! Making servers.
 
-use super::{deed, view::ZONE};
+use super::{deed, disk::Disks, view::ZONE};
 use crate::openstack::{
     Base, Door, Fault, Microversion, Result, Session,
     body::Body,
@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use control::instance::{ContainerAsked, NewInstance, NicAsked, VolumeAsked};
+use control::instance::{ContainerAsked, NewInstance, NicAsked};
 use control::port::{FixedAsked, NewPort};
 use model::{
     error::Code,
@@ -131,20 +131,30 @@ impl Order {
         if form.list("personality")?.is_some_and(|files| !files.is_empty()) {
             return Err(Fault::invalid("Files cannot be injected: use user_data."));
         }
-        let drives = Drives::read(form)?;
-        let (kind, image) = image_of(door, session, form, &drives)?;
+        let start = Start::read(door, session, form)?;
+        let kind = start.as_ref().map_or(Kind::Vm, |start| start.kind);
+        let disks = Disks::read(door, session, version, form, kind)?;
         let flavor = flavor_of(door, session, form)?;
         let (group_names, groups) = groups_of(door, session, form)?;
         let (least, most) = counts(form)?;
+        disks.refuse_several(most)?;
         let mut new = NewInstance { name: name.to_string(), flavor: Some(flavor), ..blank(kind) };
-        match kind {
-            Kind::Vm => new.image = Some(image),
-            _ => new.containers = vec![ContainerAsked { image, spec: ContainerSpec::default() }],
+        match (start, disks.root) {
+            // A volume to boot from goes before an image, which then is no more than named.
+            (_, Some(root)) => new.root = Some(root),
+            (Some(Start { kind: Kind::Vm, image }), None) => new.image = Some(image),
+            (Some(Start { image, .. }), None) => {
+                new.containers = vec![ContainerAsked { image, spec: ContainerSpec::default() }];
+            }
+            (None, None) => {
+                let message = "Invalid imageRef provided. A server needs an image or a volume to boot from.";
+                return Err(Fault::invalid(message));
+            }
         }
         new.user = Some(session.user.record.id);
         new.security_groups = groups;
         new.nics = nics(door, session, version, form)?;
-        new.volumes = drives.volumes;
+        new.volumes = disks.volumes;
         new.keypairs = keypair(door, session, form)?;
         if kind == Kind::Vm {
             new.user_data_base64 = user_data(form)?;
@@ -185,10 +195,15 @@ impl Order {
     }
 }
 
-/// What a new server refers to is a part of the request: what is not there makes the request wrong.
+/// What a new server refers to is a part of the request: what is not there makes the request wrong, and so does a disk
+/// that cannot be had.
 fn refusal(error: control::Error) -> Fault {
+    let of_disk = matches!(error.field.as_deref(), Some("root" | "volume" | "snapshot"));
     match error.code {
         Code::NotFound | Code::TooLarge => Fault::invalid(error.message),
+        Code::InUse | Code::Conflict if of_disk => {
+            Fault::invalid(format!("Block Device Mapping is Invalid: {}.", error.message))
+        }
         _ => error.into(),
     }
 }
@@ -238,19 +253,27 @@ fn check_zone(form: &Form<'_>) -> Result<()> {
     }
 }
 
-fn image_of(door: &Door, session: &Session, form: &Form<'_>, drives: &Drives) -> Result<(Kind, String)> {
-    let named = form.text("imageRef")?.filter(|text| !text.is_empty());
-    let reference = named
-        .or(drives.image.as_deref())
-        .ok_or_else(|| Fault::invalid("Invalid imageRef provided. A server needs an image to boot from."))?;
-    // Old clients give the image's address.
-    let id = reference.rsplit('/').next().unwrap_or(reference);
-    let wrong = || Fault::invalid("Invalid imageRef provided.");
-    id.parse::<model::id::ImageId>().map_err(|_| wrong())?;
-    let missing = |_| Fault::invalid(format!("Can not find requested image {id}"));
-    let image = door.control().find::<Image>(&session.caller, id).map_err(missing)?;
-    let kind = if image.record.kind == ImageKind::Oci { Kind::Container } else { Kind::Vm };
-    Ok((kind, id.to_string()))
+/// The image that a server starts from, and what it makes of the server.
+struct Start {
+    kind: Kind,
+    image: String,
+}
+
+impl Start {
+    /// What `imageRef` names; `None` where it is missing or empty, as for servers that boot from volumes.
+    fn read(door: &Door, session: &Session, form: &Form<'_>) -> Result<Option<Self>> {
+        let Some(reference) = form.text("imageRef")?.filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        // Old clients give the image's address.
+        let id = reference.rsplit('/').next().unwrap_or(reference);
+        let wrong = || Fault::invalid("Invalid imageRef provided.");
+        id.parse::<model::id::ImageId>().map_err(|_| wrong())?;
+        let missing = |_| Fault::invalid(format!("Can not find requested image {id}"));
+        let image = door.control().find::<Image>(&session.caller, id).map_err(missing)?;
+        let kind = if image.record.kind == ImageKind::Oci { Kind::Container } else { Kind::Vm };
+        Ok(Some(Self { kind, image: id.to_string() }))
+    }
 }
 
 /// The flavor that a field names, by id or address.
@@ -393,54 +416,4 @@ pub fn password() -> String {
     (0..PASSWORD_CHARS)
         .map(|_| char::from(LETTERS[usize::from(rand::random::<u16>()) % LETTERS.len()]))
         .collect()
-}
-
-/// Disks as `block_device_mapping_v2` names them.
-#[derive(Default)]
-struct Drives {
-    image: Option<String>,
-    volumes: Vec<VolumeAsked>,
-}
-
-impl Drives {
-    fn read(form: &Form<'_>) -> Result<Self> {
-        let mut drives = Self::default();
-        if form.list("block_device_mapping")?.is_some_and(|list| !list.is_empty()) {
-            return Err(Fault::invalid("Use block_device_mapping_v2 instead of block_device_mapping."));
-        }
-        for value in form.list("block_device_mapping_v2")?.unwrap_or_default() {
-            drives.add(&Form::of(value, "block_device_mapping_v2")?)?;
-        }
-        Ok(drives)
-    }
-
-    fn add(&mut self, form: &Form<'_>) -> Result<()> {
-        let source = form.needed("source_type")?;
-        let boots = form.get("boot_index").is_some_and(|index| index == 0 || index == "0");
-        let local = form.text("destination_type")?.unwrap_or("local") == "local";
-        let uuid = form.text("uuid")?;
-        match (source, uuid) {
-            ("image", Some(image)) if boots && local => self.image = Some(image.to_string()),
-            ("volume", Some(volume)) if !boots => self.volumes.push(VolumeAsked {
-                volume: Some(volume.to_string()),
-                size_gib: 0,
-                thick: false,
-                mount_path: None,
-                read_only: false,
-            }),
-            ("blank", _) if !boots => self.volumes.push(VolumeAsked {
-                volume: None,
-                size_gib: form.number("volume_size")?.unwrap_or(1),
-                thick: false,
-                mount_path: None,
-                read_only: false,
-            }),
-            _ => {
-                return Err(Fault::invalid(
-                    "Block Device Mapping is Invalid: a server boots from the local disk made of its image.",
-                ));
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,8 @@
 //! From a phase to the words that Nova has for it: status, vm_state, task_state and power_state.
 
+use crate::openstack::{Fault, Result};
 use model::instance::{Instance, InstanceStatus, phase::Phase};
+use std::fmt::Display;
 
 /// What Nova tells of where a server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,24 @@ impl State {
             Phase::Stopped | Phase::Exited => state("SHUTOFF", "stopped", None, 4),
             Phase::Failed => state("ERROR", "error", None, 0),
             Phase::Deleting => state(Self::before_end(status), "active", Some("deleting"), 1),
+        }
+    }
+
+    /// Refuses an action on the server `id` in another state than one of `states`, or while something else is being
+    /// done.
+    ///
+    /// # Errors
+    /// 409, with the state.
+    pub fn require(&self, id: impl Display, action: &str, states: &[&str]) -> Result<()> {
+        let refuse = |what: &str, word: &str| {
+            Err(Fault::conflict(format!("Cannot '{action}' instance {id} while it is in {what} {word}")))
+        };
+        if !states.contains(&self.vm_state) {
+            return refuse("vm_state", self.vm_state);
+        }
+        match self.task {
+            Some(task) => refuse("task_state", task),
+            None => Ok(()),
         }
     }
 

@@ -10,7 +10,7 @@ use model::{
     flavor::{Flavor, Size},
     floating_ip::FloatingIp,
     id::PortId,
-    instance::{Instance, InstanceStatus, State as Seen},
+    instance::{Instance, InstanceStatus, Kind, State as Seen},
     network::Network,
     node::Node,
     port::Port,
@@ -311,9 +311,14 @@ impl<'a> Looker<'a> {
 /// Whether a volume of an instance is one that Nova tells of: not the disk that was made along with it.
 pub fn is_attachment(instance: &Instance, volume: &Volume) -> bool {
     let is_root = instance.volumes.first() == Some(&volume.meta.id)
-        && instance.kind == model::instance::Kind::Vm
+        && instance.kind == Kind::Vm
         && volume.delete_with_instance;
-    !is_root
+    !is_root || is_volume_backed(instance)
+}
+
+/// Whether a server boots from a volume: no image was named as the one to start from, as Nova's `image: ""` says.
+pub fn is_volume_backed(instance: &Instance) -> bool {
+    instance.kind == Kind::Vm && instance.image.is_none()
 }
 
 /// The user who made it; the project itself where that is not known, as for what the native door made.
