@@ -34,7 +34,6 @@ use model::{
         phase::{Phase, phase},
         tag::{TAGS_MAX, Tag},
     },
-    keypair::Keypair,
     meta::{Labels, Meta},
     metadata::USER_DATA_BYTES_MAX,
     plan::{Accelerator, RestartPolicy},
@@ -82,7 +81,7 @@ pub struct NewInstance {
     pub nics: Option<Vec<NicAsked>>,
     /// Groups of the interfaces that name none.
     pub security_groups: Option<Vec<String>>,
-    /// Keys by name.
+    /// Keys by name or id.
     pub keypairs: Vec<String>,
     /// User-data in base64.
     pub user_data_base64: Option<String>,
@@ -218,7 +217,7 @@ impl Control {
             ports: ports.iter().map(|p| p.meta.id).collect(),
             publish: new.publish.clone(),
             volumes,
-            keys: self.keys_asked(caller, &new.keypairs)?,
+            keys: self.keys_asked(caller, new.user, &new.keypairs)?,
             user_data_base64: new.user_data_base64.clone(),
             config_drive: new.config_drive,
             accelerator: new.accelerator,
@@ -408,11 +407,16 @@ impl Control {
         }
     }
 
-    fn keys_asked(&self, caller: &Caller, names: &[String]) -> Result<Vec<(String, String)>> {
+    fn keys_asked(
+        &self,
+        caller: &Caller,
+        user: Option<UserId>,
+        names: &[String],
+    ) -> Result<Vec<(String, String)>> {
         names
             .iter()
             .map(|name| {
-                let key = self.find_for::<Keypair>(caller, "keypairs", name)?;
+                let key = self.keypair_asked(caller, user, name).map_err(|e| e.field("keypairs"))?;
                 Ok((key.record.meta.name.to_string(), key.record.public_key.clone()))
             })
             .collect()

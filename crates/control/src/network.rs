@@ -355,7 +355,7 @@ impl Control {
         }
         for key in self.store.mirror().list::<model::keypair::Keypair>() {
             if own(key.record.meta.project) {
-                self.delete_keypair(caller, &key.record.meta.id.to_string()).await?;
+                self.delete_keypair(caller, None, &key.record.meta.id.to_string()).await?;
             }
         }
         Ok(())

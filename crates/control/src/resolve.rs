@@ -62,7 +62,6 @@ nouns! {
     model::port::Port, PortId, "port", |_r| false;
     model::router::Router, RouterId, "router", |_r| false;
     model::security_group::SecurityGroup, SecurityGroupId, "security group", |_r| false;
-    model::keypair::Keypair, KeypairId, "keypair", |_r| false;
     model::volume::Volume, VolumeId, "volume", |_r| false;
     model::snapshot::Snapshot, SnapshotId, "snapshot", |_r| false;
 }
@@ -87,6 +86,24 @@ impl Noun for model::image::Image {
     }
     fn has_own_name(&self) -> bool {
         !self.name_repeats
+    }
+}
+
+impl Noun for model::keypair::Keypair {
+    type Id = id::KeypairId;
+    const WORD: &'static str = "keypair";
+    fn meta(&self) -> &Meta<Self::Id> {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id> {
+        &mut self.meta
+    }
+    /// Of one user in all projects, or of its project.
+    fn name_scope(&self) -> String {
+        match self.user {
+            Some(user) => format!("name/keypair/user/{user}"),
+            None => format!("name/keypair/{}", self.meta.project),
+        }
     }
 }
 

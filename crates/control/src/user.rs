@@ -295,6 +295,7 @@ impl Control {
     pub(crate) async fn drop_user(&self, id: UserId) -> Result<()> {
         self.drop_assignments(|a| a.actor == Actor::User(id)).await?;
         self.drop_credentials(|c| c.user == id).await?;
+        self.drop_keypairs_of(id).await?;
         for membership in self.store.mirror().list_prefix::<Membership>(&format!("{id}/")) {
             self.forget::<Membership>(&membership.record.key()).await?;
         }
@@ -307,6 +308,11 @@ impl Control {
             Ok(())
         })
         .await
+    }
+
+    /// A user's name; empty for one who is gone.
+    pub fn user_name(&self, id: UserId) -> String {
+        self.store.get::<User>(&id.to_string()).map_or(String::new(), |user| user.record.name.to_string())
     }
 
     /// Projects in which a user has a role, for itself and for those who look at it.

@@ -1,7 +1,11 @@
 //! Keys: public keys and certificates that are put into instances. holm keeps no private key; one that it makes for a
 //! caller is told once and forgotten.
 
-use crate::{id::KeypairId, meta::Meta, record::Record};
+use crate::{
+    id::{KeypairId, UserId},
+    meta::Meta,
+    record::Record,
+};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
@@ -24,6 +28,9 @@ pub struct Keypair {
     /// What it is.
     #[serde(default)]
     pub kind: KeyKind,
+    /// User whose own it is, in every project; `None`: its project's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserId>,
 }
 
 /// Kinds of public key.

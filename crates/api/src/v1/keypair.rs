@@ -23,7 +23,7 @@ use axum::{
     http::{Method, StatusCode},
     response::Response,
 };
-use control::instance::keys::Revoked;
+use control::{instance::keys::Revoked, keypair::NewKeypair};
 use model::keypair::Keypair;
 
 impl Served for Keypair {
@@ -37,6 +37,7 @@ impl Served for Keypair {
             public_key: self.public_key.clone(),
             fingerprint: self.fingerprint.clone(),
             kind: self.kind,
+            user: self.user.map(|id| Reference { id: id.0, name: scene.control.user_name(id) }),
             instances: instances
                 .iter()
                 .filter(|i| holds(&i.record.keys))
@@ -95,7 +96,13 @@ async fn create(
     check_wait::<Keypair>(&wait)?;
     control::change::check_labels(&input.labels)?;
     let make = async {
-        let made = app.control().create_keypair(&caller, &input.name, input.kind, &input.public_key).await?;
+        let new = NewKeypair {
+            name: input.name.clone(),
+            kind: input.kind,
+            public_key: input.public_key.clone(),
+            user: None,
+        };
+        let made = app.control().add_keypair(&caller, new).await?;
         dress(app.control(), &caller, made, &input.description, &input.labels).await
     };
     let made = note(&app, &caller, deed("create", "keypair", &input.name), make.await).await?;
@@ -141,6 +148,6 @@ async fn delete(
     Path(reference): Path<String>,
     Params(wait): Params<WaitQuery>,
 ) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_keypair(&asker.0, id).await.map(|_| ());
+    let act = async |id: &str| app.control().delete_keypair(&asker.0, None, id).await.map(|_| ());
     remove::<Keypair>(&app, &asker, &reference, &wait, act).await
 }

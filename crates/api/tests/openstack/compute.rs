@@ -1,6 +1,7 @@
 //! Compute: what Nova's clients send, and replies in the form that they check.
 
 mod disks;
+mod keypairs;
 
 use crate::cloud::{Cloud, Reply};
 use axum::{body::Body, http::Method};

@@ -12,7 +12,7 @@ use crate::{
 };
 use model::{
     error::Code,
-    id::VolumeId,
+    id::{UserId, VolumeId},
     image::{Image, ImageKind},
     instance::{Access, Instance, Kind, Power},
     meta::{Labels, Meta},
@@ -33,6 +33,8 @@ pub struct Rebuild {
     pub labels: Option<Labels>,
     /// Other keys, in place of all.
     pub keypairs: Option<Vec<String>>,
+    /// User whose own keys may be named beside the project's.
+    pub user: Option<UserId>,
     /// Other user-data in base64, or none.
     pub user_data_base64: Option<Option<String>>,
     /// Other addresses that are told.
@@ -181,7 +183,7 @@ impl Control {
             next.meta.labels.clone_from(labels);
         }
         if let Some(names) = &asked.keypairs {
-            next.keys = self.keys_asked(caller, names)?;
+            next.keys = self.keys_asked(caller, asked.user, names)?;
         }
         if let Some(text) = &asked.user_data_base64 {
             next.user_data_base64.clone_from(text);

@@ -19,6 +19,9 @@ pub struct Keypair {
     #[serde(default)]
     #[schema(value_type = schema::KeyKind)]
     pub kind: KeyKind,
+    /// User whose own it is, in every project; missing for one of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Reference>,
     /// Instances that are to let its holder in.
     #[serde(default)]
     pub instances: Vec<Reference>,

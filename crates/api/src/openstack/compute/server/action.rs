@@ -12,7 +12,7 @@ use crate::openstack::{
     body::Body,
     compute::{
         form::{Form, metadata},
-        image,
+        image, keypair,
     },
 };
 use axum::{
@@ -238,8 +238,13 @@ impl Call<'_> {
             labels: form.get("metadata").map(|value| metadata("metadata", value)).transpose()?,
             keypairs: match form.raw("key_name") {
                 None => None,
-                Some(_) => Some(form.text("key_name")?.map(str::to_string).into_iter().collect()),
+                Some(_) => {
+                    let named = form.text("key_name")?;
+                    let id = |name| keypair::named(self.door, self.session, name);
+                    Some(named.map(id).transpose()?.into_iter().collect())
+                }
             },
+            user: Some(self.session.user.record.id),
             user_data_base64: form.raw("user_data").map(|_| user_data(form)).transpose()?,
             access: Some(access),
         })

@@ -4,7 +4,10 @@ use super::{deed, disk::Disks, view::ZONE};
 use crate::openstack::{
     Base, Door, Fault, Microversion, Result, Session,
     body::Body,
-    compute::form::{Form, metadata, wrong},
+    compute::{
+        form::{Form, metadata, wrong},
+        keypair,
+    },
 };
 use axum::{
     Json,
@@ -21,7 +24,6 @@ use model::{
     id::{NetworkId, PortId},
     image::{Image, ImageKind},
     instance::{Access, ContainerSpec, Instance, Kind, tag::Tag},
-    keypair::Keypair,
     meta::Labels,
     network::Network,
     plan::{Accelerator, RestartPolicy},
@@ -155,7 +157,9 @@ impl Order {
         new.security_groups = groups;
         new.nics = nics(door, session, version, form)?;
         new.volumes = disks.volumes;
-        new.keypairs = keypair(door, session, form)?;
+        if let Some(name) = form.text("key_name")? {
+            new.keypairs = vec![keypair::named(door, session, name)?];
+        }
         if kind == Kind::Vm {
             new.user_data_base64 = user_data(form)?;
             new.config_drive = form.flag("config_drive")?.unwrap_or(false);
@@ -382,15 +386,6 @@ fn nic(door: &Door, session: &Session, value: &Value) -> Result<NicAsked> {
         fixed: FixedAsked::one(None, address),
         ..NewPort::default()
     }))
-}
-
-fn keypair(door: &Door, session: &Session, form: &Form<'_>) -> Result<Vec<String>> {
-    let Some(name) = form.text("key_name")? else {
-        return Ok(vec![]);
-    };
-    let found = door.control().find::<Keypair>(&session.caller, name);
-    found.map_err(|_| Fault::invalid("Invalid key_name provided."))?;
-    Ok(vec![name.to_string()])
 }
 
 /// User-data, which is base64.
