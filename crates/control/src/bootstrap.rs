@@ -125,6 +125,8 @@ impl Control {
                     meta,
                     size,
                     public: true,
+                    projects: std::collections::BTreeSet::new(),
+                    flavorid: None,
                     extra_specs: std::collections::BTreeMap::new(),
                 });
             }

@@ -138,6 +138,9 @@ impl Noun for model::flavor::Flavor {
     fn is_public(&self) -> bool {
         self.public
     }
+    fn is_listed_for(&self, project: id::ProjectId) -> bool {
+        self.is_open_to(project)
+    }
     /// In the whole cloud.
     fn name_scope(&self) -> String {
         "name/flavor".to_string()

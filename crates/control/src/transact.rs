@@ -205,6 +205,9 @@ fn taken(scope: &str, value: &str, owner: &str) -> Error {
                 .field("name")
                 .hint(format!("choose another name, or look at it with `holm {verb} show {value}`"))
         }
+        Some("flavorid") => {
+            Error::new(Code::Taken, format!("a flavor with the id {value} exists already")).field("id")
+        }
         Some("mac") => {
             Error::new(Code::Taken, format!("the MAC address {value} is taken by port {owner}")).field("mac")
         }

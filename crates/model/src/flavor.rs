@@ -1,8 +1,13 @@
 //! Flavors: named sizes.
 
-use crate::{id::FlavorId, meta::Meta, name::Name, record::Record};
+use crate::{
+    id::{FlavorId, ProjectId},
+    meta::Meta,
+    name::Name,
+    record::Record,
+};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most virtual CPUs of an instance.
 pub const VCPUS_MAX: u32 = 512;
@@ -10,6 +15,10 @@ pub const VCPUS_MAX: u32 = 512;
 pub const MEMORY_MIB: std::ops::RangeInclusive<u64> = 4..=16 * 1024 * 1024;
 /// Largest disk in GiB.
 pub const DISK_GIB_MAX: u64 = 64 * 1024;
+/// Most projects that one flavor is opened to while it is not public.
+pub const PROJECTS_MAX: usize = 1_000;
+/// Longest id of a flavor that who makes it chooses, in characters.
+pub const FLAVORID_CHARS_MAX: usize = 255;
 
 /// A named size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,9 +29,27 @@ pub struct Flavor {
     pub size: Size,
     /// Every project may use it.
     pub public: bool,
+    /// Projects that may use it while it is not public.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub projects: BTreeSet<ProjectId>,
+    /// Id that OpenStack's clients know it by, where who made it chose one that is no UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavorid: Option<String>,
     /// Extra specs as OpenStack knows them.
     #[serde(default)]
     pub extra_specs: BTreeMap<String, String>,
+}
+
+impl Flavor {
+    /// The id that OpenStack's clients know it by.
+    pub fn openstack_id(&self) -> String {
+        self.flavorid.clone().unwrap_or_else(|| self.meta.id.to_string())
+    }
+
+    /// Whether `project` may use it.
+    pub fn is_open_to(&self, project: ProjectId) -> bool {
+        self.public || self.projects.contains(&project)
+    }
 }
 
 /// CPU, memory and disk.

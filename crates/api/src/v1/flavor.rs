@@ -23,8 +23,13 @@ use axum::{
     http::{Method, StatusCode},
     response::Response,
 };
-use control::{Error, Role, flavor::NewFlavor};
-use model::flavor::{Flavor, Size, size_from_name};
+use control::{Caller, Control, Error, Role, flavor::NewFlavor};
+use model::{
+    error::Code,
+    flavor::{Flavor, PROJECTS_MAX, Size, size_from_name},
+    id::ProjectId,
+};
+use std::collections::BTreeSet;
 
 impl Served for Flavor {
     type View = View;
@@ -34,6 +39,8 @@ impl Served for Flavor {
             head: Head::of(&self.meta, &scene.project(self.meta.project).name),
             size: self.size.into(),
             public: self.public,
+            projects: self.projects.iter().map(|id| scene.project(*id)).collect(),
+            openstack_id: self.openstack_id(),
             extra_specs: self.extra_specs.clone(),
         }
     }
@@ -107,6 +114,8 @@ async fn create(
         let new = NewFlavor {
             name: input.name.clone(),
             size: size_of(&input)?,
+            flavorid: None,
+            description: String::new(),
             public: input.public.unwrap_or(true),
             extra_specs: input.extra_specs.clone(),
         };
@@ -115,6 +124,16 @@ async fn create(
     };
     let made = note(&app, &caller, deed("create", "flavor", &input.name), make.await).await?;
     answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
+}
+
+/// Projects by names or ids.
+fn projects_of(control: &Control, caller: &Caller, all: &[String]) -> control::Result<BTreeSet<ProjectId>> {
+    if all.len() > PROJECTS_MAX {
+        let message = format!("{} projects: a flavor is opened to {PROJECTS_MAX} at most", all.len());
+        return Err(Error::new(Code::TooLarge, message).field("projects").hint("make it public"));
+    }
+    let id = |reference: &String| control.find_project(caller, reference).map(|found| found.record.meta.id);
+    all.iter().map(id).collect::<control::Result<_>>().map_err(|e| e.field("projects"))
 }
 
 async fn update(
@@ -127,10 +146,14 @@ async fn update(
     check_wait::<Flavor>(&wait)?;
     let act = async {
         caller.require(Role::Admin, "changing a flavor")?;
+        let projects = input.projects.as_ref().map(|all| projects_of(app.control(), &caller, all)).transpose()?;
         app.control()
             .change::<Flavor>(&caller, &reference, |flavor| {
                 describe(&mut flavor.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
                 flavor.public = input.public.unwrap_or(flavor.public);
+                if let Some(projects) = &projects {
+                    flavor.projects.clone_from(projects);
+                }
                 apply_labels(&mut flavor.extra_specs, &input.extra_specs);
                 Ok(())
             })

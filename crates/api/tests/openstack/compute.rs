@@ -1,6 +1,7 @@
 //! Compute: what Nova's clients send, and replies in the form that they check.
 
 mod disks;
+mod flavors;
 mod keypairs;
 
 use crate::cloud::{Cloud, Reply};

@@ -70,6 +70,10 @@ pub struct SetArgs {
     /// Every project may use it: yes or no
     #[arg(long, value_name = "yes|no", value_parser = super::instance::yes_or_no)]
     pub public: Option<bool>,
+    /// Project that may use it while it is not public, instead of all that could (may be given several times); an empty
+    /// name for none
+    #[arg(long, value_name = "PROJECT", add = completion::names("projects"))]
+    pub open_to: Vec<String>,
 }
 
 impl Shown for Flavor {
@@ -86,6 +90,10 @@ impl Shown for Flavor {
             })
         }),
         wide("PUBLIC", |f| Cell::flag(f.public)),
+        wide("OPEN TO", |f| {
+            let names: Vec<&str> = f.projects.iter().map(|project| project.name.as_str()).collect();
+            Cell::text(names.join(", "))
+        }),
     ];
 
     fn name(&self) -> String {
@@ -121,6 +129,8 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 description: args.change.description.clone(),
                 labels: args.change.labels(),
                 public: args.public,
+                projects: (!args.open_to.is_empty())
+                    .then(|| args.open_to.iter().filter(|name| !name.is_empty()).cloned().collect()),
                 ..UpdateFlavor::default()
             };
             noun::refuse_empty(&request)?;

@@ -18,8 +18,9 @@ use axum::{
 };
 use control::flavor::NewFlavor;
 use model::{
+    error::Code,
     flavor::{Flavor, Size},
-    id::FlavorId,
+    id::{FlavorId, ProjectId},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -31,19 +32,18 @@ pub fn router() -> Router<Door> {
         .route("/v2.1/flavors", get(brief).post(create))
         .route("/v2.1/flavors/detail", get(detail))
         .route("/v2.1/flavors/{id}", get(show).put(describe).delete(delete))
-        .route("/v2.1/flavors/{id}/action", post(refuse_access))
+        .route("/v2.1/flavors/{id}/action", post(act))
         .route("/v2.1/flavors/{id}/os-flavor-access", get(access))
         .route("/v2.1/flavors/{id}/os-extra_specs", get(specs).post(add_specs))
         .route("/v2.1/flavors/{id}/os-extra_specs/{key}", get(spec).put(set_spec).delete(remove_spec))
 }
 
 fn find(door: &Door, session: &Session, id: &str) -> Result<Arc<Stored<Flavor>>> {
-    let missing = || Fault::not_found("Flavor", id);
-    let parsed = id.parse::<FlavorId>().map_err(|_| missing())?;
-    door.control().find::<Flavor>(&session.caller, &parsed.to_string()).map_err(|_| missing())
+    let found = door.control().flavor_by_openstack_id(&session.caller, id);
+    found.ok_or_else(|| Fault::not_found("Flavor", id))
 }
 
-fn links(base: &Base, id: FlavorId) -> Value {
+fn links(base: &Base, id: &str) -> Value {
     json!([
         { "rel": "self", "href": base.link(&format!("/v2.1/flavors/{id}")) },
         { "rel": "bookmark", "href": base.link(&format!("/flavors/{id}")) },
@@ -53,7 +53,8 @@ fn links(base: &Base, id: FlavorId) -> Value {
 /// A flavor as it is shown; with its name alone in lists without details.
 pub fn view(flavor: &Flavor, version: Microversion, base: &Base, whole: bool) -> Value {
     let meta = &flavor.meta;
-    let mut shown = json!({ "id": meta.id, "name": meta.name, "links": links(base, meta.id) });
+    let id = flavor.openstack_id();
+    let mut shown = json!({ "id": id, "name": meta.name, "links": links(base, &id) });
     let description = if meta.description.is_empty() { Value::Null } else { json!(meta.description) };
     if whole {
         let Size { vcpus, memory_mib, disk_gib } = flavor.size;
@@ -104,10 +105,16 @@ fn list(
     } else {
         door.control().list::<Flavor>(&session.caller)
     };
+    let public_fits = |flavor: &Flavor, open: bool| match public.filter(|_| session.is_admin()) {
+        None => true,
+        Some(true) => open,
+        Some(false) => !flavor.public,
+    };
     all.retain(|stored| {
         let flavor = &stored.record;
-        (if session.is_admin() { public.is_none_or(|public| public == flavor.public) } else { true })
-            && disk.is_none_or(|disk| flavor.size.disk_gib >= disk)
+        // Those that are opened to the project count as public to it.
+        let open = flavor.is_open_to(session.caller.project);
+        public_fits(flavor, open) && disk.is_none_or(|disk| flavor.size.disk_gib >= disk)
             && memory.is_none_or(|memory| flavor.size.memory_mib >= memory)
     });
     let order = shape::order(
@@ -116,7 +123,7 @@ fn list(
         &[("flavorid", true)],
     )?;
     all.sort_by(|a, b| compare(&a.record, &b.record, &order));
-    let page = Page::cut(all, query, LIMIT_MAX, |f| f.record.meta.id.to_string())?;
+    let page = Page::cut(all, query, LIMIT_MAX, |f| f.record.openstack_id())?;
     let shown: Vec<Value> = page.items.iter().map(|f| view(&f.record, version, base, whole)).collect();
     let mut reply = json!({ "flavors": shown });
     let links = page.links(base, query);
@@ -133,7 +140,7 @@ fn compare(a: &Flavor, b: &Flavor, order: &[(String, bool)]) -> std::cmp::Orderi
         "memory_mb" | "ram" => a.size.memory_mib.cmp(&b.size.memory_mib),
         "root_gb" | "disk" => a.size.disk_gib.cmp(&b.size.disk_gib),
         "vcpus" => a.size.vcpus.cmp(&b.size.vcpus),
-        _ => a.meta.id.to_string().cmp(&b.meta.id.to_string()),
+        _ => a.openstack_id().cmp(&b.openstack_id()),
     };
     let compared = order.iter().map(|(key, up)| if *up { by(key) } else { by(key).reverse() });
     compared.into_iter().find(|found| found.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
@@ -197,26 +204,29 @@ async fn create(
     let new = NewFlavor {
         name: form.name("name")?.ok_or_else(|| Fault::invalid("'name' is a required property"))?.to_string(),
         size: Some(size),
+        flavorid: id_asked(&form)?,
+        description: form.text("description")?.unwrap_or_default().to_string(),
         public: form.flag("os-flavor-access:is_public")?.unwrap_or(true),
         extra_specs: BTreeMap::new(),
     };
     let made = door.control().create_flavor(&session.caller, new).await?;
-    let made = match form.text("description")? {
-        Some(text) if !text.is_empty() => set_description(&door, &session, made.meta.id, text).await?,
-        _ => made,
-    };
     let shown = json!({ "flavor": view(&made, version, &base, true) });
     Ok(Deed::new("create", "flavor", made.meta.id, &made.meta.name).on(Json(shown)))
 }
 
+/// The id that is asked for: a text or a number; none for one that the cloud makes.
+fn id_asked(form: &Form<'_>) -> Result<Option<String>> {
+    match form.get("id") {
+        None => Ok(None),
+        Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        Some(Value::String(text)) if text == "auto" => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(value) => Err(wrong("id", value, "it is neither a text nor a number")),
+    }
+}
+
 /// What no instance here has.
 fn refuse_extras(form: &Form<'_>) -> Result<()> {
-    match form.text("id")? {
-        None | Some("auto") => {}
-        Some(_) => {
-            return Err(Fault::invalid("The id of a flavor is made by the cloud: leave it out, or auto."));
-        }
-    }
     for key in ["swap", "OS-FLV-EXT-DATA:ephemeral"] {
         if form.number(key)?.unwrap_or(0) > 0 {
             let value = form.raw(key).cloned().unwrap_or_default();
@@ -261,7 +271,13 @@ async fn delete(State(door): State<Door>, session: Session, Path(id): Path<Strin
     Ok(Deed::new("delete", "flavor", meta.id, &meta.name).on(StatusCode::ACCEPTED))
 }
 
-/// A private flavor is for those who run the cloud alone: there are no lists of projects.
+/// Projects that a flavor is opened to, as Nova lists them.
+fn access_view(flavor: &Flavor) -> Json<Value> {
+    let id = flavor.openstack_id();
+    let one = |project: &ProjectId| json!({ "flavor_id": id, "tenant_id": project.hex() });
+    Json(json!({ "flavor_access": flavor.projects.iter().map(one).collect::<Vec<_>>() }))
+}
+
 async fn access(State(door): State<Door>, session: Session, Path(id): Path<String>) -> Result<Json<Value>> {
     session.require_admin("os_compute_api:os-flavor-access")?;
     let found = find(&door, &session, &id)?;
@@ -269,17 +285,43 @@ async fn access(State(door): State<Door>, session: Session, Path(id): Path<Strin
         let message = "Access list not available for public flavors.";
         return Err(Fault::status(StatusCode::NOT_FOUND, message));
     }
-    Ok(Json(json!({ "flavor_access": [] })))
+    Ok(access_view(&found.record))
 }
 
-async fn refuse_access(
+/// Opens a flavor to a project or closes it.
+async fn act(
     State(door): State<Door>,
     session: Session,
     Path(id): Path<String>,
-) -> Result<StatusCode> {
-    session.require_admin("os_compute_api:os-flavor-access:add_tenant_access")?;
-    find(&door, &session, &id)?;
-    Err(Fault::conflict("Flavors are for every project or for none: access cannot be given to one."))
+    Body(body): Body<Value>,
+) -> Result<Response> {
+    let form = Form::of(&body, "body")?;
+    let (key, rule, open) = match form.fields().keys().next().map(String::as_str) {
+        Some("addTenantAccess") => ("addTenantAccess", "add_tenant_access", true),
+        Some("removeTenantAccess") => ("removeTenantAccess", "remove_tenant_access", false),
+        _ => return Err(Fault::invalid("There is no such action: addTenantAccess and removeTenantAccess are.")),
+    };
+    session.require_admin(&format!("os_compute_api:os-flavor-access:{rule}"))?;
+    let form = Form::under(&body, key)?;
+    form.refuse_others(&["tenant"])?;
+    let tenant = form.needed("tenant")?;
+    let wrong = |_| Fault::invalid(format!("Project ID {tenant} is not a valid project."));
+    let project: ProjectId = tenant.parse().map_err(wrong)?;
+    let found = find(&door, &session, &id)?;
+    let reference = found.record.meta.id.to_string();
+    let flavor = door.control().open_flavor(&session.caller, &reference, project, open).await.map_err(
+        |error| match error.code {
+            Code::NotFound => Fault::status(
+                StatusCode::NOT_FOUND,
+                format!("Flavor access not found for {id} / {tenant} combination."),
+            ),
+            Code::Taken => Fault::conflict(format!(
+                "Flavor access already exists for flavor {id} and project {tenant} combination."
+            )),
+            _ => error.into(),
+        },
+    )?;
+    Ok(changed(&flavor, access_view(&flavor)))
 }
 
 async fn specs(State(door): State<Door>, session: Session, Path(id): Path<String>) -> Result<Json<Value>> {

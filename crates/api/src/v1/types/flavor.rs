@@ -1,6 +1,6 @@
 //! Flavors on the wire.
 
-use super::{Head, patch::LabelChanges};
+use super::{Head, Reference, patch::LabelChanges};
 use model::meta::Labels;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,12 @@ pub struct Flavor {
     pub size: Size,
     /// Every project may use it.
     pub public: bool,
+    /// Projects that may use it while it is not public.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub projects: Vec<Reference>,
+    /// Id that OpenStack's clients know it by.
+    #[serde(default)]
+    pub openstack_id: String,
     /// Extra specs as OpenStack knows them.
     #[serde(default)]
     pub extra_specs: BTreeMap<String, String>,
@@ -86,6 +92,9 @@ pub struct UpdateFlavor {
     /// Every project may use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
+    /// Projects that may use it while it is not public, by names or ids, instead of all that could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projects: Option<Vec<String>>,
     /// Extra specs to set; `null` removes one.
     #[serde(skip_serializing_if = "LabelChanges::is_empty")]
     #[schema(value_type = BTreeMap<String, Option<String>>)]

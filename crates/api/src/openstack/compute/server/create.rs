@@ -20,7 +20,6 @@ use control::instance::{ContainerAsked, NewInstance, NicAsked};
 use control::port::{FixedAsked, NewPort};
 use model::{
     error::Code,
-    flavor::Flavor,
     id::{NetworkId, PortId},
     image::{Image, ImageKind},
     instance::{Access, ContainerSpec, Instance, Kind, tag::Tag},
@@ -289,8 +288,8 @@ pub fn flavor_of(door: &Door, session: &Session, form: &Form<'_>) -> Result<Stri
         value => return Err(wrong("flavorRef", value, "it names no flavor")),
     };
     let id = text.rsplit('/').next().unwrap_or(&text);
-    let found = door.control().find::<Flavor>(&session.caller, id);
-    let found = found.map_err(|_| Fault::invalid(format!("Flavor {id} could not be found.")))?;
+    let found = door.control().flavor_by_openstack_id(&session.caller, id);
+    let found = found.ok_or_else(|| Fault::invalid(format!("Flavor {id} could not be found.")))?;
     Ok(found.record.meta.id.to_string())
 }
 

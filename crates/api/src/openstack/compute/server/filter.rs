@@ -5,7 +5,6 @@ use crate::openstack::{Door, Fault, Microversion, Result, Session, paging::same_
 use control::Control;
 use jiff::Timestamp;
 use model::{
-    flavor::Flavor,
     instance::{Instance, InstanceStatus},
     node::Node,
 };
@@ -79,10 +78,10 @@ impl Filter {
         filter.image = query.get("image").map(str::to_string);
         filter.ids = query.all("uuid").map(str::to_string).collect();
         if let Some(flavor) = query.get("flavor") {
-            let known = door.control().find::<Flavor>(&session.caller, flavor);
+            let known = door.control().flavor_by_openstack_id(&session.caller, flavor);
             // A flavor that is not there has no servers.
-            filter.nothing |= known.is_err();
-            filter.flavor = known.ok().map(|found| found.record.meta.id.to_string());
+            filter.nothing |= known.is_none();
+            filter.flavor = known.map(|found| found.record.meta.id.to_string());
         }
         filter.read_times(version, query)?;
         if version.has(2, 26) {

@@ -167,7 +167,9 @@ impl<'a> Looker<'a> {
             // What was given its size by number has no flavor to link to.
             None => json!({}),
             Some(id) => {
-                let id = id.to_string();
+                // One that is gone has no more than its id.
+                let known = self.control.get::<Flavor>(id);
+                let id = known.map_or(id.to_string(), |flavor| flavor.record.openstack_id());
                 json!({ "id": id, "links": self.bookmark(Service::Compute, "flavors", &id) })
             }
         }
