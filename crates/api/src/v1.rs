@@ -22,6 +22,7 @@ pub mod routes;
 mod scene;
 mod security_group;
 mod served;
+mod server_group;
 mod snapshot;
 mod subnet;
 mod subnet_pool;
@@ -50,7 +51,7 @@ pub const DOCUMENT_PATH: &str = "/openapi.json";
 
 /// All routes of this version.
 pub fn all_routes() -> Routes {
-    let groups: [fn(Routes) -> Routes; 19] = [
+    let groups: [fn(Routes) -> Routes; 20] = [
         project::routes,
         flavor::routes,
         keypair::routes,
@@ -65,6 +66,7 @@ pub fn all_routes() -> Routes {
         floating_ip::routes,
         volume::routes,
         snapshot::routes,
+        server_group::routes,
         instance::routes,
         exposed::routes,
         node::routes,

@@ -93,6 +93,8 @@ pub struct NewInstance {
     pub containers: Vec<ContainerAsked>,
     /// Volumes beside the root disk.
     pub volumes: Vec<VolumeAsked>,
+    /// Server group whose policy chooses the host, by name or id.
+    pub server_group: Option<String>,
     /// A floating IP for the first interface.
     pub floating_ip: Option<FloatingAsked>,
     /// Ports of its host that lead to it.
@@ -179,7 +181,9 @@ impl Control {
         let name = parse_name(&new.name)?;
         let (flavor, flavor_name, size) = self.size_of_new(caller, new)?;
         let image = self.image_of_vm(caller, new, size)?;
-        let (node, id_slot) = self.place(tx, new.kind, size)?;
+        let group = new.server_group.as_deref();
+        let group = group.map(|reference| self.join_server_group(tx, caller, reference)).transpose()?;
+        let (node, id_slot) = self.place(tx, new.kind, size, group.as_deref().map(|g| &g.record))?;
         let ports = self.add_nics(tx, caller, id, new)?;
         let mut volumes = vec![];
         match (&new.root, &image) {
@@ -238,6 +242,7 @@ impl Control {
             rebuilt: 0,
             build: 0,
             trial: None,
+            server_group: group.map(|group| group.record.meta.id),
         };
         self.take_host_ports(tx, caller, &[], &mut instance)?;
         self.settle_outside(tx, &instance, &ports, floating.as_slice(), &[], true)?;

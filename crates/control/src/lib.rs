@@ -35,6 +35,7 @@ pub mod role;
 pub mod router;
 pub mod schema;
 pub mod security_group;
+pub mod server_group;
 pub mod session;
 pub mod snapshot;
 pub mod subnet;

@@ -353,6 +353,11 @@ impl Control {
                 self.delete_address_scope(caller, &scope.record.meta.id.to_string()).await?;
             }
         }
+        for group in self.store.mirror().list::<model::server_group::ServerGroup>() {
+            if own(group.record.meta.project) {
+                self.delete_server_group(caller, &group.record.meta.id.to_string()).await?;
+            }
+        }
         for key in self.store.mirror().list::<model::keypair::Keypair>() {
             if own(key.record.meta.project) {
                 self.delete_keypair(caller, None, &key.record.meta.id.to_string()).await?;

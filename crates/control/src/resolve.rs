@@ -62,6 +62,7 @@ nouns! {
     model::port::Port, PortId, "port", |_r| false;
     model::router::Router, RouterId, "router", |_r| false;
     model::security_group::SecurityGroup, SecurityGroupId, "security group", |_r| false;
+    model::server_group::ServerGroup, ServerGroupId, "server group", |_r| false;
     model::volume::Volume, VolumeId, "volume", |_r| false;
     model::snapshot::Snapshot, SnapshotId, "snapshot", |_r| false;
 }

@@ -24,6 +24,7 @@ use model::{
     role::Role,
     router::Router,
     security_group::SecurityGroup,
+    server_group::ServerGroup,
     snapshot::Snapshot,
     subnet::Subnet,
     subnet_pool::SubnetPool,
@@ -48,6 +49,7 @@ pub fn schema() -> Schema {
         .table::<Port>()
         .table::<SecurityGroup>()
         .table::<FloatingIp>()
+        .table::<ServerGroup>()
         .table::<HostPort>()
         .table::<Instance>()
         .table::<InstanceStatus>()

@@ -40,6 +40,7 @@ mod renew;
 mod router;
 mod run;
 mod security_group;
+mod server_group;
 mod session;
 mod snapshot;
 mod ssh;
@@ -196,6 +197,9 @@ enum Command {
     /// What volumes held at one moment
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// Instances that are to be kept on one host, or on different ones
+    #[command(subcommand)]
+    ServerGroup(server_group::Verb),
     /// Tenants
     #[command(subcommand)]
     Project(project::Verb),
@@ -339,6 +343,7 @@ async fn act_on_noun(session: &Session, command: Command) -> Result {
         Command::FloatingIp(verb) => floating_ip::run(session, verb).await,
         Command::Volume(verb) => volume::run(session, verb).await,
         Command::Snapshot(verb) => snapshot::run(session, verb).await,
+        Command::ServerGroup(verb) => server_group::run(session, verb).await,
         Command::Project(verb) => project::run(session, verb).await,
         Command::Operation(verb) => operation::run(session, verb).await,
         Command::Event(verb) => event::run(session, verb).await,

@@ -85,6 +85,8 @@ ids! {
     FlavorId,
     /// An SSH public key.
     KeypairId,
+    /// A server group.
+    ServerGroupId,
     /// A volume.
     VolumeId,
     /// A snapshot of a volume.

@@ -22,7 +22,7 @@ use trial::Trial;
 use crate::{
     error::Fault,
     flavor::Size,
-    id::{FlavorId, ImageId, InstanceId, NodeId, PortId, UserId, VolumeId},
+    id::{FlavorId, ImageId, InstanceId, NodeId, PortId, ServerGroupId, UserId, VolumeId},
     meta::Meta,
     plan::{Accelerator, LogLimits, RestartPolicy},
     publish::Publish,
@@ -135,6 +135,9 @@ pub struct Instance {
     /// A size on trial, until it is confirmed or taken back.
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// Group whose policy chose its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_group: Option<ServerGroupId>,
 }
 
 /// Addresses at which users say that an instance is reached. They are told, and decide nothing.

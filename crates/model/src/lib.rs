@@ -37,6 +37,7 @@ pub mod record;
 pub mod role;
 pub mod router;
 pub mod security_group;
+pub mod server_group;
 pub mod snapshot;
 pub mod subnet;
 pub mod subnet_pool;

@@ -2,7 +2,7 @@
 
 use crate::v1::types::{
     event, flavor, floating_ip, image, instance, keypair, network, node, operation, port, project, publish,
-    router, security_group, snapshot, subnet, subnet_pool, token, volume,
+    router, security_group, server_group, snapshot, subnet, subnet_pool, token, volume,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -54,6 +54,8 @@ nouns! {
         create security_group::CreateSecurityGroup, update security_group::UpdateSecurityGroup;
     floating_ip::FloatingIp, "floating_ips", "floating IP",
         create floating_ip::CreateFloatingIp, update floating_ip::UpdateFloatingIp;
+    server_group::ServerGroup, "server_groups", "server group",
+        create server_group::CreateServerGroup, update server_group::UpdateServerGroup;
     volume::Volume, "volumes", "volume", create volume::CreateVolume, update volume::UpdateVolume;
     snapshot::Snapshot, "snapshots", "snapshot",
         create snapshot::CreateSnapshot, update snapshot::UpdateSnapshot;

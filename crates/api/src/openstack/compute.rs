@@ -12,6 +12,7 @@ mod keypair;
 mod quota;
 mod security_group;
 mod server;
+mod server_group;
 mod tag;
 mod usage;
 
@@ -38,6 +39,7 @@ pub fn router() -> Router<Door> {
         quota::router(),
         security_group::router(),
         server::router(),
+        server_group::router(),
         tag::router(),
         usage::router(),
     ];

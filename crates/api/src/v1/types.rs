@@ -25,6 +25,7 @@ pub mod restart;
 pub mod router;
 pub mod schema;
 pub mod security_group;
+pub mod server_group;
 pub mod snapshot;
 pub mod stream;
 pub mod subnet;

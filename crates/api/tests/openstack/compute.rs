@@ -3,6 +3,7 @@
 mod disks;
 mod flavors;
 mod keypairs;
+mod server_groups;
 
 use crate::cloud::{Cloud, Reply};
 use axum::{body::Body, http::Method};

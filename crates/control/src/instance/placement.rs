@@ -7,6 +7,7 @@ use model::{
     id::{InstanceId, NodeId},
     instance::{Instance, Kind, Power},
     node::{Node, NodeStatus},
+    server_group::ServerGroup,
 };
 use std::collections::HashSet;
 
@@ -20,11 +21,26 @@ pub const CPU_SHARE_MAX: u64 = 4;
 pub const RESERVED_MIB: u64 = 512;
 
 impl Control {
-    /// Chooses a host with room and a free uid range on it.
-    pub(super) fn place(&self, tx: &mut Transaction, kind: Kind, size: Size) -> Result<(NodeId, u32)> {
+    /// Chooses a host with room that the group's policy allows, and a free uid range on it.
+    pub(super) fn place(
+        &self,
+        tx: &mut Transaction,
+        kind: Kind,
+        size: Size,
+        group: Option<&ServerGroup>,
+    ) -> Result<(NodeId, u32)> {
         let mut reasons = vec![];
-        for node in self.store.list::<Node>() {
-            match self.refusal_of(&node.record, kind, size) {
+        let mut nodes = self.store.list::<Node>();
+        let hosts = group.map_or(vec![], |group| self.hosts_of_server_group(group));
+        if let Some(group) = group {
+            nodes.sort_by_key(|node| group.distance(&hosts, node.record.id));
+        }
+        for node in nodes {
+            let unfit = |group: &&ServerGroup| !group.allows(&hosts, node.record.id);
+            let of_group = group.filter(unfit).map(|group| {
+                format!("the policy {} of server group {}", group.policy.as_str(), group.meta.name)
+            });
+            match of_group.or_else(|| self.refusal_of(&node.record, kind, size)) {
                 None => {
                     let slot = self.free_slot(tx, node.record.id)?;
                     return Ok((node.record.id, slot));

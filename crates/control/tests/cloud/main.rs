@@ -3,6 +3,7 @@
 mod image;
 mod networking;
 mod publish;
+mod server_group;
 
 use control::{
     Caller, Control, Role,
@@ -86,6 +87,7 @@ fn container(name: &str) -> NewInstance {
         accelerator: Accelerator::Auto,
         containers: vec![ContainerAsked { image: "busybox".into(), spec: ContainerSpec::default() }],
         volumes: vec![],
+        server_group: None,
         floating_ip: None,
         publish: vec![],
         autostart: false,
@@ -254,6 +256,7 @@ async fn a_deleted_instance_goes_when_its_node_says_so_and_frees_all() {
         stop_asked_at: None,
         ports: vec![],
         volumes: vec![],
+        server_group: None,
         layers: Default::default(),
         keys: None,
         keys_refused: String::new(),

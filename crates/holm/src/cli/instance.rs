@@ -245,6 +245,7 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
     page.line("CPU weight", if i.cpu_weight == 100 { String::new() } else { i.cpu_weight.to_string() });
     page.line("Image", i.image.as_ref().map_or("", |image| image.name.as_str()));
     page.line("Host", i.node.as_ref().map_or("", |node| node.name.as_str()));
+    page.line("Server group", i.server_group.as_ref().map_or("", |group| group.name.as_str()));
     facts(&mut page, i);
     page.line("SSH keys", keys_in_words(i)).line("SSH login", i.login.clone().unwrap_or_default());
     let after: Vec<&str> = i.start_after.iter().map(|other| other.name.as_str()).collect();

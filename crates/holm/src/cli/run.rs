@@ -214,6 +214,9 @@ pub struct LifeArgs {
     /// Seconds between asking it to stop and pulling the plug
     #[arg(long, value_name = "SECONDS")]
     pub grace: Option<u32>,
+    /// Server group whose policy chooses its host
+    #[arg(long, value_name = "GROUP", add = completion::names("server_groups"))]
+    pub server_group: Option<String>,
 }
 
 fn accelerator(text: &str) -> std::result::Result<Accelerator, String> {

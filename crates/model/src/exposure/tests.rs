@@ -95,6 +95,7 @@ impl World {
                 rebuilt: 0,
                 build: 0,
                 trial: None,
+                server_group: None,
             },
             port: Port {
                 meta: meta(port, "port"),

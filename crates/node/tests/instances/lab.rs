@@ -373,6 +373,7 @@ pub fn pod(name: &str) -> NewInstance {
         accelerator: Accelerator::Auto,
         containers: vec![ContainerAsked { image: "busybox".into(), spec: ContainerSpec::default() }],
         volumes: vec![],
+        server_group: None,
         floating_ip: None,
         publish: vec![],
         autostart: false,

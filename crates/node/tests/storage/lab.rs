@@ -171,6 +171,7 @@ fn instance(name: &str, kind: Kind) -> NewInstance {
             vec![control::instance::ContainerAsked { image: "busybox".into(), spec: Default::default() }]
         },
         volumes: vec![],
+        server_group: None,
         floating_ip: None,
         publish: vec![],
         autostart: false,

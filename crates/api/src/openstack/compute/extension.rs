@@ -5,7 +5,7 @@ use axum::{Json, Router, extract::Path, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 
 /// Aliases and names of what is served here.
-const EXTENSIONS: [(&str, &str, &str); 34] = [
+const EXTENSIONS: [(&str, &str, &str); 35] = [
     ("NMN", "Multinic", "Multiple network support."),
     ("OS-DCF", "DiskConfig", "Disk Management Extension."),
     ("OS-EXT-AZ", "ExtendedAvailabilityZone", "Extended Availability Zone support."),
@@ -39,6 +39,7 @@ const EXTENSIONS: [(&str, &str, &str); 34] = [
     ("os-pause-server", "PauseServer", "Enable pause/unpause server actions."),
     ("os-quota-sets", "Quotas", "Quotas management support."),
     ("os-security-groups", "SecurityGroups", "Security group support."),
+    ("os-server-groups", "ServerGroups", "Server group support."),
     ("os-services", "Services", "Services support."),
     ("os-simple-tenant-usage", "SimpleTenantUsage", "Simple tenant usage extension."),
     ("os-used-limits", "UsedLimits", "Provide data on limited resource that are being used."),

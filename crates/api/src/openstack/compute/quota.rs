@@ -16,6 +16,7 @@ use model::{
     meta::LABELS_MAX,
     project::Project,
     quota::{Limits, Resource, Usage},
+    server_group::{GROUPS_MAX, MEMBERS_MAX, ServerGroup},
 };
 use serde_json::{Map, Value, json};
 
@@ -23,7 +24,8 @@ use serde_json::{Map, Value, json};
 const FILES: [(&str, u64); 3] =
     [("injected_files", 5), ("injected_file_content_bytes", 10_240), ("injected_file_path_bytes", 255)];
 /// Server groups of a project, and servers of a group.
-const GROUPS: [(&str, u64); 2] = [("server_groups", 10), ("server_group_members", 10)];
+const GROUPS: [(&str, u64); 2] =
+    [("server_groups", GROUPS_MAX), ("server_group_members", MEMBERS_MAX as u64)];
 
 /// The routes.
 pub fn router() -> Router<Door> {
@@ -100,6 +102,12 @@ fn quota(door: &Door, project: ProjectId) -> Result<(Limits, Usage)> {
     Ok(door.control().quota(project))
 }
 
+/// Server groups that a project has.
+fn groups_of(door: &Door, project: ProjectId) -> u64 {
+    let all = door.control().store().list::<ServerGroup>();
+    all.iter().filter(|group| group.record.meta.project == project).count() as u64
+}
+
 async fn show(
     State(door): State<Door>,
     session: Session,
@@ -136,7 +144,10 @@ async fn detail(
     let one = |(name, fixed): (&str, Option<i64>)| {
         let counted = resource(name);
         let limit = fixed.unwrap_or_else(|| number(counted.and_then(|r| limits.of(r))));
-        let used = counted.and_then(|r| usage.used.get(&r).copied()).unwrap_or(0);
+        let used = match name {
+            "server_groups" => groups_of(&door, id),
+            _ => counted.and_then(|r| usage.used.get(&r).copied()).unwrap_or(0),
+        };
         (name.to_string(), json!({ "limit": limit, "in_use": used, "reserved": 0 }))
     };
     let mut shown: Map<String, Value> = names(version).into_iter().map(one).collect();
@@ -231,7 +242,7 @@ async fn limits(
         ("totalInstancesUsed", used(Resource::Instances)),
         ("totalCoresUsed", used(Resource::Vcpus)),
         ("totalRAMUsed", used(Resource::MemoryMib)),
-        ("totalServerGroupsUsed", json!(0)),
+        ("totalServerGroupsUsed", json!(groups_of(&door, project))),
     ];
     if !version.has(2, 36) {
         shown.extend([

@@ -19,7 +19,7 @@ use futures::{StreamExt, stream};
 use model::{
     flavor::Flavor, floating_ip::FloatingIp, id::ProjectId, image::Image, instance::Instance,
     keypair::Keypair, network::Network, operation::Event, port::Port, project::Project, router::Router,
-    security_group::SecurityGroup, subnet::Subnet, volume::Volume,
+    security_group::SecurityGroup, server_group::ServerGroup, subnet::Subnet, volume::Volume,
 };
 use std::{collections::HashSet, convert::Infallible};
 use store::Change as Stirred;
@@ -110,6 +110,7 @@ impl Eyes {
         self.look_at::<SecurityGroup>();
         self.look_at::<FloatingIp>();
         self.look_at::<Volume>();
+        self.look_at::<ServerGroup>();
         self.look_at::<Instance>();
     }
 
@@ -147,6 +148,7 @@ impl Eyes {
             "port" => self.sees::<Port>(key),
             "security_group" => self.sees::<SecurityGroup>(key),
             "floating_ip" => self.sees::<FloatingIp>(key),
+            "server_group" => self.sees::<ServerGroup>(key),
             "volume" => self.sees::<Volume>(key),
             "instance" => self.sees::<Instance>(key),
             "node" => Some(("node", true)),

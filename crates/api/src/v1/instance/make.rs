@@ -54,6 +54,7 @@ fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> cont
         accelerator: input.accelerator.unwrap_or(Accelerator::Auto),
         containers: containers(kind, input)?,
         volumes: volumes.collect::<control::Result<_>>()?,
+        server_group: input.server_group.clone(),
         floating_ip: input.floating_ip.as_ref().map(|asked| match asked.as_str() {
             "auto" => FloatingAsked::New,
             other => FloatingAsked::Existing(other.to_string()),

@@ -22,6 +22,7 @@ use model::{
     network::Network,
     port::Port,
     security_group::SecurityGroup,
+    server_group::ServerGroup,
     volume::Volume,
 };
 
@@ -62,6 +63,10 @@ impl Served for Instance {
             flavor: self.flavor.map(|id| Reference { id: id.0, name: self.flavor_name.clone() }),
             image: image.map(|id| scene.reference::<Image>(id)),
             node: self.node.map(|id| scene.node(id)),
+            server_group: self
+                .server_group
+                .filter(|id| scene.control.get::<ServerGroup>(*id).is_some())
+                .map(|id| scene.reference::<ServerGroup>(id)),
             addresses: ports.iter().flat_map(|port| port.addresses.iter().copied()).collect(),
             floating_ips: ports.iter().flat_map(|port| port.floating_ips.iter().copied()).collect(),
             ports,

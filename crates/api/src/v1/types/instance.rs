@@ -55,6 +55,9 @@ pub struct Instance {
     /// Host that it was placed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Reference>,
+    /// Server group whose policy chose the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_group: Option<Reference>,
     /// All its addresses, in the order of its ports.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,

@@ -52,6 +52,7 @@ pub fn request(args: &RunArgs, name: String) -> Result<CreateInstance> {
         volumes,
         autostart: args.life.autostart,
         start_after: args.life.start_after.clone(),
+        server_group: args.life.server_group.clone(),
         accelerator: args.guest.accelerator,
         floating_ip: args.network.floating_ip.clone(),
         grace_s: args.life.grace,

@@ -6,7 +6,7 @@ use crate::openstack::{
     body::Body,
     compute::{
         form::{Form, metadata, wrong},
-        keypair,
+        keypair, server_group,
     },
 };
 use axum::{
@@ -50,7 +50,12 @@ pub async fn create(
     let inner = whole.get("server").ok_or_else(|| Fault::invalid("'server' is a required property"))?;
     let form = Form::of(inner, "server")?;
     form.refuse_others(&known_fields(version))?;
-    let order = Order::read(&door, &session, version, &form)?;
+    let mut order = Order::read(&door, &session, version, &form)?;
+    for key in ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"] {
+        if let Some(hints) = whole.get(key) {
+            order.new.server_group = server_group::hinted(&door, &session, &Form::of(hints, key)?)?;
+        }
+    }
     let made = order.carry_out(&door, &session).await?;
     let first = made.first().expect("at least one was asked for");
     if form.flag("return_reservation_id")?.unwrap_or(false) {
@@ -236,6 +241,7 @@ fn blank(kind: Kind) -> NewInstance {
         accelerator: Accelerator::Auto,
         containers: vec![],
         volumes: vec![],
+        server_group: None,
         floating_ip: None,
         publish: vec![],
         autostart: true,

@@ -15,6 +15,7 @@ use model::{
     node::Node,
     port::Port,
     security_group::SecurityGroup,
+    server_group::ServerGroup,
     volume::Volume,
 };
 use serde_json::{Map, Value, json};
@@ -301,7 +302,8 @@ impl<'a> Looker<'a> {
         add(26, "tags", json!(instance.tags));
         add(63, "trusted_image_certificates", Value::Null);
         if extent != Extent::Listed {
-            add(71, "server_groups", json!([]));
+            let group = instance.server_group.filter(|id| self.control.get::<ServerGroup>(*id).is_some());
+            add(71, "server_groups", json!(group.into_iter().collect::<Vec<_>>()));
         }
         add(73, "locked_reason", json!(instance.lock.as_ref().and_then(|lock| lock.reason.as_ref())));
         if rebuilt_or_whole {

@@ -104,6 +104,9 @@ pub struct CreateInstance {
     pub restart: Option<RestartPolicy>,
     /// Volumes beside the root disk.
     pub volumes: Vec<VolumeRequest>,
+    /// Server group whose policy chooses its host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_group: Option<String>,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.
