@@ -524,7 +524,12 @@ async fn what_was_asked_of_a_server_is_told_with_its_request() {
     let order = lab.post("2.1", "/servers", lab.order("one")).await;
     let request = order.headers["x-compute-request-id"].to_str().unwrap().to_string();
     let id = order.expect(202)["server"]["id"].as_str().unwrap().to_string();
+    let first = format!("/servers/{id}/os-instance-actions/{request}");
+    let begun = lab.get("2.1", &first).await["instanceAction"]["events"][0].clone();
+    assert_eq!((&begun["finish_time"], &begun["result"]), (&Value::Null, &Value::Null), "it is under way");
     lab.run(&id).await;
+    let done = lab.get("2.1", &first).await["instanceAction"]["events"][0].clone();
+    assert!(done["finish_time"].is_string(), "{done}");
     lab.act(&id, json!({ "reboot": { "type": "HARD" } })).await.expect(202);
     let all = lab.get("2.1", &format!("/servers/{id}/os-instance-actions")).await;
     let words: BTreeSet<&str> =

@@ -1,8 +1,8 @@
 //! What was asked of a server: the operations that the cloud keeps, as Nova's instance actions.
 
 use super::server::{
-    find,
-    view::{micros, user_of},
+    find, state_of,
+    view::{host_id, micros, user_of},
 };
 use crate::openstack::{Door, Fault, Microversion, Result, Session, paging::Page, query::Query};
 use axum::{
@@ -12,7 +12,7 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
-use model::operation::Operation;
+use model::{instance::Instance, node::Node, operation::Operation};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::Stored;
@@ -42,16 +42,38 @@ fn word(action: &str) -> Option<&str> {
     })
 }
 
-/// The operations on a server, newest first.
-fn of_server(door: &Door, session: &Session, id: &str) -> Result<(Vec<Arc<Stored<Operation>>>, String)> {
-    let found = find(door, session, id)?;
-    let user = user_of(&found.record);
-    let id = found.record.meta.id.to_string();
-    let mut all = door.control().store().list::<Operation>();
-    all.retain(|o| o.record.subject.noun == "instance" && o.record.subject.id == id);
-    all.retain(|o| word(&o.record.action).is_some());
-    all.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
-    Ok((all, user))
+/// What was asked of a server.
+struct History {
+    server: Arc<Stored<Instance>>,
+    /// Newest first.
+    operations: Vec<Arc<Stored<Operation>>>,
+}
+
+impl History {
+    fn of(door: &Door, session: &Session, id: &str) -> Result<Self> {
+        let server = find(door, session, id)?;
+        let id = server.record.meta.id.to_string();
+        let mut operations = door.control().store().list::<Operation>();
+        operations.retain(|o| o.record.subject.noun == "instance" && o.record.subject.id == id);
+        operations.retain(|o| word(&o.record.action).is_some());
+        operations.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
+        Ok(Self { server, operations })
+    }
+
+    fn user(&self) -> String {
+        user_of(&self.server.record)
+    }
+
+    /// When what was asked was done: an order is taken at once, and carried out by the host. The newest is under way as
+    /// long as the server is on its way; others ended when the next one began, at the latest.
+    fn ended_at(&self, door: &Door, operation: &Operation) -> Option<Timestamp> {
+        let newest = self.operations.first().is_some_and(|newest| newest.record.id == operation.id);
+        let is_under_way = || state_of(door, &self.server.record).task.is_some();
+        if newest && operation.fault.is_none() && is_under_way() {
+            return None;
+        }
+        operation.ended_at
+    }
 }
 
 fn view(operation: &Operation, user: &str, version: Microversion) -> Value {
@@ -77,7 +99,8 @@ async fn list(
     Path(id): Path<String>,
     query: Query,
 ) -> Result<Json<Value>> {
-    let (mut all, user) = of_server(&door, &session, &id)?;
+    let history = History::of(&door, &session, &id)?;
+    let (user, mut all) = (history.user(), history.operations);
     if !version.has(2, 58) {
         let shown: Vec<Value> = all.iter().map(|o| view(&o.record, &user, version)).collect();
         return Ok(Json(json!({ "instanceActions": shown })));
@@ -106,25 +129,28 @@ async fn show(
     version: Microversion,
     Path((id, request)): Path<(String, String)>,
 ) -> Result<Json<Value>> {
-    let (all, user) = of_server(&door, &session, &id)?;
+    let history = History::of(&door, &session, &id)?;
     let missing = || Fault::status(StatusCode::NOT_FOUND, format!("Action {request} not found"));
-    let found = all.iter().find(|o| o.record.request_id == request).ok_or_else(missing)?;
+    let found = history.operations.iter().find(|o| o.record.request_id == request).ok_or_else(missing)?;
     let operation = &found.record;
-    let mut shown = view(operation, &user, version);
+    let ended_at = history.ended_at(&door, operation);
+    let mut shown = view(operation, &history.user(), version);
     let result = if operation.fault.is_some() { "Error" } else { "Success" };
     let mut event = json!({
         "event": format!("compute_{}", operation.action.replace('-', "_")),
         "start_time": micros(operation.started_at),
-        "finish_time": operation.ended_at.map(micros),
-        "result": operation.ended_at.map(|_| result),
+        "finish_time": ended_at.map(micros),
+        "result": ended_at.map(|_| result),
     });
     if session.is_admin() {
         event["traceback"] = Value::Null;
     }
     if version.has(2, 62) {
-        event["hostId"] = "".into();
+        let server = &history.server.record;
+        event["hostId"] = host_id(server).into();
         if session.is_admin() {
-            event["host"] = Value::Null;
+            let node = server.node.and_then(|id| door.control().store().get::<Node>(&id.to_string()));
+            event["host"] = json!(node.map(|node| node.record.name.to_string()));
         }
     }
     if version.has(2, 84) {

@@ -326,7 +326,7 @@ async fn remote_console(
 
 /// The refusal of a console that needs a proxy.
 fn no_console(kind: &str) -> Fault {
-    Fault::invalid(format!("Invalid console type {kind}"))
+    Fault::invalid(format!("Unavailable console type {kind}."))
 }
 
 async fn migrations(

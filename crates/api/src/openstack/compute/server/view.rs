@@ -331,7 +331,7 @@ pub fn user_of(instance: &Instance) -> String {
 }
 
 /// A text that tells hosts apart for one project, and tells nothing else.
-fn host_id(instance: &Instance) -> String {
+pub fn host_id(instance: &Instance) -> String {
     instance.node.map_or(String::new(), |node| {
         hex::encode(Sha224::digest(format!("{}{node}", instance.meta.project.hex())))
     })
