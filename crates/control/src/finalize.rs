@@ -85,6 +85,7 @@ impl Control {
         self.release_internal_of(tx, port.record.meta.id);
         let mut next = port.record.clone();
         next.device = Device::None;
+        next.device_tag = None;
         next.meta.touch(self.now());
         tx.update(port, &next);
     }

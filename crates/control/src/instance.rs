@@ -119,8 +119,13 @@ pub struct NewInstance {
 pub enum NicAsked {
     /// A new port.
     New(NewPort),
-    /// A port by name or id.
-    Port(String),
+    /// A port that is there.
+    Port {
+        /// Its name or id.
+        port: String,
+        /// A word that tells it from the instance's other interfaces.
+        tag: Option<Tag>,
+    },
 }
 
 /// A container to be made.
@@ -341,7 +346,7 @@ impl Control {
                     let port_id = PortId::from_random(rand::random());
                     self.add_asked_port(tx, caller, port_id, &port, Device::Instance(id), true)
                 }
-                NicAsked::Port(reference) => self.take_port(tx, caller, id, reference),
+                NicAsked::Port { port, tag } => self.take_port(tx, caller, id, port, tag.as_ref()),
             })
             .collect()
     }
@@ -352,6 +357,7 @@ impl Control {
         caller: &Caller,
         id: InstanceId,
         reference: &str,
+        tag: Option<&Tag>,
     ) -> Result<Port> {
         let found = self.find_own::<Port>(caller, reference, "using a port").map_err(|e| e.field("port"))?;
         if found.record.device != Device::None {
@@ -368,6 +374,7 @@ impl Control {
         }
         let mut next = found.record.clone();
         next.device = Device::Instance(id);
+        next.device_tag = tag.cloned();
         next.meta.touch(self.now());
         tx.update(&found, &next);
         Ok(next)

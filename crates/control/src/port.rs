@@ -6,6 +6,7 @@ use model::{
     error::Code,
     floating_ip::FloatingIp,
     id::{InstanceId, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId},
+    instance::tag::Tag,
     meta::{Labels, Meta},
     name::Name,
     network::Network,
@@ -64,6 +65,8 @@ pub struct NewPort {
     pub rate_mbit: Option<u32>,
     /// Who uses it by the client's word.
     pub foreign_user: Option<ForeignUser>,
+    /// A word that tells it from its instance's other interfaces.
+    pub device_tag: Option<Tag>,
 }
 
 impl Default for NewPort {
@@ -81,6 +84,7 @@ impl Default for NewPort {
             admin_up: true,
             rate_mbit: None,
             foreign_user: None,
+            device_tag: None,
         }
     }
 }
@@ -216,6 +220,7 @@ impl Control {
             port.admin_up = new.admin_up;
             port.rate_mbit = new.rate_mbit;
             port.foreign_user.clone_from(&new.foreign_user);
+            port.device_tag.clone_from(&new.device_tag);
         })
     }
 
@@ -243,6 +248,7 @@ impl Control {
             rate_mbit: None,
             foreign_user: None,
             delete_with_instance: draft.delete_with_instance,
+            device_tag: None,
         };
         port.addresses = match draft.fixed {
             Some(asked) => self.addresses_asked(tx, caller, &port, asked)?,

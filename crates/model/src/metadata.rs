@@ -13,6 +13,7 @@
 use crate::{
     address::Mac,
     id::{InstanceId, ProjectId},
+    instance::tag::Tag,
     subnet::Ipv6Mode,
 };
 use base64::Engine as _;
@@ -82,6 +83,38 @@ pub struct GuestData {
     pub nics: Vec<GuestNic>,
     /// Floating IPv4 address, for EC2's public-ipv4.
     pub public_ipv4: Option<IpAddr>,
+    /// Interfaces and disks that its user hung a word on.
+    #[serde(default)]
+    pub devices: Vec<GuestDevice>,
+}
+
+/// A device that a guest finds by a word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestDevice {
+    /// The word.
+    pub tag: Tag,
+    /// Which device.
+    pub mark: DeviceMark,
+}
+
+/// What a guest knows a device by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceMark {
+    /// An interface, by its Ethernet address.
+    Mac(Mac),
+    /// A disk, by its serial number.
+    Serial(String),
+}
+
+impl GuestDevice {
+    /// As nova lists it. Where it is on the guest's bus is the guest's own business.
+    fn entry(&self) -> Value {
+        let (kind, key, value) = match &self.mark {
+            DeviceMark::Mac(mac) => ("nic", "mac", mac.to_string()),
+            DeviceMark::Serial(serial) => ("disk", "serial", serial.clone()),
+        };
+        json!({ "type": kind, "bus": "none", "address": "none", key: value, "tags": [self.tag] })
+    }
 }
 
 /// An interface as the guest is told of it.
@@ -187,7 +220,7 @@ impl GuestData {
             "project_id": self.project.hex(),
             "meta": self.metadata,
             "keys": keys,
-            "devices": [],
+            "devices": self.devices.iter().map(GuestDevice::entry).collect::<Vec<_>>(),
             "dedicated_cpus": [],
         });
         if !self.keys.is_empty() {
@@ -384,6 +417,7 @@ mod tests {
                 ipv6_mode: Ipv6Mode::Stateful,
             }],
             public_ipv4: None,
+            devices: vec![],
         }
     }
 
@@ -430,6 +464,18 @@ mod tests {
         assert_eq!(document["random_seed"], "AQID");
         assert_eq!(document["meta"]["role"], "web");
         assert_eq!(document["project_id"], "00000000000000000000000000000002");
+        assert_eq!(document["devices"], json!([]));
+        let tagged = |tag: &str, mark| GuestDevice { tag: tag.parse().unwrap(), mark };
+        let devices = vec![
+            tagged("inside", DeviceMark::Mac("fa:16:3e:00:00:01".parse().unwrap())),
+            tagged("logs", DeviceMark::Serial("0a1b".into())),
+        ];
+        let document = GuestData { devices, ..sample() }.meta_data(&[]);
+        assert_eq!(document["devices"][0]["mac"], "fa:16:3e:00:00:01");
+        assert_eq!(
+            document["devices"][1],
+            json!({ "type": "disk", "bus": "none", "address": "none", "serial": "0a1b", "tags": ["logs"] })
+        );
         let bare = GuestData { keys: vec![], ..sample() }.meta_data(&[]);
         assert!(bare.get("public_keys").is_none() && bare.get("random_seed").is_none());
     }

@@ -3,6 +3,7 @@
 use crate::{
     address::Mac,
     id::{InstanceId, NetworkId, PortId, RouterId, SecurityGroupId, SubnetId},
+    instance::tag::Tag,
     meta::Meta,
     record::Record,
 };
@@ -51,6 +52,9 @@ pub struct Port {
     /// The port goes when its instance goes.
     #[serde(default)]
     pub delete_with_instance: bool,
+    /// A word by which its user tells it from the instance's other interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tag: Option<Tag>,
 }
 
 /// An address of a port in one subnet.

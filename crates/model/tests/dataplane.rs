@@ -108,6 +108,7 @@ fn port_record(
         rate_mbit: None,
         foreign_user: None,
         delete_with_instance: true,
+        device_tag: None,
     }
 }
 

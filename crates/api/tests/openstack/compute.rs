@@ -574,6 +574,14 @@ async fn volumes_and_interfaces_come_and_go() {
     let path = format!("/servers/{id}/os-interface");
     let order = json!({ "interfaceAttachment": { "net_id": lab.network } });
     let port = lab.post("2.1", &path, order).await.expect(200)["interfaceAttachment"].clone();
+    let tagged = json!({ "interfaceAttachment": { "net_id": lab.network, "tag": "inside" } });
+    assert_eq!(lab.post("2.48", &path, tagged.clone()).await.status, 400, "tags came with 2.49");
+    let tagged = lab.post("2.70", &path, tagged).await.expect(200)["interfaceAttachment"].clone();
+    assert_eq!(tagged["tag"], "inside");
+    let path_of_tagged = format!("{path}/{}", tagged["port_id"].as_str().unwrap());
+    assert_eq!(lab.at(Method::DELETE, &lab.member, "2.1", &path_of_tagged, &Value::Null).await.status, 202);
+    lab.run(&id).await;
+    lab.cloud.house.control.finalize_instance(id.parse().unwrap()).await.unwrap();
     assert_eq!(
         keys(&port),
         ["fixed_ips", "mac_addr", "net_id", "port_id", "port_state"].map(String::from).into()

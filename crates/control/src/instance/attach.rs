@@ -27,7 +27,7 @@ impl Control {
                 NicAsked::New(new) => {
                     self.add_asked_port(tx, &owner, port_id, new, Device::Instance(id), true)?
                 }
-                NicAsked::Port(port) => self.take_port(tx, &owner, id, port)?,
+                NicAsked::Port { port, tag } => self.take_port(tx, &owner, id, port, tag.as_ref())?,
             };
             let mut next = found.record.clone();
             let mut ports = self.ports_of(&next.ports);

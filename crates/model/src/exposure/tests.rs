@@ -112,6 +112,7 @@ impl World {
                 rate_mbit: None,
                 foreign_user: None,
                 delete_with_instance: true,
+                device_tag: None,
             },
             network: Network {
                 meta: meta(network, "net"),

@@ -4,7 +4,7 @@ use crate::network::{directory_mirror::hostname, gather::Gather};
 use model::{
     dataplane::service::port_facts,
     instance::Instance,
-    metadata::{GuestData, GuestNic},
+    metadata::{DeviceMark, GuestData, GuestDevice, GuestNic},
     subnet::Ipv6Mode,
 };
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 /// The guest's view of an instance.
 pub fn guest_data(gather: &Gather, instance: &Instance) -> GuestData {
     let host = hostname(instance);
-    let mut nics = vec![];
+    let (mut nics, mut devices) = (vec![], vec![]);
     let mut domain = String::new();
     let mut public_ipv4 = None;
     for port in gather.ports(&instance.ports) {
@@ -36,6 +36,9 @@ pub fn guest_data(gather: &Gather, instance: &Instance) -> GuestData {
             .flat_map(|f| f.dns.iter().map(|a| IpAddr::V4(*a)))
             .chain(facts.v6.iter().flat_map(|f| f.dns.iter().map(|a| IpAddr::V6(*a))))
             .collect();
+        if let Some(tag) = port.device_tag.clone() {
+            devices.push(GuestDevice { tag, mark: DeviceMark::Mac(port.mac) });
+        }
         nics.push(GuestNic {
             device: port.device_name(),
             mac: port.mac,
@@ -46,6 +49,11 @@ pub fn guest_data(gather: &Gather, instance: &Instance) -> GuestData {
             dhcp: view.subnets.iter().any(|s| s.dhcp),
             ipv6_mode: facts.v6.first().map_or(Ipv6Mode::Stateful, |f| f.mode),
         });
+    }
+    for volume in gather.volumes(&instance.volumes) {
+        if let Some(tag) = volume.device_tag.clone() {
+            devices.push(GuestDevice { tag, mark: DeviceMark::Serial(volume.serial()) });
+        }
     }
     let full = if domain.is_empty() { host } else { format!("{host}.{domain}") };
     GuestData {
@@ -59,5 +67,6 @@ pub fn guest_data(gather: &Gather, instance: &Instance) -> GuestData {
         user_data_base64: instance.user_data_base64.clone(),
         nics,
         public_ipv4,
+        devices,
     }
 }

@@ -7,7 +7,7 @@ use super::published::PublishedPort;
 use model::{
     dataplane::view::{AttachedRouter, Attachment, ExternalView, NetworkView, Outside, RouterView},
     floating_ip::FloatingIp,
-    id::{InstanceId, NetworkId, NodeId, PortId, RouterId, SecurityGroupId},
+    id::{InstanceId, NetworkId, NodeId, PortId, RouterId, SecurityGroupId, VolumeId},
     instance::{Instance, Kind},
     network::{Network, NetworkKind},
     port::{Device, Port},
@@ -16,6 +16,7 @@ use model::{
     router::Router,
     security_group::{Peer, SecurityGroup},
     subnet::Subnet,
+    volume::Volume,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -237,6 +238,11 @@ impl Gather {
 
     /// Ports by id, in this order.
     pub fn ports(&self, ids: &[PortId]) -> Vec<Port> {
+        ids.iter().filter_map(|id| self.one(id)).collect()
+    }
+
+    /// Volumes by id, in this order.
+    pub fn volumes(&self, ids: &[VolumeId]) -> Vec<Volume> {
         ids.iter().filter_map(|id| self.one(id)).collect()
     }
 

@@ -314,6 +314,7 @@ mod tests {
             user_data_base64: None,
             nics: vec![],
             public_ipv4: None,
+            devices: vec![],
         };
         let vm = VmPlan { boot, guest, config_drive: true, accelerator: Wanted::Auto };
         InstancePlan {

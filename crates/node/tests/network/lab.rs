@@ -247,6 +247,7 @@ impl Lab {
             rate_mbit: None,
             foreign_user: None,
             delete_with_instance: true,
+            device_tag: None,
         };
         view.attachments.insert(port.meta.id, Attachment::Veth);
         view.ports.push(port.clone());

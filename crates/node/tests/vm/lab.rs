@@ -66,6 +66,7 @@ impl Lab {
             user_data_base64: None,
             nics: vec![],
             public_ipv4: None,
+            devices: vec![],
         };
         let image = micro_image();
         let boot = BootPlan::Kernel {

@@ -2,7 +2,8 @@
 
 use super::{
     form::Form,
-    server::{deed, find},
+    server::{deed, find, refuse_locked, state_of},
+    tag,
 };
 use crate::openstack::{Door, Fault, Microversion, Result, Session, body::Body};
 use axum::{
@@ -30,6 +31,9 @@ pub fn router() -> Router<Door> {
         .route("/v2.1/servers/{id}/os-interface/{port}", get(show).delete(detach))
 }
 
+/// States in which the interfaces of a server may change.
+const CHANGEABLE: [&str; 3] = ["active", "paused", "stopped"];
+
 fn view(door: &Door, instance: &Instance, port: &Port, version: Microversion) -> Value {
     let status = door.control().instance_status(instance.meta.id);
     let has = status.is_some_and(|status| status.record.ports.contains(&port.meta.id));
@@ -44,7 +48,7 @@ fn view(door: &Door, instance: &Instance, port: &Port, version: Microversion) ->
         "fixed_ips": fixed,
     });
     if version.has(2, 70) {
-        shown["tag"] = Value::Null;
+        shown["tag"] = json!(port.device_tag);
     }
     shown
 }
@@ -90,6 +94,8 @@ async fn attach(
 ) -> Result<Response> {
     let nic = asked(&body, version)?;
     let found = find(&door, &session, &id)?;
+    refuse_locked(&session, &found.record)?;
+    state_of(&door, &found.record).require(&id, "attach_interface", &CHANGEABLE)?;
     let server = found.record.meta.id.to_string();
     let port = door.control().attach_port(&session.caller, &server, &nic).await?;
     let now = find(&door, &session, &id)?;
@@ -104,13 +110,14 @@ fn asked(body: &Value, version: Microversion) -> Result<NicAsked> {
         known.push("tag");
     }
     form.refuse_others(&known)?;
+    let tag = form.get("tag").map(|value| tag::read("tag", value)).transpose()?;
     let (network, port) = (form.text("net_id")?, form.text("port_id")?);
     if network.is_some() && port.is_some() {
         return Err(Fault::invalid("Must not input both network_id and port_id"));
     }
     if let Some(port) = port {
         port.parse::<PortId>().map_err(|_| Fault::invalid(format!("Invalid port_id {port}.")))?;
-        return Ok(NicAsked::Port(port.to_string()));
+        return Ok(NicAsked::Port { port: port.to_string(), tag });
     }
     if let Some(id) = network {
         id.parse::<NetworkId>().map_err(|_| Fault::invalid(format!("Invalid net_id {id}.")))?;
@@ -125,7 +132,8 @@ fn asked(body: &Value, version: Microversion) -> Result<NicAsked> {
         return Err(Fault::invalid("Must input network_id when request IP address"));
     }
     let fixed = (!addresses.is_empty()).then_some(addresses);
-    Ok(NicAsked::New(NewPort { network: network.map(str::to_string), fixed, ..NewPort::default() }))
+    let network = network.map(str::to_string);
+    Ok(NicAsked::New(NewPort { network, fixed, device_tag: tag, ..NewPort::default() }))
 }
 
 async fn detach(
@@ -135,6 +143,8 @@ async fn detach(
 ) -> Result<Response> {
     let found = find(&door, &session, &id)?;
     let port = one(&door, &found.record, &port)?;
+    refuse_locked(&session, &found.record)?;
+    state_of(&door, &found.record).require(&id, "detach_interface", &CHANGEABLE)?;
     let (server, id) = (found.record.meta.id.to_string(), port.meta.id);
     if found.record.ports.contains(&id) {
         door.control().detach_port(&session.caller, &server, &id.to_string()).await?;

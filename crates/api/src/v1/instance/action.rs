@@ -97,7 +97,7 @@ pub async fn attach_port(
     check_wait::<Instance>(&wait)?;
     let plug = async {
         let nic = match &input.port {
-            Some(port) => NicAsked::Port(port.clone()),
+            Some(port) => NicAsked::Port { port: port.clone(), tag: None },
             None => NicAsked::New(NewPort {
                 network: input.network.clone(),
                 fixed: FixedAsked::one(input.subnet.clone(), input.address),

@@ -213,7 +213,7 @@ fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {
                 && asked.address.is_none()
                 && asked.rate_mbit.is_none() =>
         {
-            Ok(NicAsked::Port(port.clone()))
+            Ok(NicAsked::Port { port: port.clone(), tag: None })
         }
         Some(_) => Err(Error::invalid(
             &format!("networks[{number}].port"),

@@ -188,6 +188,7 @@ fn port_view(id: model::id::PortId, scene: &Scene<'_>) -> Option<InstancePort> {
         addresses: port.addresses.iter().map(|fixed| fixed.address).collect(),
         floating_ips: scene.floating_of(id),
         security_groups: port.security_groups.iter().map(|g| scene.reference::<SecurityGroup>(*g)).collect(),
+        tag: port.device_tag.clone(),
     })
 }
 

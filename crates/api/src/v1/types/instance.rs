@@ -216,6 +216,10 @@ pub struct InstancePort {
     pub floating_ips: Vec<IpAddr>,
     /// Groups whose rules let traffic pass.
     pub security_groups: Vec<Reference>,
+    /// A word that tells it from the instance's other interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub tag: Option<Tag>,
 }
 
 /// A volume as its instance shows it.

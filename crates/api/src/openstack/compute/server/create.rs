@@ -6,7 +6,7 @@ use crate::openstack::{
     body::Body,
     compute::{
         form::{Form, metadata, wrong},
-        keypair, server_group,
+        keypair, server_group, tag,
     },
 };
 use axum::{
@@ -216,6 +216,12 @@ fn refusal(error: control::Error) -> Fault {
     }
 }
 
+/// Whether a new server's devices have tags: from 2.32 on, but for the versions from `lost` to 2.41, which left them out
+/// by mistake.
+pub fn has_tags(version: Microversion, lost: u16) -> bool {
+    version.has(2, 42) || version.has(2, 32) && !version.has(2, lost)
+}
+
 fn blank(kind: Kind) -> NewInstance {
     NewInstance {
         root: None,
@@ -347,7 +353,7 @@ fn nics(
         };
     }
     let list = value.as_array().ok_or_else(|| wrong("networks", value, "it is no array"))?;
-    list.iter().map(|one| nic(door, session, one)).collect::<Result<Vec<_>>>().map(Some)
+    list.iter().map(|one| nic(door, session, version, one)).collect::<Result<Vec<_>>>().map(Some)
 }
 
 /// An interface in the only network that the project has or may use; none if it has none.
@@ -364,15 +370,20 @@ fn own_nics(door: &Door, session: &Session) -> Result<Vec<NicAsked>> {
     }
 }
 
-fn nic(door: &Door, session: &Session, value: &Value) -> Result<NicAsked> {
+fn nic(door: &Door, session: &Session, version: Microversion, value: &Value) -> Result<NicAsked> {
     let form = Form::of(value, "networks")?;
-    form.refuse_others(&["uuid", "fixed_ip", "port", "tag"])?;
+    let mut known = vec!["uuid", "fixed_ip", "port"];
+    if has_tags(version, 37) {
+        known.push("tag");
+    }
+    form.refuse_others(&known)?;
+    let tag = form.get("tag").map(|value| tag::read("tag", value)).transpose()?;
     if let Some(port) = form.text("port")? {
         let wrong = || Fault::invalid(format!("Invalid input for field/attribute port. Value: {port}."));
         port.parse::<PortId>().map_err(|_| wrong())?;
         let missing = |_| Fault::invalid(format!("Port {port} could not be found."));
         door.control().find::<Port>(&session.caller, port).map_err(missing)?;
-        return Ok(NicAsked::Port(port.to_string()));
+        return Ok(NicAsked::Port { port: port.to_string(), tag });
     }
     let uuid = form.needed("uuid")?;
     // The form br-<uuid> is that of an old network service.
@@ -389,6 +400,7 @@ fn nic(door: &Door, session: &Session, value: &Value) -> Result<NicAsked> {
     Ok(NicAsked::New(NewPort {
         network: Some(id.to_string()),
         fixed: FixedAsked::one(None, address),
+        device_tag: tag,
         ..NewPort::default()
     }))
 }

@@ -11,6 +11,7 @@
 //! ```
 //! Of all, the one with `boot_index` 0 is what the server boots from.
 
+use super::create::has_tags;
 use crate::openstack::{
     Door, Fault, Microversion, Result, Session,
     compute::{
@@ -122,8 +123,7 @@ fn entry_of(value: &Value, version: Microversion) -> Result<Form<'_>> {
     let mut known = vec!["source_type", "destination_type", "uuid", "boot_index", "volume_size"];
     known.extend(["delete_on_termination", "no_device"]);
     known.extend(["device_name", "device_type", "disk_bus", "guest_format"]);
-    // Tags were left out of some versions by mistake, and that was kept.
-    if version.has(2, 42) || version.has(2, 32) && !version.has(2, 33) {
+    if has_tags(version, 33) {
         known.push("tag");
     }
     if version.has(2, 67) {
