@@ -46,11 +46,7 @@ fn ids_asked(text: String) -> Result<(FlavorId, Option<String>)> {
         return Ok((id, None));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "._- ".contains(c);
-    if text.is_empty()
-        || text.len() > FLAVORID_CHARS_MAX
-        || text.trim() != text
-        || !text.chars().all(plain)
-    {
+    if text.is_empty() || text.len() > FLAVORID_CHARS_MAX || text.trim() != text || !text.chars().all(plain) {
         let message = format!(
             "an id of a flavor has 1 to {FLAVORID_CHARS_MAX} letters, digits and . _ - alone, with spaces inside"
         );
@@ -152,7 +148,8 @@ impl Control {
                     return Err(Error::invalid("project", format!("there is no project {}", project.hex())));
                 }
                 if next.projects.len() >= PROJECTS_MAX {
-                    let message = format!("flavor {name} is open to {PROJECTS_MAX} projects, no more are possible");
+                    let message =
+                        format!("flavor {name} is open to {PROJECTS_MAX} projects, no more are possible");
                     return Err(Error::new(Code::TooLarge, message).hint("make it public, or make another"));
                 }
                 if !next.projects.insert(project) {

@@ -190,24 +190,7 @@ impl Control {
         let group = group.map(|reference| self.join_server_group(tx, caller, reference)).transpose()?;
         let (node, id_slot) = self.place(tx, new.kind, size, group.as_deref().map(|g| &g.record))?;
         let ports = self.add_nics(tx, caller, id, new)?;
-        let mut volumes = vec![];
-        match (&new.root, &image) {
-            (Some(root), _) if new.kind == Kind::Vm => {
-                volumes.push(self.add_asked_root(tx, caller, (id, node), root)?)
-            }
-            (_, Some(image)) => {
-                volumes.push(self.add_root_disk(tx, caller, id, new, size, image, node)?);
-            }
-            _ => {}
-        }
-        for asked in &new.volumes {
-            let volume = self.add_asked_volume(tx, caller, (id, node), asked, "volume")?;
-            if volumes.contains(&volume.meta.id) {
-                let message = format!("volume {} is named twice", volume.meta.name);
-                return Err(Error::invalid("volume", message));
-            }
-            volumes.push(volume.meta.id);
-        }
+        let volumes = self.add_disks(tx, caller, (id, node), new, size, image.as_ref())?;
         let containers = self.containers_asked(tx, caller, new)?;
         let floating = self.add_floating(tx, caller, new, &ports)?;
         self.charge_new(tx, caller, size);

@@ -41,7 +41,8 @@ impl Control {
         crate::change::check_labels(&new.labels)?;
         if let Some(most) = new.per_host_max {
             if new.policy != Policy::AntiAffinity {
-                let message = format!("a most per host is for anti-affinity, not for {}", new.policy.as_str());
+                let message =
+                    format!("a most per host is for anti-affinity, not for {}", new.policy.as_str());
                 return Err(Error::invalid("per_host_max", message));
             }
             if most == 0 {

@@ -101,8 +101,7 @@ mod tests {
     #[test]
     fn policies_say_which_hosts_may_take_a_member() {
         let (a, b) = (NodeId::from_random([1; 16]), NodeId::from_random([2; 16]));
-        let (id, project) =
-            (ServerGroupId::from_random([3; 16]), crate::id::ProjectId::from_random([4; 16]));
+        let (id, project) = (ServerGroupId::from_random([3; 16]), crate::id::ProjectId::from_random([4; 16]));
         for (policy, most, hosts, allowed, first) in [
             (Policy::Affinity, None, vec![], (true, true), None),
             (Policy::Affinity, None, vec![a, a], (true, false), Some(a)),

@@ -3,8 +3,9 @@
 //! Both are installed by `scripts/conformance.d/clients` into an environment of their own, which `scripts/test` does
 //! before the tests.
 
-use api::v1::types::network::Network;
+use api::v1::types::{image::KernelBootRequest, network::Network};
 use lab::{Lab, Options};
+use model::image::ImageKind;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -101,6 +102,25 @@ fn tempest_finds_images_as_they_should_be() {
 fn openstack_client_manages_identities() {
     let lab = lab(TLS);
     let (success, text) = run(&lab, TLS, "commands.py", &["identity"]);
+    assert!(success, "{text}");
+    lab.finish();
+}
+
+/// Everyday commands around a real guest: it is made, gets volumes, becomes an image, and boots from a volume.
+#[test]
+fn openstack_client_runs_a_guest() {
+    let lab = lab(PLAIN);
+    let admin = lab.project("admin");
+    admin.upload("micro-kernel", ImageKind::Kernel, None, &lab.images.micro("kernel"));
+    admin.upload("micro-initrd", ImageKind::Initrd, None, &lab.images.micro("initrd"));
+    let cmdline = fs::read_to_string(lab.images.micro("cmdline")).expect("cmdline").trim().to_string();
+    let boot = KernelBootRequest {
+        kernel: Some("micro-kernel".into()),
+        initrd: Some("micro-initrd".into()),
+        cmdline,
+    };
+    admin.upload("micro", ImageKind::Disk, Some(boot), &lab.images.micro("disk.qcow2"));
+    let (success, text) = run(&lab, &format!("http://{PLAIN}"), "commands.py", &["compute"]);
     assert!(success, "{text}");
     lab.finish();
 }

@@ -146,7 +146,8 @@ async fn update(
     check_wait::<Flavor>(&wait)?;
     let act = async {
         caller.require(Role::Admin, "changing a flavor")?;
-        let projects = input.projects.as_ref().map(|all| projects_of(app.control(), &caller, all)).transpose()?;
+        let projects =
+            input.projects.as_ref().map(|all| projects_of(app.control(), &caller, all)).transpose()?;
         app.control()
             .change::<Flavor>(&caller, &reference, |flavor| {
                 describe(&mut flavor.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;

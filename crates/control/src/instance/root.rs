@@ -11,13 +11,43 @@ use model::{
     flavor::Size,
     id::{InstanceId, NodeId, VolumeId},
     image::{Image, ImageKind},
+    instance::Kind,
     meta::Meta,
     volume::{Provisioning, Volume, VolumeSource},
 };
 
 impl Control {
+    /// All disks of a new instance, a VM's root disk first.
+    pub(super) fn add_disks(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        home: (InstanceId, NodeId),
+        new: &NewInstance,
+        size: Size,
+        image: Option<&Image>,
+    ) -> Result<Vec<VolumeId>> {
+        let mut all = vec![];
+        match (&new.root, image) {
+            (Some(root), _) if new.kind == Kind::Vm => {
+                all.push(self.add_asked_root(tx, caller, home, root)?);
+            }
+            (_, Some(image)) => all.push(self.add_root_disk(tx, caller, home, new, size, image)?),
+            _ => {}
+        }
+        for asked in &new.volumes {
+            let volume = self.add_asked_volume(tx, caller, home, asked, "volume")?;
+            if all.contains(&volume.meta.id) {
+                let message = format!("volume {} is named twice", volume.meta.name);
+                return Err(Error::invalid("volume", message));
+            }
+            all.push(volume.meta.id);
+        }
+        Ok(all)
+    }
+
     /// A root disk that is there, or one that is made of something else than the instance's own image.
-    pub(super) fn add_asked_root(
+    fn add_asked_root(
         &self,
         tx: &mut Transaction,
         caller: &Caller,
@@ -35,7 +65,7 @@ impl Control {
 
     /// A volume that nobody has, or a new one, for the instance and the host of `home`. `field` is the input that
     /// asks for it.
-    pub(super) fn add_asked_volume(
+    fn add_asked_volume(
         &self,
         tx: &mut Transaction,
         caller: &Caller,
@@ -69,17 +99,16 @@ impl Control {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is a decision already made for the instance")]
-    pub(super) fn add_root_disk(
+    fn add_root_disk(
         &self,
         tx: &mut Transaction,
         caller: &Caller,
-        id: InstanceId,
+        home: (InstanceId, NodeId),
         new: &NewInstance,
         size: Size,
         image: &Image,
-        node: NodeId,
     ) -> Result<VolumeId> {
+        let (id, node) = home;
         let volume = VolumeId::from_random(rand::random());
         let needed_gib = self.root_needs_gib(image);
         if size.disk_gib > 0 && size.disk_gib < needed_gib {

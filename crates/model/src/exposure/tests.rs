@@ -58,8 +58,7 @@ struct World {
 impl World {
     fn new(rules: Vec<Rule>) -> Self {
         let instance = InstanceId::from_random([2; 16]);
-        let network = NetworkId::from_random([3; 16]);
-        let port = PortId::from_random([4; 16]);
+        let (network, port) = (NetworkId::from_random([3; 16]), PortId::from_random([4; 16]));
         let group = SecurityGroupId::from_random([5; 16]);
         Self {
             instance: Instance {

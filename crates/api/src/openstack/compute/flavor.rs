@@ -114,7 +114,8 @@ fn list(
         let flavor = &stored.record;
         // Those that are opened to the project count as public to it.
         let open = flavor.is_open_to(session.caller.project);
-        public_fits(flavor, open) && disk.is_none_or(|disk| flavor.size.disk_gib >= disk)
+        public_fits(flavor, open)
+            && disk.is_none_or(|disk| flavor.size.disk_gib >= disk)
             && memory.is_none_or(|memory| flavor.size.memory_mib >= memory)
     });
     let order = shape::order(
@@ -299,7 +300,11 @@ async fn act(
     let (key, rule, open) = match form.fields().keys().next().map(String::as_str) {
         Some("addTenantAccess") => ("addTenantAccess", "add_tenant_access", true),
         Some("removeTenantAccess") => ("removeTenantAccess", "remove_tenant_access", false),
-        _ => return Err(Fault::invalid("There is no such action: addTenantAccess and removeTenantAccess are.")),
+        _ => {
+            return Err(Fault::invalid(
+                "There is no such action: addTenantAccess and removeTenantAccess are.",
+            ));
+        }
     };
     session.require_admin(&format!("os_compute_api:os-flavor-access:{rule}"))?;
     let form = Form::under(&body, key)?;
@@ -309,18 +314,19 @@ async fn act(
     let project: ProjectId = tenant.parse().map_err(wrong)?;
     let found = find(&door, &session, &id)?;
     let reference = found.record.meta.id.to_string();
-    let flavor = door.control().open_flavor(&session.caller, &reference, project, open).await.map_err(
-        |error| match error.code {
-            Code::NotFound => Fault::status(
-                StatusCode::NOT_FOUND,
-                format!("Flavor access not found for {id} / {tenant} combination."),
-            ),
-            Code::Taken => Fault::conflict(format!(
-                "Flavor access already exists for flavor {id} and project {tenant} combination."
-            )),
-            _ => error.into(),
-        },
-    )?;
+    let flavor =
+        door.control().open_flavor(&session.caller, &reference, project, open).await.map_err(|error| {
+            match error.code {
+                Code::NotFound => Fault::status(
+                    StatusCode::NOT_FOUND,
+                    format!("Flavor access not found for {id} / {tenant} combination."),
+                ),
+                Code::Taken => Fault::conflict(format!(
+                    "Flavor access already exists for flavor {id} and project {tenant} combination."
+                )),
+                _ => error.into(),
+            }
+        })?;
     Ok(changed(&flavor, access_view(&flavor)))
 }
 

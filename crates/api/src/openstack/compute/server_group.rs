@@ -1,9 +1,7 @@
 //! Server groups: servers that are to be kept on one host, or on different ones.
 
 use super::form::{Form, wrong};
-use crate::openstack::{
-    Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, query::Query,
-};
+use crate::openstack::{Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, query::Query};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -29,8 +27,7 @@ pub fn router() -> Router<Door> {
 }
 
 fn find(door: &Door, session: &Session, id: &str) -> Result<Arc<Stored<ServerGroup>>> {
-    let missing =
-        || Fault::status(StatusCode::NOT_FOUND, format!("Instance group {id} could not be found."));
+    let missing = || Fault::status(StatusCode::NOT_FOUND, format!("Instance group {id} could not be found."));
     let parsed = id.parse::<ServerGroupId>().map_err(|_| missing())?;
     door.control().find::<ServerGroup>(&session.caller, &parsed.to_string()).map_err(|_| missing())
 }
@@ -108,7 +105,11 @@ fn policy_of(form: &Form<'_>, version: Microversion) -> Result<Policy> {
         let list = form.list("policies")?.unwrap_or_default();
         match list {
             [one] => one,
-            _ => return Err(Fault::invalid("Invalid input for field/attribute policies: exactly one is wanted.")),
+            _ => {
+                return Err(Fault::invalid(
+                    "Invalid input for field/attribute policies: exactly one is wanted.",
+                ));
+            }
         }
     };
     let found = Policy::ALL.into_iter().find(|policy| value == policy.as_str());
@@ -139,7 +140,8 @@ async fn create(
                 return Err(Fault::invalid("Only anti-affinity policy supports rules."));
             }
             let most = rules.number("max_server_per_host")?;
-            let many = |_| Fault::invalid("Invalid input for field/attribute max_server_per_host: it is too large.");
+            let many =
+                |_| Fault::invalid("Invalid input for field/attribute max_server_per_host: it is too large.");
             most.map(u32::try_from).transpose().map_err(many)?
         }
     };

@@ -242,7 +242,9 @@ pub fn volume(asked: &VolumeRequest, number: usize) -> control::Result<VolumeAsk
             return Err(Error::invalid(&field("volume"), "name a volume, or give size_gib for a new one"));
         }
         (Some(volume), None) => DiskAsked::Volume(volume.clone()),
-        (None, size_gib) => DiskAsked::New(NewVolume { size_gib, thick: asked.thick, ..NewVolume::default() }),
+        (None, size_gib) => {
+            DiskAsked::New(NewVolume { size_gib, thick: asked.thick, ..NewVolume::default() })
+        }
     };
     if asked.mount_path.as_ref().is_some_and(|path| !path.starts_with('/')) {
         return Err(Error::invalid(&field("mount_path"), "a mount path begins with /"));

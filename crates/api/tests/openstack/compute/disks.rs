@@ -22,7 +22,8 @@ impl Lab {
             ..Default::default()
         };
         let client = &self.cloud.house.client;
-        let made: api::v1::types::volume::Volume = client.create(&request, &Default::default()).await.unwrap();
+        let made: api::v1::types::volume::Volume =
+            client.create(&request, &Default::default()).await.unwrap();
         made.head.id.to_string()
     }
 
@@ -122,7 +123,15 @@ async fn an_attachment_has_the_fields_of_its_microversion() {
         ("2.79", set(["device", "id", "serverId", "volumeId", "tag", "delete_on_termination"])),
         (
             "2.89",
-            set(["attachment_id", "bdm_uuid", "device", "serverId", "volumeId", "tag", "delete_on_termination"]),
+            set([
+                "attachment_id",
+                "bdm_uuid",
+                "device",
+                "serverId",
+                "volumeId",
+                "tag",
+                "delete_on_termination",
+            ]),
         ),
     ] {
         let shown = lab.get(version, &own).await["volumeAttachment"].clone();
@@ -140,7 +149,19 @@ async fn an_attachment_has_the_fields_of_its_microversion() {
     let native = native.volumes.last().unwrap();
     assert_eq!(native.tag.as_ref().map(|tag| tag.as_str()), Some("logs"));
     assert!(native.delete_with_instance);
+}
 
+#[tokio::test]
+async fn whether_a_volume_goes_along_is_all_that_changes_of_an_attachment() {
+    let lab = Lab::open().await;
+    let id = lab.running("one").await;
+    let volume = lab.volume("data").await;
+    let path = format!("/servers/{id}/os-volume_attachments");
+    let order =
+        json!({ "volumeAttachment": { "volumeId": volume, "tag": "logs", "delete_on_termination": true } });
+    lab.post("2.79", &path, order).await.expect(200);
+    lab.run(&id).await;
+    let own = format!("{path}/{volume}");
     let wish = |fields: Value| {
         let mut all = json!({ "volumeId": volume });
         all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -270,7 +291,8 @@ async fn a_server_boots_from_a_volume() {
     assert_eq!(lab.delete(&format!("{path}/{root}")).await.status, 403, "it is the root disk");
     let rebuild = json!({ "rebuild": { "imageRef": lab.image } });
     assert_eq!(lab.act(&id, rebuild).await.status, 400);
-    let saved = lab.post("2.45", &format!("/servers/{id}/action"), json!({ "createImage": { "name": "s" } })).await;
+    let saved =
+        lab.post("2.45", &format!("/servers/{id}/action"), json!({ "createImage": { "name": "s" } })).await;
     let saved = saved.expect(202)["image_id"].as_str().unwrap().to_string();
     let saved = lab.cloud.get(&lab.member, &format!("/image/v2/images/{saved}")).await.expect(200);
     assert_eq!((&saved["base_image_ref"], &saved["min_disk"]), (&json!(""), &json!(2)));
@@ -318,9 +340,7 @@ async fn a_server_boots_from_a_volume_or_snapshot_that_is_there() {
 async fn disks_that_cannot_be_are_refused() {
     let lab = Lab::open().await;
     let data = lab.volume("data").await;
-    let volume = |uuid: &str, index: i64| {
-        json!({ "source_type": "volume", "destination_type": "volume", "uuid": uuid, "boot_index": index })
-    };
+    let volume = |uuid: &str, index: i64| json!({ "source_type": "volume", "destination_type": "volume", "uuid": uuid, "boot_index": index });
     let image = |size: Value| {
         json!({
             "source_type": "image", "destination_type": "volume", "uuid": lab.image, "boot_index": 0,

@@ -75,7 +75,8 @@ async fn a_private_flavor_is_for_those_it_is_opened_to() {
     let (admin, member) = (&lab.cloud.admin, &lab.member);
     lab.admin(Method::POST, "/flavors", flavor(json!("own"), "own", false)).await.expect(200);
     let project = lab.cloud.house.caller(control::Role::Member).project.hex();
-    let has = async |token: &str, query: &str| lab.flavor_ids(token, query).await.contains(&"own".to_string());
+    let has =
+        async |token: &str, query: &str| lab.flavor_ids(token, query).await.contains(&"own".to_string());
     assert!(!has(member, "").await && !has(admin, "").await);
     assert!(has(admin, "?is_public=None").await && has(admin, "?is_public=False").await);
     assert_eq!(lab.at(Method::GET, member, "2.1", "/flavors/own", &Value::Null).await.status, 404);

@@ -33,8 +33,7 @@ async fn a_key_is_its_users_own_and_native_ones_are_the_projects() {
         ..Default::default()
     };
     let client = &lab.cloud.house.client;
-    let shared: api::v1::types::keypair::Keypair =
-        client.create(&shared, &Default::default()).await.unwrap();
+    let shared: api::v1::types::keypair::Keypair = client.create(&shared, &Default::default()).await.unwrap();
     assert_eq!(shared.user, None);
     for token in [&lab.member, &other] {
         assert_eq!(lab.key_names(token, "").await, ["mine", "shared"]);
@@ -49,10 +48,8 @@ async fn a_key_is_its_users_own_and_native_ones_are_the_projects() {
     let elsewhere = control.create_project(&caller, "elsewhere", "", Default::default()).await.unwrap();
     let id = user.parse().unwrap();
     let (role, mut tx) = (control.role_named("member").unwrap().record.id, store::Tx::new());
-    let (actor, target) = (
-        model::assignment::Actor::User(id),
-        model::assignment::Target::Project(elsewhere.meta.id),
-    );
+    let (actor, target) =
+        (model::assignment::Actor::User(id), model::assignment::Target::Project(elsewhere.meta.id));
     tx.create(&model::assignment::Assignment { actor, target, role });
     control.store().commit(tx).await.unwrap();
     let scope = control::session::Scope::Project(elsewhere.meta.id);

@@ -68,9 +68,12 @@ async fn a_group_has_the_form_of_its_microversion() {
 async fn a_policy_is_kept_when_servers_are_placed() {
     let lab = Lab::open().await;
     let id = |made: Value| made["server_group"]["id"].as_str().unwrap().to_string();
-    let apart = id(lab.group("2.1", json!({ "name": "apart", "policies": ["anti-affinity"] })).await.expect(200));
-    let soft =
-        id(lab.group("2.15", json!({ "name": "soft", "policies": ["soft-anti-affinity"] })).await.expect(200));
+    let apart =
+        id(lab.group("2.1", json!({ "name": "apart", "policies": ["anti-affinity"] })).await.expect(200));
+    let soft = id(lab
+        .group("2.15", json!({ "name": "soft", "policies": ["soft-anti-affinity"] }))
+        .await
+        .expect(200));
     let first = lab.in_group("first", &apart).await.expect(202);
     let first = first["server"]["id"].as_str().unwrap().to_string();
     let shown = lab.get("2.71", &format!("/servers/{first}")).await;
@@ -99,7 +102,8 @@ async fn a_project_has_so_many_groups_and_a_group_so_many_servers() {
     let lab = Lab::open().await;
     let mut last = String::new();
     for number in 0..GROUPS_MAX {
-        let made = lab.group("2.15", json!({ "name": format!("g{number}"), "policies": ["soft-affinity"] })).await;
+        let made =
+            lab.group("2.15", json!({ "name": format!("g{number}"), "policies": ["soft-affinity"] })).await;
         last = made.expect(200)["server_group"]["id"].as_str().unwrap().to_string();
     }
     let full = lab.group("2.1", json!({ "name": "more", "policies": ["affinity"] })).await;

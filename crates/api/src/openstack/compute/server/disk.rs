@@ -113,9 +113,7 @@ fn check_order(entries: &[Entry]) -> Result<()> {
     if indexes.iter().zip(0..).all(|(index, wanted)| *index == wanted) {
         return Ok(());
     }
-    Err(invalid(
-        "Boot sequence for the instance and image/block device mapping combination is not valid",
-    ))
+    Err(invalid("Boot sequence for the instance and image/block device mapping combination is not valid"))
 }
 
 fn entry_of(value: &Value, version: Microversion) -> Result<Form<'_>> {
@@ -253,7 +251,11 @@ impl Reader<'_> {
         let mount_path = match (self.kind, form.text("device_name")?) {
             (Kind::Vm, _) => None,
             (_, Some(path)) if path.starts_with('/') && !path.starts_with("/dev/") => Some(path.to_string()),
-            _ => return Err(invalid("a container sees a volume at a path: give it as device_name, like /data")),
+            _ => {
+                return Err(invalid(
+                    "a container sees a volume at a path: give it as device_name, like /data",
+                ));
+            }
         };
         Ok(Attach {
             mount_path,
