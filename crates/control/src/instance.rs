@@ -230,6 +230,7 @@ impl Control {
             rebuilt: 0,
             build: 0,
             trial: None,
+            shelved: false,
             server_group: group.map(|group| group.record.meta.id),
         };
         self.take_host_ports(tx, caller, &[], &mut instance)?;

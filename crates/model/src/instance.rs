@@ -135,6 +135,9 @@ pub struct Instance {
     /// A size on trial, until it is confirmed or taken back.
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// It was put away: stopped for a while, until somebody starts it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shelved: bool,
     /// Group whose policy chose its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_group: Option<ServerGroupId>,

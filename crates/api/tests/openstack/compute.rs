@@ -4,6 +4,7 @@ mod disks;
 mod flavors;
 mod keypairs;
 mod server_groups;
+mod shelve;
 
 use crate::cloud::{Cloud, Reply};
 use axum::{body::Body, http::Method};

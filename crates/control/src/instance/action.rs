@@ -48,6 +48,7 @@ impl Control {
             }
             next.power = Power::On;
             next.hard = false;
+            next.shelved = false;
             if phase == Phase::Failed {
                 next.meta.touch(self.now());
                 self.ask_images_anew(tx, next);
@@ -72,6 +73,26 @@ impl Control {
             next.power = Power::Off;
             next.hard = hard;
             next.grace_s = grace_s.unwrap_or(next.grace_s).min(model::instance::GRACE_S_MAX);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Puts an instance away: it stops as its guest likes, gives back memory and CPUs, and keeps its disks and addresses.
+    /// Starting it takes it out again.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `conflict` for one that is on its way somewhere or has a size on trial.
+    pub async fn shelve_instance(&self, caller: &Caller, reference: &str) -> Result<Instance> {
+        self.wish(caller, reference, "shelving an instance", |_, next, phase| {
+            if !matches!(phase, Phase::Running | Phase::Paused | Phase::Stopped | Phase::Exited) {
+                let message = format!("{} is {phase}: it cannot be put away now", next.meta.name);
+                return Err(Error::new(Code::Conflict, message));
+            }
+            super::rebuild::refuse_unsettled(next)?;
+            next.power = Power::Off;
+            next.hard = false;
+            next.shelved = true;
             Ok(())
         })
         .await

@@ -57,9 +57,8 @@ struct World {
 
 impl World {
     fn new(rules: Vec<Rule>) -> Self {
-        let instance = InstanceId::from_random([2; 16]);
         let (network, port) = (NetworkId::from_random([3; 16]), PortId::from_random([4; 16]));
-        let group = SecurityGroupId::from_random([5; 16]);
+        let (instance, group) = (InstanceId::from_random([2; 16]), SecurityGroupId::from_random([5; 16]));
         Self {
             instance: Instance {
                 meta: meta(instance, "web"),
@@ -94,6 +93,7 @@ impl World {
                 rebuilt: 0,
                 build: 0,
                 trial: None,
+                shelved: false,
                 server_group: None,
             },
             port: Port {

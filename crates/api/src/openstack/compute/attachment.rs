@@ -120,7 +120,7 @@ fn refused(error: control::Error) -> Fault {
 }
 
 /// States in which the disks of a server may change.
-const CHANGEABLE: [&str; 6] = ["active", "paused", "stopped", "suspended", "resized", "shelved"];
+const CHANGEABLE: [&str; 6] = ["active", "paused", "stopped", "suspended", "resized", "shelved_offloaded"];
 
 async fn attach(
     State(door): State<Door>,

@@ -5,7 +5,7 @@ use axum::{Json, Router, extract::Path, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 
 /// Aliases and names of what is served here.
-const EXTENSIONS: [(&str, &str, &str); 35] = [
+const EXTENSIONS: [(&str, &str, &str); 36] = [
     ("NMN", "Multinic", "Multiple network support."),
     ("OS-DCF", "DiskConfig", "Disk Management Extension."),
     ("OS-EXT-AZ", "ExtendedAvailabilityZone", "Extended Availability Zone support."),
@@ -41,6 +41,7 @@ const EXTENSIONS: [(&str, &str, &str); 35] = [
     ("os-security-groups", "SecurityGroups", "Security group support."),
     ("os-server-groups", "ServerGroups", "Server group support."),
     ("os-services", "Services", "Services support."),
+    ("os-shelve", "Shelve", "Instance shelve mode."),
     ("os-simple-tenant-usage", "SimpleTenantUsage", "Simple tenant usage extension."),
     ("os-used-limits", "UsedLimits", "Provide data on limited resource that are being used."),
     ("os-user-data", "UserData", "Add user_data to the Create Server API."),

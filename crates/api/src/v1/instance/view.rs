@@ -87,6 +87,7 @@ impl Served for Instance {
             grace_s: self.grace_s,
             remove_on_exit: self.remove_on_exit,
             locked: self.lock.is_some(),
+            shelved: self.shelved,
             lock_reason: self.lock.as_ref().and_then(|lock| lock.reason.clone()),
             tags: self.tags.clone(),
             access_v4: self.access.v4,

@@ -102,6 +102,9 @@ pub struct Instance {
     pub remove_on_exit: bool,
     /// Refuses deletion and power changes of anyone but an admin.
     pub locked: bool,
+    /// It was put away: stopped until somebody starts it.
+    #[serde(default)]
+    pub shelved: bool,
     /// Why, if who locked it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_reason: Option<String>,

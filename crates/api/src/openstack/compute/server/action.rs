@@ -1,7 +1,7 @@
 //! Actions: verbs on servers, each allowed in the states that Nova allows it in.
 
 use super::{
-    create::{flavor_of, password, user_data},
+    create::{check_zone, flavor_of, password, user_data},
     deed, find, no_console,
     state::State,
     state_of,
@@ -110,6 +110,15 @@ impl Call<'_> {
                 self.require("unpause", &["paused"])?;
                 Ok(self.done("unpause", &control.resume_instance(caller, id).await?))
             }
+            "shelve" => {
+                self.require("shelve", &["active", "stopped", "paused", "suspended"])?;
+                Ok(self.done("shelve", &control.shelve_instance(caller, id).await?))
+            }
+            "unshelve" => {
+                self.check_unshelve(value)?;
+                self.require("unshelve", &["shelved", "shelved_offloaded"])?;
+                Ok(self.done("unshelve", &control.start_instance(caller, id).await?))
+            }
             "lock" => {
                 let reason = match value {
                     Value::Null => None,
@@ -135,6 +144,23 @@ impl Call<'_> {
         }
     }
 
+    /// Where a server is to be taken out again, which has been a part of the call since 2.77: there is one zone.
+    fn check_unshelve(&self, value: &Value) -> Result<()> {
+        if value.is_null() || !self.version.has(2, 77) {
+            return Ok(());
+        }
+        let form = Form::of(value, "unshelve")?;
+        form.refuse_others(if self.version.has(2, 91) {
+            &["availability_zone", "host"]
+        } else {
+            &["availability_zone"]
+        })?;
+        if form.get("host").is_some() {
+            self.session.require_admin("os_compute_api:os-shelve:unshelve_to_host")?;
+        }
+        check_zone(&form)
+    }
+
     /// What this cloud does not do, refused as one would that is made so.
     fn refuse(&self, name: &str) -> Result<Response> {
         match name {
@@ -147,8 +173,14 @@ impl Call<'_> {
                 self.session.require_admin(&format!("os_compute_api:os-admin-actions:{name}"))?;
                 Err(Fault::invalid("The state of a server is what its host sees; it is not set by hand."))
             }
-            "suspend" | "resume" | "shelve" | "unshelve" | "shelveOffload" | "rescue" | "unrescue"
-            | "restore" | "createBackup" | "trigger_crash_dump" => {
+            // What is put away keeps no host's memory or CPUs from the beginning.
+            "shelveOffload" => {
+                self.session.require_admin("os_compute_api:os-shelve:shelve_offload")?;
+                self.require("shelveOffload", &["shelved"])?;
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            "suspend" | "resume" | "rescue" | "unrescue" | "restore" | "createBackup"
+            | "trigger_crash_dump" => {
                 let (id, state) = (&self.id, self.state.vm_state);
                 Err(Fault::conflict(format!("Cannot '{name}' instance {id} while it is in vm_state {state}")))
             }

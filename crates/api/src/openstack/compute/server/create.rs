@@ -259,7 +259,8 @@ fn blank(kind: Kind) -> NewInstance {
     }
 }
 
-fn check_zone(form: &Form<'_>) -> Result<()> {
+/// Refuses another zone than the one that all hosts are in.
+pub fn check_zone(form: &Form<'_>) -> Result<()> {
     match form.text("availability_zone")? {
         None | Some(ZONE) => Ok(()),
         // `zone:host` names a host, which is here in any case.

@@ -34,12 +34,16 @@ impl State {
             Phase::Pausing => state("ACTIVE", "active", Some("pausing"), 1),
             Phase::Paused => state("PAUSED", "paused", None, 3),
             Phase::Resuming => state("PAUSED", "paused", Some("unpausing"), 3),
+            Phase::Stopping if instance.shelved => state("ACTIVE", "active", Some("shelving"), 1),
             Phase::Stopping => state("ACTIVE", "active", Some("powering-off"), 1),
             Phase::Rebooting if instance.hard => state("HARD_REBOOT", "active", Some("rebooting_hard"), 1),
             Phase::Rebooting => state("REBOOT", "active", Some("rebooting"), 1),
             Phase::Rebuilding => state("REBUILD", "active", Some("rebuilding"), 1),
             Phase::Resizing => state("RESIZE", "active", Some("resize_migrating"), 1),
             Phase::Stopped if on_trial => state("VERIFY_RESIZE", "resized", None, 4),
+            Phase::Stopped | Phase::Exited if instance.shelved => {
+                state("SHELVED_OFFLOADED", "shelved_offloaded", None, 4)
+            }
             Phase::Stopped | Phase::Exited => state("SHUTOFF", "stopped", None, 4),
             Phase::Failed => state("ERROR", "error", None, 0),
             Phase::Deleting => state(Self::before_end(status), "active", Some("deleting"), 1),
