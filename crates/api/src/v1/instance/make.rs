@@ -152,22 +152,23 @@ fn containers(kind: Kind, input: &CreateInstance) -> control::Result<Vec<Contain
 
 /// A root disk that is asked for, checked.
 fn root(asked: &RootRequest) -> control::Result<VolumeAsked> {
-    let new = |source: SourceAsked| {
-        DiskAsked::New(NewVolume {
-            size_gib: asked.size_gib,
-            thick: asked.thick,
-            source,
-            ..NewVolume::default()
-        })
-    };
-    let (disk, is_new) = match (&asked.volume, &asked.snapshot, &asked.copy_of) {
+    let mut sources = [
+        asked.image.clone().map(SourceAsked::Image),
+        asked.snapshot.clone().map(SourceAsked::Snapshot),
+        asked.copy_of.clone().map(SourceAsked::Volume),
+    ]
+    .into_iter()
+    .flatten();
+    let (disk, is_new) = match (&asked.volume, sources.next(), sources.next()) {
         (Some(volume), None, None) if asked.size_gib.is_none() && !asked.thick => {
             (DiskAsked::Volume(volume.clone()), false)
         }
-        (None, Some(snapshot), None) => (new(SourceAsked::Snapshot(snapshot.clone())), true),
-        (None, None, Some(volume)) => (new(SourceAsked::Volume(volume.clone())), true),
+        (None, Some(source), None) => {
+            let (size_gib, thick) = (asked.size_gib, asked.thick);
+            (DiskAsked::New(NewVolume { size_gib, thick, source, ..NewVolume::default() }), true)
+        }
         _ => {
-            let message = "name a volume as it is, a snapshot, or a volume to copy";
+            let message = "name one: a volume as it is, or an image, a snapshot or a volume to make it of";
             return Err(Error::invalid("root.volume", message));
         }
     };

@@ -159,6 +159,9 @@ pub struct RootRequest {
     /// A volume, which is kept when the instance goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// An image to make it of: the disk is then a volume as all others, and not the instance's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// A snapshot to make it of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
