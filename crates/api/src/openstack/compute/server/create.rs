@@ -28,6 +28,7 @@ use model::{
     plan::{Accelerator, RestartPolicy},
     port::Port,
     security_group::SecurityGroup,
+    volume::Volume,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -190,8 +191,8 @@ impl Order {
                 Err(_) if number > self.least => break,
                 Err(error) => {
                     for instance in &made {
-                        let id = instance.meta.id.to_string();
-                        if let Err(left) = door.control().delete_instance(&session.caller, &id).await {
+                        if let Err(left) = take_back(door, session, instance).await {
+                            let id = instance.meta.id.to_string();
                             tracing::warn!(error = %left, id, "a server of a call that was refused is left");
                         }
                     }
@@ -201,6 +202,20 @@ impl Order {
         }
         Ok(made)
     }
+}
+
+/// Takes a server back that was made along with one that could not be. Its volumes are new: several servers of one call
+/// share none that was there before.
+async fn take_back(door: &Door, session: &Session, instance: &Instance) -> control::Result<()> {
+    let goes_along = |volume: &mut Volume| {
+        volume.delete_with_instance = true;
+        Ok(())
+    };
+    for volume in &instance.volumes {
+        door.control().change::<Volume>(&session.caller, &volume.to_string(), goes_along).await?;
+    }
+    door.control().delete_instance(&session.caller, &instance.meta.id.to_string()).await?;
+    Ok(())
 }
 
 /// What a new server refers to is a part of the request: what is not there makes the request wrong, and so does a disk
