@@ -194,6 +194,7 @@ impl Control {
             admin_up: true,
             rate_mbit: None,
             foreign_user: None,
+            device_tag: None,
             delete_with_instance: false,
         });
         Ok(Interface { subnet: subnet.meta.id, network: subnet.network, port: id })

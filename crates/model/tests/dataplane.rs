@@ -119,14 +119,15 @@ fn network_view() -> NetworkView {
     let v4 = subnet(0x21, &network, "10.0.0.0/24", Some("10.0.0.1"));
     let v6 = subnet(0x22, &network, "fd00:a::/64", Some("fd00:a::1"));
     let (web, all) = (SecurityGroupId::from_random([0x31; 16]), SecurityGroupId::from_random([0x32; 16]));
+    let ping = Rule {
+        icmp: Some(IcmpMatch { kind: 8, code: Some(0) }),
+        ..rule(4, Ingress, Ipv4, Some(Protocol::ICMP), None, Peer::Net("203.0.113.0/24".parse().unwrap()))
+    };
     let web_rules = vec![
         rule(1, Ingress, Ipv4, Some(Protocol::TCP), Some("80"), Peer::Any),
         rule(2, Ingress, Ipv6, Some(Protocol::TCP), Some("8000-8080"), Peer::Any),
         rule(3, Ingress, Ipv4, None, None, Peer::Group(all)),
-        Rule {
-            icmp: Some(IcmpMatch { kind: 8, code: Some(0) }),
-            ..rule(4, Ingress, Ipv4, Some(Protocol::ICMP), None, Peer::Net("203.0.113.0/24".parse().unwrap()))
-        },
+        ping,
     ];
     let all_rules = vec![
         rule(5, Egress, Ipv4, None, None, Peer::Any),

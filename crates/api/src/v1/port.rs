@@ -182,6 +182,7 @@ async fn make(app: &App, caller: &Caller, input: &CreatePort) -> control::Result
         admin_up: input.admin_up.unwrap_or(true),
         rate_mbit: input.rate_mbit,
         foreign_user: input.foreign_user.as_ref().map(foreign_user),
+        device_tag: None,
     };
     app.control().create_port(caller, new).await
 }

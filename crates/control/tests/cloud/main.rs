@@ -256,7 +256,6 @@ async fn a_deleted_instance_goes_when_its_node_says_so_and_frees_all() {
         stop_asked_at: None,
         ports: vec![],
         volumes: vec![],
-        server_group: None,
         layers: Default::default(),
         keys: None,
         keys_refused: String::new(),

@@ -55,6 +55,11 @@ struct World {
     gate: Option<SecurityGroup>,
 }
 
+fn addresses() -> Vec<FixedIp> {
+    let subnet = SubnetId::from_random([7; 16]);
+    ["10.0.0.4", "fd00::4"].map(|a| FixedIp { subnet, address: a.parse().unwrap() }).to_vec()
+}
+
 impl World {
     fn new(rules: Vec<Rule>) -> Self {
         let (network, port) = (NetworkId::from_random([3; 16]), PortId::from_random([4; 16]));
@@ -100,9 +105,7 @@ impl World {
                 meta: meta(port, "port"),
                 network,
                 mac: Mac([2, 0, 0, 0, 0, 1]),
-                addresses: ["10.0.0.4", "fd00::4"]
-                    .map(|a| FixedIp { subnet: SubnetId::from_random([7; 16]), address: a.parse().unwrap() })
-                    .to_vec(),
+                addresses: addresses(),
                 device: Device::Instance(instance),
                 security_groups: vec![group],
                 port_security: true,

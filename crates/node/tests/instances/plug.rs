@@ -3,6 +3,7 @@
 use crate::lab::{Lab, pod, vm};
 use control::{
     instance::{NewInstance, NicAsked, resize::NewSize},
+    keypair::NewKeypair,
     port::NewPort,
     snapshot::NewSnapshot,
     volume::NewVolume,
@@ -122,7 +123,8 @@ async fn add_keys(lab: &Lab) -> Vec<NamedKey> {
         ("mine", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"),
         ("old", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4/ old"),
     ] {
-        let made = lab.control.create_keypair(&lab.caller, name, KeyKind::Ssh, line).await.unwrap();
+        let new = NewKeypair { name: name.into(), kind: KeyKind::Ssh, public_key: line.into(), user: None };
+        let made = lab.control.add_keypair(&lab.caller, new).await.unwrap();
         keys.push((name.to_string(), made.public_key));
     }
     keys
@@ -181,7 +183,7 @@ async fn keys_are_refused_where_nobody_logs_in_and_where_nobody_knows_them() {
     assert_eq!(set("web", "mine").await.unwrap_err().field.as_deref(), Some("keypairs"));
     assert_eq!(set("db", "nobody's").await.unwrap_err().code, Code::NotFound);
     // What the project has forgotten and the instance has is still good.
-    lab.control.delete_keypair(&lab.caller, "old").await.unwrap();
+    lab.control.delete_keypair(&lab.caller, None, "old").await.unwrap();
     assert_eq!(set("db", "old").await.unwrap().keys.len(), 1);
 }
 

@@ -3,7 +3,6 @@
 use super::{Head, Reference, patch::LabelChanges};
 use model::{meta::Labels, server_group::Policy};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Instances that are to be kept on one host, or on different ones.
