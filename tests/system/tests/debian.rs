@@ -189,7 +189,7 @@ fn full_control(shop: &Cloud) {
     let script = "set -e; mkdir -p /tmp/own/DEBIAN /tmp/own/usr/bin
         printf 'Package: own\\nVersion: 1\\nArchitecture: all\\nMaintainer: me\\nDescription: mine\\n' >/tmp/own/DEBIAN/control
         printf '#!/bin/sh\\necho installed\\n' >/tmp/own/usr/bin/holm-own && chmod 755 /tmp/own/usr/bin/holm-own
-        dpkg-deb -q --build /tmp/own /tmp/own.deb && sudo apt-get -qq install /tmp/own.deb >/dev/null && holm-own";
+        dpkg-deb --build /tmp/own /tmp/own.deb >/dev/null && sudo apt-get -qq install /tmp/own.deb >/dev/null && holm-own";
     assert!(shop.ssh("asked", script).text().ends_with("installed"));
     assert!(!std::path::Path::new("/usr/bin/holm-own").exists(), "the host has it not");
 }
