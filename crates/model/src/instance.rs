@@ -269,6 +269,24 @@ pub struct ContainerSpec {
     /// Rotation of its log.
     #[serde(default)]
     pub log: LogLimits,
+    /// Host name inside, instead of the one made of the instance's name; the first container's is the pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Signal that asks it to stop, instead of the image's: `SIGINT`, `INT` or `2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// CPUs in thousandths, within the instance's; all of these when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Most processes and threads; holm's own limit when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_max: Option<u64>,
+    /// Rows and columns of its terminal until somebody changes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal_size: Option<(u16, u16)>,
+    /// Standard input ends for good with the first client that was attached to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin_once: bool,
 }
 
 impl Record for Instance {

@@ -223,6 +223,9 @@ pub struct ContainerPlan {
     pub user: String,
     /// A terminal instead of pipes.
     pub tty: bool,
+    /// Rows and columns of the terminal at first.
+    #[serde(default)]
+    pub terminal_size: Option<(u16, u16)>,
     /// Standard input stays open.
     pub stdin_open: bool,
     /// What happens when it ends.

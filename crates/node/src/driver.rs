@@ -84,6 +84,14 @@ pub enum DriverError {
         /// Deadline in milliseconds.
         after_ms: u64,
     },
+    /// A program could not be run in a container.
+    #[error("run the program (exit code {code}): {answer}")]
+    NotRun {
+        /// As shells number it: 127 where there is none, 126 where it cannot be run, 125 for all else.
+        code: i32,
+        /// Why.
+        answer: String,
+    },
     /// An operation on the host failed.
     #[error("{operation}")]
     Io {
@@ -134,6 +142,56 @@ pub struct Stdio {
     pub stdout: Option<OwnedFd>,
     /// Standard error.
     pub stderr: Option<OwnedFd>,
+}
+
+/// How the standard streams of a container's own program are joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// Container of the pod; the first when `None`.
+    pub container: Option<String>,
+    /// Send input on.
+    pub input: bool,
+    /// The container's input stays open when this reader's ends.
+    pub keeps_input: bool,
+    /// Where it does not run now, wait for its next start and miss nothing of it.
+    pub waits: bool,
+}
+
+/// A place among those that wait for a start; given back by dropping it. Nothing to give back once it runs.
+pub type Place = Option<Box<dyn std::any::Any + Send + Sync>>;
+
+/// What a running instance uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since its start in microseconds.
+    pub cpu_usage_us: u64,
+    /// Time that it was held back by its quota, in microseconds.
+    pub cpu_throttled_us: u64,
+    /// Memory in bytes, page cache included.
+    pub memory_bytes: u64,
+    /// The part of it that is page cache which was not used lately.
+    pub memory_inactive_file_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// A process of an instance, as its host sees it (proc(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessSeen {
+    /// Number on the host.
+    pub pid: i32,
+    /// Number of its parent.
+    pub parent: i32,
+    /// User on the host.
+    pub uid: u32,
+    /// Start in seconds since 1970.
+    pub started_s: i64,
+    /// Processor time in seconds.
+    pub cpu_s: u64,
+    /// Number of its controlling terminal; 0 for none.
+    pub terminal: i32,
+    /// Program and arguments.
+    pub argv: Vec<String>,
 }
 
 /// A running exec.
@@ -258,6 +316,41 @@ pub trait Driver: Send + Sync + 'static {
         stdio: Stdio,
     ) -> Result<Box<dyn ExecHandle>, DriverError>;
 
+    /// Joins the standard streams of a container's own program. `stdio` are the far ends; with a terminal all three may be
+    /// one.
+    async fn attach(
+        &self,
+        _: InstanceId,
+        _request: &AttachRequest,
+        _stdio: [OwnedFd; 3],
+    ) -> Result<Place, DriverError> {
+        Err(unserved("the streams of its program"))
+    }
+    /// Changes the size of the first container's terminal (rows, columns).
+    async fn resize_terminal(&self, _: InstanceId, _rows: u16, _columns: u16) -> Result<(), DriverError> {
+        Err(unserved("the size of its terminal"))
+    }
+    /// Sends a signal to the first process of the first container.
+    async fn signal(&self, _: InstanceId, _signal: i32) -> Result<(), DriverError> {
+        Err(unserved("signals"))
+    }
+    /// What a running instance uses.
+    async fn usage(&self, _: InstanceId) -> Result<Usage, DriverError> {
+        Err(unserved("what it uses"))
+    }
+    /// Its processes.
+    async fn processes(&self, _: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {
+        Err(unserved("its processes"))
+    }
+
     /// Tells which instances changed by themselves (exit, crash, guest reboot).
     fn changes(&self) -> broadcast::Receiver<InstanceId>;
+}
+
+/// What containers alone have.
+fn unserved(what: &str) -> DriverError {
+    DriverError::Unsupported {
+        what: format!("{what}: only a container's are within holm's reach"),
+        hint: "log in to the instance".into(),
+    }
 }

@@ -191,6 +191,9 @@ pub struct Process {
     pub user: String,
     /// A terminal instead of pipes.
     pub tty: bool,
+    /// Rows and columns of the terminal at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal_size: Option<(u16, u16)>,
     /// Standard input stays open.
     pub stdin_open: bool,
     /// Capabilities of root inside, and the bound of everyone's.
@@ -367,6 +370,7 @@ fn bundle_container(
             cwd: absolute(&it.name, cwd)?,
             user: it.user.clone(),
             tty: it.tty,
+            terminal_size: it.terminal_size,
             stdin_open: it.stdin_open,
             capabilities,
             no_new_privileges: true,

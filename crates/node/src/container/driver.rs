@@ -9,7 +9,9 @@
 //! Nothing is remembered: an observation asks the shim, and where none answers reads what it wrote last and looks into
 //! the cgroup. Processes without a shim have lost their streams, log and exit codes; they are killed and told as such.
 
+mod attach;
 mod observe;
+mod processes;
 mod streams;
 
 use super::{
@@ -19,7 +21,10 @@ use super::{
     protocol::{POD, Reply, Request},
 };
 use crate::{
-    driver::{Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Seen, Stdio, Stream},
+    driver::{
+        AttachRequest, Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Place, ProcessSeen,
+        Seen, Stdio, Stream, Usage,
+    },
     image::tree_removal::remove_tree,
 };
 use async_trait::async_trait;
@@ -30,7 +35,7 @@ use model::{
 };
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     process::Stdio as ProcessStdio,
     sync::Arc,
@@ -68,6 +73,7 @@ pub struct PodDriver {
     changes: broadcast::Sender<InstanceId>,
     /// Pods whose shims are being watched for changes.
     watched: Arc<Mutex<std::collections::HashSet<InstanceId>>>,
+    early: Arc<attach::Early>,
 }
 
 /// Turns an error of a step into one of the driver.
@@ -88,7 +94,12 @@ async fn blocking<T: Send + 'static>(
 impl PodDriver {
     /// A driver over these directories. Pods that run already are found by [`Driver::list`] and observing.
     pub fn new(config: PodDriverConfig) -> Self {
-        Self { config: Arc::new(config), changes: broadcast::channel(CHANGES_MAX).0, watched: Arc::default() }
+        Self {
+            config: Arc::new(config),
+            changes: broadcast::channel(CHANGES_MAX).0,
+            watched: Arc::default(),
+            early: Arc::default(),
+        }
     }
 
     /// Where things of a pod are.
@@ -136,8 +147,8 @@ impl PodDriver {
         }
     }
 
-    /// Starts the shim and waits until the pod is up.
-    async fn start_shim(&self, places: &Places) -> Result<(), DriverError> {
+    /// Starts the shim and waits until the pod is up. Requests that wait in `first` are its first client's.
+    async fn start_shim(&self, places: &Places, first: Option<OwnedFd>) -> Result<(), DriverError> {
         let Some((program, arguments)) = self.config.shim.split_first() else {
             return Err(DriverError::Missing {
                 what: "the shim".into(),
@@ -148,7 +159,7 @@ impl PodDriver {
             .args(arguments)
             .arg(&places.state)
             .env_clear()
-            .stdin(ProcessStdio::null())
+            .stdin(first.map_or_else(ProcessStdio::null, ProcessStdio::from))
             .stdout(ProcessStdio::null())
             .stderr(ProcessStdio::piped())
             .spawn()
@@ -299,8 +310,10 @@ impl Driver for PodDriver {
         })
         .await?;
         if !runs {
-            self.start_shim(&places).await?;
+            let first = self.early.hand_over(plan.id)?;
+            self.start_shim(&places, first).await?;
         }
+        self.join_late(plan.id).await;
         self.watch(plan.id).await;
         Ok(())
     }
@@ -323,6 +336,7 @@ impl Driver for PodDriver {
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.early.forget(id);
         let places = self.places(id);
         blocking(move || destroy(&places)).await
     }
@@ -426,6 +440,39 @@ impl Driver for PodDriver {
         stdio: Stdio,
     ) -> Result<Box<dyn ExecHandle>, DriverError> {
         self.run_beside(id, request, stdio).await
+    }
+
+    async fn attach(
+        &self,
+        id: InstanceId,
+        request: &AttachRequest,
+        stdio: [OwnedFd; 3],
+    ) -> Result<Place, DriverError> {
+        self.attach_streams(id, request, stdio).await
+    }
+
+    async fn resize_terminal(&self, id: InstanceId, rows: u16, columns: u16) -> Result<(), DriverError> {
+        self.ask(id, Request::Resize { container: None, rows, columns }).await.map(|_| ())
+    }
+
+    async fn signal(&self, id: InstanceId, signal: i32) -> Result<(), DriverError> {
+        self.ask(id, Request::Kill { container: None, signal }).await.map(|_| ())
+    }
+
+    async fn usage(&self, id: InstanceId) -> Result<Usage, DriverError> {
+        let stats = self.stats(id).await?;
+        Ok(Usage {
+            cpu_usage_us: stats.cpu_usage_us,
+            cpu_throttled_us: stats.cpu_throttled_us,
+            memory_bytes: stats.memory_bytes,
+            memory_inactive_file_bytes: stats.memory_inactive_file_bytes,
+            pids: stats.pids,
+        })
+    }
+
+    async fn processes(&self, id: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {
+        let places = self.places(id);
+        blocking(move || processes::of(&places)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<InstanceId> {

@@ -62,6 +62,9 @@ pub enum Request {
         container: Option<String>,
         /// Send input on.
         input: bool,
+        /// The container's input stays open when this reader's ends.
+        #[serde(default)]
+        keeps_input: bool,
     },
     /// New size of the terminal: of this connection's exec, else of the container.
     Resize {

@@ -24,13 +24,17 @@ use std::{
     fs,
     io::{self, Read, Write},
     os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{fs::PermissionsExt, net::UnixListener},
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
+pub(super) use stream::ATTACHMENTS_MAX;
 use sys::{
     file::Lock,
     jail::{
@@ -87,7 +91,7 @@ fn launch(directory: &Path) -> Result<(), ShimError> {
     let told = OwnedFd::from(told);
     Fork::default()
         .spawn(|| {
-            let result = become_shim(&told, directory).and_then(|()| run(pod, told));
+            let result = become_shim(&told, directory).and_then(|first| run(pod, told, first));
             match result {
                 Ok(()) => 0,
                 Err(error) => {
@@ -110,7 +114,6 @@ fn launch(directory: &Path) -> Result<(), ShimError> {
 
 fn wait_readable(pipe: &io::PipeReader) -> io::Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
     let timeout = PollTimeout::try_from(UP_TIMEOUT).unwrap_or(PollTimeout::NONE);
     match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout)? {
         0 => Err(io::ErrorKind::TimedOut.into()),
@@ -126,8 +129,9 @@ fn read_pod(directory: &Path) -> Result<Pod, ShimError> {
         .map_err(step(format!("understand {}", path.display())))
 }
 
-/// Leaves the daemon's session, files, signals and working directory behind.
-fn become_shim(told: &OwnedFd, directory: &Path) -> Result<(), ShimError> {
+/// Leaves the daemon's session, files, signals and working directory behind. Gives the client that came along as the
+/// standard input, if one did.
+fn become_shim(told: &OwnedFd, directory: &Path) -> Result<Option<UnixStream>, ShimError> {
     privilege::close_others(3, &[told.as_raw_fd()]).map_err(step("close files"))?;
     nix::unistd::setsid().map_err(step("make a session"))?;
     privilege::ignore_hangups();
@@ -143,16 +147,27 @@ fn become_shim(told: &OwnedFd, directory: &Path) -> Result<(), ShimError> {
         let _ = log.set_len(0);
     }
     let _ = log.flush();
+    let first = first_client().map_err(step("keep the first client"))?;
     for (number, file) in [(0, &null), (1, &null), (2, &log)] {
         privilege::place(file.as_raw_fd(), number).map_err(step("connect the standard streams"))?;
     }
-    Ok(())
+    Ok(first)
+}
+
+/// A socket as the standard input is a client who asked before the pod is there: requests wait in it.
+fn first_client() -> io::Result<Option<UnixStream>> {
+    let input = io::stdin();
+    let kind = nix::sys::stat::fstat(&input)?.st_mode & libc::S_IFMT;
+    if kind != libc::S_IFSOCK {
+        return Ok(None);
+    }
+    Ok(Some(UnixStream::from(input.as_fd().try_clone_to_owned()?)))
 }
 
 /// Sets the pod up, tells that it is up, and stays until it has ended.
-fn run(pod: Pod, told: OwnedFd) -> Result<(), ShimError> {
+fn run(pod: Pod, told: OwnedFd, first: Option<UnixStream>) -> Result<(), ShimError> {
     let mut told = fs::File::from(told);
-    let mut shim = match set_up(pod) {
+    let mut shim = match set_up(pod, first) {
         Ok(shim) => shim,
         Err(error) => {
             let _ = told.write_all(error.to_string().as_bytes());
@@ -166,18 +181,17 @@ fn run(pod: Pod, told: OwnedFd) -> Result<(), ShimError> {
     Ok(())
 }
 
-fn set_up(pod: Pod) -> Result<ShimPod, ShimError> {
+fn set_up(pod: Pod, first: Option<UnixStream>) -> Result<ShimPod, ShimError> {
     let run = pod.places.run.clone();
     fs::create_dir_all(&run).map_err(step(format!("create {}", run.display())))?;
     let lock =
         Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))?.ok_or(ShimError::Taken)?;
     let netns = fs::File::open(&pod.places.netns).map_err(step("open the pod's network namespace"))?;
-    use std::os::fd::AsFd;
     process::join(netns.as_fd(), process::namespace::NET)
         .map_err(step("join the pod's network namespace"))?;
     super::root::enter(&pod).map_err(|error| ShimError::Step { step: error.step, source: error.source })?;
     let listener = listen(&run.join(SOCKET)).map_err(step("listen"))?;
-    ShimPod::start(pod, netns.as_fd(), listener, lock)
+    ShimPod::start(pod, netns.as_fd(), listener, lock, first)
 }
 
 fn listen(path: &PathBuf) -> io::Result<UnixListener> {

@@ -44,12 +44,12 @@ impl Instances {
             project: instance.meta.project,
             boot: instance.boots,
             name: instance.meta.name.to_string(),
-            hostname: hostname(instance),
+            hostname: hostname_inside(instance),
             id_range: id_range(instance),
             vcpus: instance.size.vcpus,
             memory_mib: instance.size.memory_mib,
             cpu_weight: instance.cpu_weight,
-            pids_max: PIDS_MAX,
+            pids_max: pids_max(instance),
             nics,
             disks,
             body,
@@ -180,24 +180,39 @@ impl Instances {
             name: spec.name.clone(),
             layers,
             argv,
-            env: environment(spec, &image, &hostname(instance)),
+            env: environment(spec, &image, &hostname_inside(instance)),
             cwd: PathBuf::from(first(&[spec.working_dir.as_deref().unwrap_or(""), &image.working_dir, "/"])),
             user: spec.user.clone().unwrap_or_else(|| image.user.clone()),
             tty: spec.tty,
+            terminal_size: spec.terminal_size,
             stdin_open: spec.stdin_open,
             restart: spec.restart,
-            stop_signal: signal_number(&image.stop_signal),
+            stop_signal: signal_number(spec.stop_signal.as_ref().unwrap_or(&image.stop_signal)),
             grace_s: instance.grace_s,
             mounts: mounts(spec, disks),
             read_only_rootfs: spec.read_only,
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
             memory_mib: None,
-            cpu_millis: None,
+            cpu_millis: spec.cpu_millis,
             log: spec.log,
             upper: self.dirs.state.join(instance.meta.id.to_string()).join(layer_name(instance, &spec.name)),
             labels: BTreeMap::new(),
         })
+    }
+}
+
+/// The host name that a guest finds; others find it by the one made of its name.
+fn hostname_inside(instance: &Instance) -> String {
+    let asked = instance.containers.first().and_then(|c| c.hostname.clone());
+    asked.unwrap_or_else(|| hostname(instance))
+}
+
+/// What a pod of one container was given, else what every instance has.
+fn pids_max(instance: &Instance) -> u64 {
+    match instance.containers.as_slice() {
+        [one] => one.pids_max.unwrap_or(PIDS_MAX),
+        _ => PIDS_MAX,
     }
 }
 

@@ -62,6 +62,7 @@ impl Lab {
             cwd: "/".into(),
             user: String::new(),
             tty: false,
+            terminal_size: None,
             stdin_open: false,
             restart: RestartPolicy::No,
             stop_signal: 15,

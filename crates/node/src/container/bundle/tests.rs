@@ -16,6 +16,7 @@ fn container(name: &str) -> ContainerPlan {
         cwd: "/srv".into(),
         user: "web".into(),
         tty: false,
+        terminal_size: None,
         stdin_open: false,
         restart: RestartPolicy::OnFailure { retries_max: 3 },
         stop_signal: 15,

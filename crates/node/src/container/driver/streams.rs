@@ -92,7 +92,8 @@ impl PodDriver {
             let far = OwnedFd::from(far);
             let mut client = connect(&run)?;
             let ends = [far.as_fd(), far.as_fd(), far.as_fd()];
-            answer(client.ask(&Request::Attach { container: None, input: true }, &ends))?;
+            let attach = Request::Attach { container: None, input: true, keeps_input: false };
+            answer(client.ask(&attach, &ends))?;
             near.set_nonblocking(true).map_err(io_error("set up the stream"))?;
             Ok(near)
         })
@@ -198,10 +199,7 @@ fn start_exec(run: &Path, exec: Exec, stdio: &Stdio) -> Result<StartedExec, Driv
     match client.ask(&Request::Exec(exec), ends) {
         Ok(Reply::Executing { .. }) => {}
         Ok(Reply::Failed { code, message }) => {
-            return Err(DriverError::Refused {
-                operation: format!("run the program (exit code {code})"),
-                answer: message,
-            });
+            return Err(DriverError::NotRun { code, answer: message });
         }
         other => return Err(answer(other).err().unwrap_or(DriverError::NotRunning)),
     }

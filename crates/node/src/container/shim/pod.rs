@@ -19,7 +19,7 @@ use std::{
     fs,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::net::{UnixListener, UnixStream},
     },
     time::{Duration, Instant},
 };
@@ -86,6 +86,7 @@ impl ShimPod {
         network: BorrowedFd<'_>,
         listener: UnixListener,
         lock: Lock,
+        first: Option<UnixStream>,
     ) -> Result<Self, ShimError> {
         let shared = PodNamespaces::create(&pod, network)
             .map_err(|error| step("make the pod's namespaces")(std::io::Error::other(describe(&error))))?;
@@ -109,11 +110,24 @@ impl ShimPod {
             _lock: lock,
             pod,
         };
+        shim.serve_first(first);
         for task in &mut shim.tasks {
             task.start(&shim.pod, &shim.shared, &shim.group);
         }
         shim.tell();
         Ok(shim)
+    }
+
+    /// Serves what was asked before the containers run, so that who attached early misses nothing.
+    fn serve_first(&mut self, first: Option<UnixStream>) {
+        let Some(Ok(connection)) = first.map(|stream| Connection::new(0, stream)) else {
+            return;
+        };
+        self.connections.push(connection);
+        // One message at a time is read, and each brings descriptors of its own.
+        for _ in 0..ATTACHMENTS_MAX {
+            self.serve(0);
+        }
     }
 
     /// The loop. Ends when every container has ended for good.
@@ -293,6 +307,7 @@ impl ShimPod {
             }
             match attachment.read_input() {
                 Some(bytes) => task.streams.put_input(&bytes),
+                None if attachment.keeps_input => {}
                 None => task.streams.end_input(),
             }
         }
@@ -381,7 +396,9 @@ impl ShimPod {
                 self.pod.limits = limits;
                 self.group.set(&limits).map_err(|error| format!("cannot set the limits: {error}"))
             }
-            Request::Attach { container, input } => self.attach(connection, container.as_deref(), input),
+            Request::Attach { container, input, keeps_input } => {
+                self.attach(connection, container.as_deref(), input, keeps_input)
+            }
             Request::Resize { container, rows, columns } => {
                 self.resize(connection, container.as_deref(), rows, columns)
             }
@@ -493,19 +510,27 @@ impl ShimPod {
         }
     }
 
-    fn attach(&mut self, connection: usize, container: Option<&str>, input: bool) -> Result<(), String> {
+    fn attach(
+        &mut self,
+        connection: usize,
+        container: Option<&str>,
+        input: bool,
+        keeps_input: bool,
+    ) -> Result<(), String> {
         let number = self.named(container)?;
         let three =
             self.connections[connection].take_three().ok_or("three descriptors must come with attach")?;
         let task = &mut self.tasks[number];
-        if task.pidfd().is_none() {
+        if task.pidfd().is_none() && !task.is_new() {
             return Err(format!("container {} is not running", task.container.name));
         }
         if task.attachments.len() >= ATTACHMENTS_MAX {
             return Err(format!("{ATTACHMENTS_MAX} readers are attached; no more can be"));
         }
-        let attachment = Attachment::new(three, input);
-        task.attachments.push(attachment.map_err(|error| format!("cannot attach: {error}"))?);
+        let mut attachment =
+            Attachment::new(three, input).map_err(|error| format!("cannot attach: {error}"))?;
+        attachment.keeps_input = keeps_input;
+        task.attachments.push(attachment);
         Ok(())
     }
 

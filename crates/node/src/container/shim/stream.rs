@@ -123,6 +123,8 @@ impl Streams {
 /// Somebody who reads along, and may write.
 #[derive(Debug)]
 pub struct Attachment {
+    /// The container's input stays open when this one's ends.
+    pub keeps_input: bool,
     input: Option<fs::File>,
     outputs: [Option<fs::File>; 2],
     backlogs: [VecDeque<u8>; 2],
@@ -133,6 +135,7 @@ impl Attachment {
     /// Takes three descriptors: to read input from, to write output and errors to.
     pub fn new([input, output, errors]: [OwnedFd; 3], with_input: bool) -> io::Result<Self> {
         Ok(Self {
+            keeps_input: false,
             input: if with_input { Some(near_end(input)?) } else { None },
             outputs: [Some(near_end(output)?), Some(near_end(errors)?)],
             backlogs: [VecDeque::new(), VecDeque::new()],

@@ -108,6 +108,11 @@ impl Task {
         }
     }
 
+    /// Whether it was not started yet.
+    pub fn is_new(&self) -> bool {
+        matches!(self.phase, Phase::Created)
+    }
+
     /// Whether it will do nothing more by itself.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Exited)
@@ -194,6 +199,9 @@ impl Task {
             Some(terminal) => Streams::terminal(terminal).map_err(io("hold the terminal"))?,
             None => streams,
         };
+        if let Some((rows, columns)) = process.terminal_size {
+            self.resize(rows, columns);
+        }
         self.root = Some(root);
         Ok(started)
     }
