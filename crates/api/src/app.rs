@@ -78,6 +78,11 @@ impl App {
         &self.shared.control
     }
 
+    /// What peers of the local sockets may do.
+    pub(crate) fn local(&self) -> LocalAccess {
+        self.shared.local
+    }
+
     /// How OpenStack's clients get in, if they do.
     pub fn openstack(&self) -> Option<&OpenStackView> {
         self.shared.openstack.as_ref()

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use control::Error;
-use model::{image::Image, instance::Instance};
+use model::{error::Code, image::Image, instance::Instance};
 use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -70,6 +70,53 @@ pub struct Exec {
     pub size: Option<(u16, u16)>,
 }
 
+/// How a container's own program is joined.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attach {
+    /// Container of the pod; the first when `None`.
+    pub container: Option<String>,
+    /// Send input on.
+    pub input: bool,
+    /// The program's input stays open when this client's ends.
+    pub keeps_input: bool,
+    /// Where it does not run now, wait for its next start and miss nothing of it.
+    pub waits: bool,
+}
+
+/// What a running container uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since its start in microseconds.
+    pub cpu_usage_us: u64,
+    /// Time that it was held back by its quota, in microseconds.
+    pub cpu_throttled_us: u64,
+    /// Memory in bytes, page cache included.
+    pub memory_bytes: u64,
+    /// The part of it that is page cache which was not used lately.
+    pub memory_inactive_file_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// A process of a container, as its host sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Number on the host.
+    pub pid: i32,
+    /// Number of its parent.
+    pub parent: i32,
+    /// User on the host.
+    pub uid: u32,
+    /// Start in seconds since 1970.
+    pub started_s: i64,
+    /// Processor time in seconds.
+    pub cpu_s: u64,
+    /// It has a terminal.
+    pub has_terminal: bool,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+}
+
 /// Which part of a log is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogWanted {
@@ -122,8 +169,24 @@ pub trait Streams: Send + Sync + 'static {
     async fn vnc(&self, instance: &Instance) -> Result<Duplex, Error>;
     /// Runs a program in a container.
     async fn exec(&self, instance: &Instance, exec: Exec) -> Result<Session, Error>;
-    /// Joins the standard streams of a container's own program.
-    async fn attach(&self, instance: &Instance, container: Option<String>) -> Result<Session, Error>;
+    /// Joins the standard streams of a container's own program. They end with it.
+    async fn attach(&self, instance: &Instance, wanted: Attach) -> Result<Session, Error>;
+    /// Sends a signal to the first process of the first container.
+    async fn signal(&self, instance: &Instance, signal: i32) -> Result<(), Error> {
+        Err(unserved(instance, &format!("signal {signal}")))
+    }
+    /// Changes the size of the first container's terminal.
+    async fn resize(&self, instance: &Instance, _rows: u16, _columns: u16) -> Result<(), Error> {
+        Err(unserved(instance, "the size of its terminal"))
+    }
+    /// What a running container uses.
+    async fn usage(&self, instance: &Instance) -> Result<Usage, Error> {
+        Err(unserved(instance, "what it uses"))
+    }
+    /// The processes of a running container.
+    async fn processes(&self, instance: &Instance) -> Result<Vec<Process>, Error> {
+        Err(unserved(instance, "its processes"))
+    }
     /// Lines of a container's log, oldest first, until the end or the receiver is dropped.
     async fn logs(&self, instance: &Instance, wanted: LogWanted) -> Result<mpsc::Receiver<LogLine>, Error>;
     /// The last bytes that the console showed, at most `bytes_max`.
@@ -134,4 +197,8 @@ pub trait Streams: Send + Sync + 'static {
     async fn stage(&self, image: &Image, upload: Upload) -> Result<(), Error>;
     /// An image's bytes as they were sent (an archive of what a registry gave), from `offset` on.
     async fn download(&self, image: &Image, offset: u64) -> Result<Download, Error>;
+}
+
+fn unserved(instance: &Instance, what: &str) -> Error {
+    Error::new(Code::Unsupported, format!("{}: {what} cannot be reached", instance.meta.name))
 }

@@ -206,9 +206,12 @@ impl Control {
                 several => return Err(ambiguous::<R>(reference, several.len())),
             }
         }
-        let prefix = reference.to_ascii_lowercase();
+        // With dashes or without, as docker shows ids.
+        let prefix = reference.to_ascii_lowercase().replace('-', "");
         let starts: Vec<_> = if prefix.len() >= 4 {
-            all.iter().filter(|s| s.record.meta().id.to_string().starts_with(&prefix)).collect()
+            all.iter()
+                .filter(|s| s.record.meta().id.to_string().replace('-', "").starts_with(&prefix))
+                .collect()
         } else {
             vec![]
         };

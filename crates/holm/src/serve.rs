@@ -145,7 +145,8 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let built = build(&options, &dirs, &store, node_id)?;
     let known = built.facts.clone();
     heartbeat::beat(&store, node_id, &dirs.state, &known).await?;
-    let streams = streams::NodeStreams::new(Arc::clone(&built.instances), Arc::clone(&built.images));
+    let streams =
+        streams::NodeStreams::new(Arc::clone(&built.instances), Arc::clone(&built.images), store.clone());
     let agent = Agent::start(built.parts).await;
     let stopping = CancellationToken::new();
     let doors = doors(&options, &dirs, &control, streams, &stopping).await?;
@@ -192,13 +193,20 @@ async fn doors(
     let app = api::App::with_openstack(control.clone(), Arc::new(streams), local, stopping.clone(), told);
     let router = api::v1::router(app.clone());
     let mut doors = vec![];
-    doors.extend(openstack::open(&options.openstack, dirs, app, stopping).await?);
+    doors.extend(openstack::open(&options.openstack, dirs, app.clone(), stopping).await?);
     let gid = match &options.group {
         Some(name) => Some(identity::group_id(name).map_err(host_error(format!("find the group {name}")))?),
         None => None,
     };
     let unix = UnixServer::bind(&options.socket(), SocketAccess { gid }).await?;
     doors.push(tokio::spawn(unix.serve(router.clone(), stopping.clone())));
+    if let Some(path) = options.docker_socket() {
+        // As docker has it: its group's members, who here are root's where no group is named, may use it.
+        let socket = UnixServer::bind(&path, SocketAccess { gid: gid.or(Some(0)) }).await?;
+        tracing::info!(socket = %path.display(), "Docker Engine API");
+        let router = api::docker::router(api::docker::Door::new(app));
+        doors.push(tokio::spawn(socket.serve(router, stopping.clone())));
+    }
     if let Some(address) = options.listen {
         let files = CertificateFiles::in_directory(&dirs.state.join("tls"));
         files.ensure(&[identity::host_name(), "localhost".into(), address.ip().to_string()])?;

@@ -10,6 +10,7 @@
 
 mod cloud;
 mod daemon;
+mod docker;
 mod images;
 mod registry;
 mod remains;
@@ -20,6 +21,7 @@ mod world;
 
 pub use cloud::{Cloud, v4_of, v6_of};
 pub use daemon::{Daemon, program};
+pub use docker::{Docker, Said};
 pub use images::Images;
 pub use registry::Registry;
 pub use remains::{Remains, sweep_dead_labs};

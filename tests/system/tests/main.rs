@@ -5,6 +5,7 @@ mod container;
 mod cut_off;
 mod debian;
 mod distribution;
+mod docker;
 mod fault;
 mod image;
 mod neighbour;

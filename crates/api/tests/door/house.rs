@@ -5,7 +5,7 @@ use api::{
     auth::LocalAccess,
     client::Client,
     server::unix::{SocketAccess, UnixServer},
-    streams::{Download, Duplex, Exec, LogLine, LogWanted, Program, Session, Streams, Upload},
+    streams::{Attach, Download, Duplex, Exec, LogLine, LogWanted, Program, Session, Streams, Upload},
 };
 use async_trait::async_trait;
 use control::{Caller, Control, Error, Role, bootstrap::Beginning};
@@ -273,7 +273,7 @@ impl Streams for Reach {
         })
     }
 
-    async fn attach(&self, instance: &Instance, _container: Option<String>) -> Result<Session, Error> {
+    async fn attach(&self, instance: &Instance, _wanted: Attach) -> Result<Session, Error> {
         let exec = Exec {
             container: None,
             argv: vec!["main".into()],

@@ -41,6 +41,10 @@ pub struct Options {
     /// QEMU's program, if it is not where distributions put it.
     #[arg(long, env = "HOLM_QEMU", value_name = "PROGRAM")]
     pub qemu: Option<PathBuf>,
+    /// Socket of the Docker Engine API, for `docker -H unix://PATH`, or none. For the same who may use the local socket
+    /// [default: docker.sock beside it].
+    #[arg(long, env = "HOLM_DOCKER", value_name = "PATH|none")]
+    pub docker: Option<DockerSocket>,
     #[command(flatten)]
     pub openstack: super::openstack::OpenStackOptions,
     /// Virtual machines live in memory alone and nothing of them runs: to measure the rest, and to try tools.
@@ -91,7 +95,37 @@ impl FromStr for ExternalV6 {
     }
 }
 
+/// Where the Docker Engine API is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerSocket {
+    /// Nowhere.
+    None,
+    /// On this socket.
+    Path(PathBuf),
+}
+
+impl FromStr for DockerSocket {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        match path {
+            "none" => Ok(Self::None),
+            path if path.starts_with('/') => Ok(Self::Path(path.into())),
+            _ => Err("write the path of a socket like /run/holm/docker.sock, or none".into()),
+        }
+    }
+}
+
 impl Options {
+    /// The socket of the Docker Engine API, if it is served.
+    pub fn docker_socket(&self) -> Option<PathBuf> {
+        match &self.docker {
+            None => Some(self.run.join("docker.sock")),
+            Some(DockerSocket::Path(path)) => Some(path.clone()),
+            Some(DockerSocket::None) => None,
+        }
+    }
+
     /// The local socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("holm.sock")

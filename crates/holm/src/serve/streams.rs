@@ -1,21 +1,23 @@
 //! What reaches into guests: the door's line to this node's drivers.
 
 use api::streams::{
-    Both, Download, Duplex, Exec, LogLine, LogWanted, Program, Reader, Session, Streams, Upload, Writer,
+    Attach, Both, Download, Duplex, Exec, LogLine, LogWanted, Process, Program, Reader, Session, Streams,
+    Upload, Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
 use model::{
     error::{Code, Fault},
     image::Image,
-    instance::Instance,
+    instance::{Instance, InstanceStatus, Kind, State},
 };
 use node::{
-    driver::{Driver, DriverError, ExecHandle, ExecRequest, LogQuery, Stdio},
+    driver::{AttachRequest, Driver, DriverError, ExecHandle, ExecRequest, LogQuery, Place, Stdio},
     image::reconcile::Images,
     instance::{Instances, sentence},
 };
 use std::{os::fd::OwnedFd, sync::Arc};
+use store::{Change, Store};
 use tokio::{net::UnixStream, sync::mpsc};
 
 /// Lines of a log on their way to a client.
@@ -25,12 +27,27 @@ const LINES_MAX: usize = 256;
 pub struct NodeStreams {
     instances: Arc<Instances>,
     images: Arc<Images>,
+    store: Store,
 }
 
 impl NodeStreams {
     /// Streams over the node's drivers and images.
-    pub fn new(instances: Arc<Instances>, images: Arc<Images>) -> Self {
-        Self { instances, images }
+    pub fn new(instances: Arc<Instances>, images: Arc<Images>, store: Store) -> Self {
+        Self { instances, images, store }
+    }
+
+    /// What is told of a container's own program to who joined it.
+    fn attached(&self, instance: &Instance, driver: Arc<dyn Driver>, place: Place) -> Arc<dyn Program> {
+        let status = self.store.get::<InstanceStatus>(&instance.meta.id.to_string());
+        let run = match status.as_ref().map(|status| &status.record) {
+            None => (1, 0),
+            Some(status) if matches!(status.state, State::Running { .. } | State::Paused { .. }) => {
+                run_of(status)
+            }
+            // It was joined, so it runs: its status tells of the run before.
+            Some(status) => (status.boot + 1, 0),
+        };
+        Arc::new(Attached { name: instance.clone(), driver, store: self.store.clone(), run, _place: place })
     }
 
     fn driver(&self, instance: &Instance) -> Result<&Arc<dyn Driver>, Error> {
@@ -47,6 +64,12 @@ fn explain(instance: &Instance, error: DriverError) -> Error {
             Error::new(Code::Unavailable, format!("{what} is missing")).hint(hint)
         }
         DriverError::Unsupported { what, hint } => Error::new(Code::Unsupported, what).hint(hint),
+        error @ DriverError::NotRun { code: 127, .. } => {
+            Error::new(Code::NotFound, sentence(&error)).field("argv")
+        }
+        error @ DriverError::NotRun { code: 126, .. } => {
+            Error::new(Code::Forbidden, sentence(&error)).field("argv")
+        }
         error @ DriverError::Timeout { .. } => Error::new(Code::Timeout, sentence(&error)),
         error => Error::new(Code::Internal, sentence(&error)),
     }
@@ -143,17 +166,76 @@ impl Streams for NodeStreams {
         Ok(Session { stdin, stdout, stderr, program: Arc::new(Running { name: instance.clone(), handle }) })
     }
 
-    async fn attach(&self, instance: &Instance, container: Option<String>) -> Result<Session, Error> {
-        let _ = container;
-        let stream =
-            self.driver(instance)?.console(instance.meta.id).await.map_err(|e| explain(instance, e))?;
-        let (read, write) = stream.into_split();
-        Ok(Session {
-            stdin: Some(Box::new(write)),
-            stdout: Some(Box::new(read)),
-            stderr: None,
-            program: Arc::new(Attached),
+    async fn attach(&self, instance: &Instance, wanted: Attach) -> Result<Session, Error> {
+        let driver = Arc::clone(self.driver(instance)?);
+        if instance.kind == Kind::Vm {
+            let stream = driver.console(instance.meta.id).await.map_err(|e| explain(instance, e))?;
+            let (read, write) = stream.into_split();
+            let program = self.attached(instance, driver, None);
+            let (stdin, stdout) = (Some(Box::new(write) as Writer), Some(Box::new(read) as Reader));
+            return Ok(Session { stdin, stdout, stderr: None, program });
+        }
+        let request = AttachRequest {
+            container: wanted.container,
+            input: wanted.input,
+            keeps_input: wanted.keeps_input,
+            waits: wanted.waits,
+        };
+        let named = request.container.as_deref();
+        let spec = instance.containers.iter().find(|c| named.is_none_or(|name| c.name == name));
+        let (stdin, stdout, stderr, far);
+        if spec.is_some_and(|spec| spec.tty) {
+            let (ours, theirs) = stream_pair()?;
+            let again = || theirs.try_clone().map_err(local);
+            far = [again()?, again()?, theirs];
+            let (read, write) = ours.into_split();
+            (stdin, stdout, stderr) = (Box::new(write) as Writer, Box::new(read) as Reader, None);
+        } else {
+            let (input, input_far) = stream_pair()?;
+            let (output, output_far) = stream_pair()?;
+            let (errors, errors_far) = stream_pair()?;
+            far = [input_far, output_far, errors_far];
+            (stdin, stdout) = (Box::new(input) as Writer, Box::new(output) as Reader);
+            stderr = Some(Box::new(errors) as Reader);
+        }
+        let place = driver.attach(instance.meta.id, &request, far).await.map_err(|e| explain(instance, e))?;
+        let program = self.attached(instance, driver, place);
+        Ok(Session { stdin: wanted.input.then_some(stdin), stdout: Some(stdout), stderr, program })
+    }
+
+    async fn signal(&self, instance: &Instance, signal: i32) -> Result<(), Error> {
+        self.driver(instance)?.signal(instance.meta.id, signal).await.map_err(|e| explain(instance, e))
+    }
+
+    async fn resize(&self, instance: &Instance, rows: u16, columns: u16) -> Result<(), Error> {
+        let resized = self.driver(instance)?.resize_terminal(instance.meta.id, rows, columns).await;
+        resized.map_err(|e| explain(instance, e))
+    }
+
+    async fn usage(&self, instance: &Instance) -> Result<Usage, Error> {
+        let usage = self.driver(instance)?.usage(instance.meta.id).await.map_err(|e| explain(instance, e))?;
+        Ok(Usage {
+            cpu_usage_us: usage.cpu_usage_us,
+            cpu_throttled_us: usage.cpu_throttled_us,
+            memory_bytes: usage.memory_bytes,
+            memory_inactive_file_bytes: usage.memory_inactive_file_bytes,
+            pids: usage.pids,
         })
+    }
+
+    async fn processes(&self, instance: &Instance) -> Result<Vec<Process>, Error> {
+        let seen = self.driver(instance)?.processes(instance.meta.id).await;
+        let seen = seen.map_err(|e| explain(instance, e))?.into_iter();
+        let told = seen.map(|it| Process {
+            pid: it.pid,
+            parent: it.parent,
+            uid: it.uid,
+            started_s: it.started_s,
+            cpu_s: it.cpu_s,
+            has_terminal: it.terminal != 0,
+            argv: it.argv,
+        });
+        Ok(told.collect())
     }
 
     async fn logs(&self, instance: &Instance, wanted: LogWanted) -> Result<mpsc::Receiver<LogLine>, Error> {
@@ -197,18 +279,64 @@ impl Streams for NodeStreams {
     }
 }
 
-/// A container's own program: its end ends the stream, which is all that an attached client needs.
-struct Attached;
+/// Which run of an instance it is: its boot, and how often its container was started again in that boot.
+fn run_of(status: &InstanceStatus) -> (u64, u64) {
+    let restarts = status.facts.get("containers").and_then(|all| all.get(0)?.get("restarts")?.as_u64());
+    (status.boot, restarts.unwrap_or(0))
+}
+
+/// A container's own program. Its end ends its streams; how it ended is in the instance's status.
+struct Attached {
+    name: Instance,
+    driver: Arc<dyn Driver>,
+    store: Store,
+    run: (u64, u64),
+    /// Given back when the client goes before the program runs.
+    _place: Place,
+}
+
+impl Attached {
+    /// The exit code of the run that was joined, once it has ended.
+    fn ended(&self, status: &InstanceStatus) -> Option<i32> {
+        let last = || {
+            let code = status.facts.get("containers")?.get(0)?.get("exit_code")?.as_i64()?;
+            i32::try_from(code).ok()
+        };
+        match &status.state {
+            State::Stopped { code, .. } if status.boot >= self.run.0 => Some(code.unwrap_or(255)),
+            _ if run_of(status) > self.run => Some(last().unwrap_or(255)),
+            _ => None,
+        }
+    }
+}
 
 #[async_trait]
 impl Program for Attached {
     async fn wait(&self) -> Result<i32, Error> {
-        std::future::pending().await
+        let key = self.name.meta.id.to_string();
+        let mut changes = self.store.subscribe();
+        loop {
+            if let Some(status) = self.store.get::<InstanceStatus>(&key) {
+                if let Some(code) = self.ended(&status.record) {
+                    return Ok(code);
+                }
+            } else if self.store.get::<Instance>(&key).is_none() {
+                return Err(Error::new(Code::NotFound, format!("{} is gone", self.name.meta.name)));
+            }
+            loop {
+                match changes.next().await {
+                    Some(Change::Record { key: changed, .. }) if *changed != *key => {}
+                    Some(_) => break,
+                    None => return std::future::pending().await,
+                }
+            }
+        }
     }
-    async fn resize(&self, _rows: u16, _columns: u16) -> Result<(), Error> {
-        Ok(())
+    async fn resize(&self, rows: u16, columns: u16) -> Result<(), Error> {
+        let resized = self.driver.resize_terminal(self.name.meta.id, rows, columns).await;
+        resized.map_err(|e| explain(&self.name, e))
     }
-    async fn signal(&self, _signal: i32) -> Result<(), Error> {
-        Ok(())
+    async fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.driver.signal(self.name.meta.id, signal).await.map_err(|e| explain(&self.name, e))
     }
 }

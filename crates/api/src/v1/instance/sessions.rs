@@ -12,7 +12,7 @@ use crate::{
     error::{Failure, Result},
     frame::{Frame, FrameCodec},
     request::{Params, read_body},
-    streams::{Exec, Program, Reader, Session, Writer},
+    streams::{Attach, Exec, Program, Reader, Session, Writer},
     v1::types::stream::{AttachQuery, ExecRequest},
 };
 use axum::{
@@ -72,7 +72,8 @@ pub async fn attach(
     let instance = reach(&app, &caller, &reference, Role::Member, "attaching to a program")?;
     let upgrade = Upgrade::of(request)?;
     let slot = app.stream_slot()?;
-    let outcome = app.streams().attach(&instance.record, query.container).await;
+    let wanted = Attach { container: query.container, input: true, ..Attach::default() };
+    let outcome = app.streams().attach(&instance.record, wanted).await;
     let session = noted(&app, &caller, "attach", &reference, &instance.record, outcome).await?;
     Ok(start(&app, upgrade, session, slot))
 }

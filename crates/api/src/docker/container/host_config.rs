@@ -1,0 +1,483 @@
+//! What is asked of a new container's surroundings (`HostConfig`): read, checked, and what is not honoured refused.
+
+use crate::{
+    docker::refusal::not_honoured,
+    error::{Failure, Result},
+    v1::types::restart,
+};
+use model::{
+    error::Code,
+    plan::{LogLimits, RestartPolicy},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+const MIB: u64 = 1 << 20;
+/// Least memory of a container in bytes, as docker has it.
+const MEMORY_BYTES_MIN: u64 = 6 * MIB;
+/// CPU time is given in billionths of a CPU.
+const NANOS_PER_CPU: u64 = 1_000_000_000;
+/// Docker's weight of a container that asks for none; holm's is 100.
+const CPU_SHARES_USUAL: u64 = 1_024;
+
+/// What a client sends. What is not named here must be empty.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct HostConfig {
+    /// Volumes and directories, as `NAME:/path[:ro]`.
+    pub binds: Option<Vec<String>>,
+    /// The same in full.
+    pub mounts: Option<Vec<Mount>>,
+    /// `default`, `bridge`, `none`, or a network.
+    pub network_mode: String,
+    /// Ports of the host that lead to it.
+    pub port_bindings: Option<BTreeMap<String, Option<Vec<PortBinding>>>>,
+    /// Publish all ports that the image names.
+    pub publish_all_ports: bool,
+    /// What happens when it ends.
+    pub restart_policy: Option<Restart>,
+    /// Remove it when it ends.
+    pub auto_remove: bool,
+    /// Capabilities beside the default ones.
+    pub cap_add: Option<Vec<String>>,
+    /// Capabilities less than the default ones.
+    pub cap_drop: Option<Vec<String>>,
+    /// Nothing can be written to the root.
+    pub readonly_rootfs: bool,
+    /// Paths kept in memory, with options.
+    pub tmpfs: Option<BTreeMap<String, String>>,
+    /// Bytes.
+    pub memory: i64,
+    /// Billionths of a CPU.
+    pub nano_cpus: i64,
+    /// Microseconds of CPU time in each period.
+    pub cpu_quota: i64,
+    /// That period in microseconds.
+    pub cpu_period: i64,
+    /// Weight when CPUs are short; 1024 is usual.
+    pub cpu_shares: i64,
+    /// Processes and threads.
+    pub pids_limit: Option<i64>,
+    /// How its output is kept.
+    pub log_config: Option<LogConfig>,
+    /// Security options, like `no-new-privileges`.
+    pub security_opt: Option<Vec<String>>,
+    /// Size of the client's terminal: rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// Where the client keeps the id.
+    #[serde(rename = "ContainerIDFile")]
+    pub _container_id_file: Option<String>,
+    /// How it is kept from memory: -1 is the kernel's usual.
+    pub memory_swappiness: Option<i64>,
+    /// Namespaces that may be private, which they are.
+    pub cgroupns_mode: String,
+    /// The same for shared memory.
+    pub ipc_mode: String,
+    /// All else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// A volume or a file system in memory.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Mount {
+    /// `volume`, `bind` or `tmpfs`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Name of the volume.
+    pub source: String,
+    /// Where the container sees it.
+    pub target: String,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// All else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// A port of the host.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortBinding {
+    /// Address; all when empty.
+    pub host_ip: String,
+    /// Port; a free one when empty.
+    pub host_port: String,
+}
+
+/// A restart policy.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Restart {
+    /// `no`, `always`, `unless-stopped`, `on-failure`.
+    pub name: String,
+    /// For `on-failure`.
+    pub maximum_retry_count: u32,
+}
+
+/// How output is kept.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LogConfig {
+    /// Driver.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Its options.
+    pub config: Option<BTreeMap<String, String>>,
+}
+
+/// CPU and memory as holm has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Whole CPUs.
+    pub vcpus: Option<u32>,
+    /// Thousandths of these, where it is less.
+    pub cpu_millis: Option<u32>,
+    /// Memory in MiB.
+    pub memory_mib: Option<u64>,
+    /// Weight.
+    pub cpu_weight: Option<u32>,
+    /// Processes and threads.
+    pub pids_max: Option<u64>,
+}
+
+/// Whether a value says nothing: what clients send for all that a user did not set.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        Value::Object(all) => all.values().all(is_empty),
+    }
+}
+
+/// Refuses the first field that says something and is not read.
+///
+/// # Errors
+/// `invalid`, with the field.
+pub fn refuse_rest(rest: &Map<String, Value>, path: &str) -> Result<()> {
+    match rest.iter().find(|(_, value)| !is_empty(value)) {
+        Some((name, value)) => {
+            let value = value.to_string();
+            let why = format!("it was set to {value:.100}");
+            Err(not_honoured(&format!("{path}{name}"), why))
+        }
+        None => Ok(()),
+    }
+}
+
+impl HostConfig {
+    /// Refuses what is not honoured.
+    ///
+    /// # Errors
+    /// `invalid`, with the field and what to do.
+    pub fn check(&self) -> Result<()> {
+        let set = |name: &str| self.rest.get(name).is_some_and(|value| !is_empty(value));
+        for (name, why) in [
+            (
+                "Privileged",
+                "a container of holm is never root on its host; name the capabilities it needs (--cap-add)",
+            ),
+            ("Devices", "devices of the host are not given to containers"),
+            ("DeviceRequests", "devices of the host are not given to containers"),
+            ("ExtraHosts", "other containers of the network are found by their names"),
+            ("Links", "containers of a network find each other by their names"),
+            ("VolumesFrom", "a volume belongs to one container at a time"),
+            ("Dns", "its network tells the name servers (`holm subnet set --dns`)"),
+            ("Init", "give the image an init program"),
+        ] {
+            if set(name) {
+                return Err(not_honoured(name, why));
+            }
+        }
+        if self.memory_swappiness.is_some_and(|value| value != -1 && value != 0) {
+            return Err(not_honoured("MemorySwappiness", "containers do not swap"));
+        }
+        for (name, mode) in [("CgroupnsMode", &self.cgroupns_mode), ("IpcMode", &self.ipc_mode)] {
+            if !matches!(mode.as_str(), "" | "private" | "shareable") {
+                return Err(not_honoured(name, "a container has namespaces of its own"));
+            }
+        }
+        for option in self.security_opt.iter().flatten() {
+            // Containers of holm never gain privileges, so that asking for it changes nothing.
+            if !matches!(
+                option.as_str(),
+                "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true"
+            ) {
+                return Err(not_honoured(
+                    "SecurityOpt",
+                    format!("{option:?}: holm's own profile holds for all containers"),
+                ));
+            }
+        }
+        refuse_rest(&self.rest, "")
+    }
+
+    /// The size that is asked for.
+    ///
+    /// # Errors
+    /// `invalid`.
+    pub fn size(&self) -> Result<Size> {
+        let amount = |name: &str, value: i64| {
+            u64::try_from(value).map_err(|_| Failure::new(Code::Invalid, format!("invalid {name}: {value}")))
+        };
+        let memory = amount("Memory", self.memory)?;
+        if memory > 0 && memory < MEMORY_BYTES_MIN {
+            return Err(Failure::new(Code::Invalid, "Minimum memory limit allowed is 6MB"));
+        }
+        let (vcpus, cpu_millis) = self.cpus()?;
+        let shares = amount("CpuShares", self.cpu_shares)?;
+        let weight = (shares * 100).div_ceil(CPU_SHARES_USUAL).clamp(1, 10_000);
+        let pids =
+            self.pids_limit.filter(|limit| *limit > 0).map(|limit| amount("PidsLimit", limit)).transpose()?;
+        Ok(Size {
+            vcpus,
+            cpu_millis,
+            memory_mib: (memory > 0).then(|| memory.div_ceil(MIB)),
+            cpu_weight: (shares > 0).then(|| u32::try_from(weight).unwrap_or(100)),
+            pids_max: pids,
+        })
+    }
+
+    /// Whole CPUs, and thousandths where these are not whole.
+    fn cpus(&self) -> Result<(Option<u32>, Option<u32>)> {
+        let wrong = || {
+            Failure::new(
+                Code::Invalid,
+                "invalid CPU limit: give a part of a CPU like 0.5 or a number of CPUs",
+            )
+        };
+        let period = if self.cpu_period == 0 { 100_000 } else { self.cpu_period };
+        let nanos = match (self.nano_cpus, self.cpu_quota) {
+            (0, 0 | -1) if self.cpu_period == 0 => return Ok((None, None)),
+            (nanos, 0) if nanos > 0 && self.cpu_period == 0 => u64::try_from(nanos).map_err(|_| wrong())?,
+            (0, quota) if quota > 0 && period > 0 => {
+                let nanos = i128::from(quota) * i128::from(NANOS_PER_CPU) / i128::from(period);
+                u64::try_from(nanos).map_err(|_| wrong())?
+            }
+            (0, quota) if quota > 0 => return Err(wrong()),
+            (0, _) => return Err(not_honoured("CpuPeriod", "it needs CpuQuota")),
+            _ => {
+                let message = "Conflicting options: Nano CPUs and CPU Quota cannot both be set";
+                return Err(Failure::new(Code::Invalid, message));
+            }
+        };
+        let vcpus = u32::try_from(nanos.div_ceil(NANOS_PER_CPU)).map_err(|_| wrong())?;
+        let millis = u32::try_from(nanos / 1_000_000).map_err(|_| wrong())?;
+        if millis < 10 {
+            return Err(Failure::new(Code::Invalid, "range of CPUs is from 0.01"));
+        }
+        Ok((Some(vcpus), (!nanos.is_multiple_of(NANOS_PER_CPU)).then_some(millis)))
+    }
+
+    /// The restart policy.
+    ///
+    /// # Errors
+    /// `invalid`.
+    pub fn restart(&self) -> Result<RestartPolicy> {
+        let policy = read_restart(self.restart_policy.as_ref())?;
+        if self.auto_remove && policy != RestartPolicy::No {
+            let message = "can't create 'AutoRemove' container with restart policy";
+            return Err(Failure::new(Code::Invalid, message));
+        }
+        Ok(policy)
+    }
+
+    /// Rotation of the log.
+    ///
+    /// # Errors
+    /// `invalid` for other log drivers and options.
+    pub fn log(&self) -> Result<LogLimits> {
+        let mut limits = LogLimits::default();
+        let Some(config) = &self.log_config else { return Ok(limits) };
+        if !matches!(config.kind.as_str(), "" | "json-file" | "local") {
+            return Err(not_honoured(
+                "LogConfig",
+                format!("log driver {:?}: holm keeps logs in files", config.kind),
+            ));
+        }
+        for (name, value) in config.config.iter().flatten() {
+            let wrong =
+                || Failure::new(Code::Invalid, format!("invalid value {value:?} of log option {name}"));
+            match name.as_str() {
+                "max-size" => limits.size_bytes_max = parse_bytes(value).ok_or_else(wrong)?,
+                "max-file" => {
+                    limits.files_max =
+                        value.parse().ok().filter(|n| (1..=1_000).contains(n)).ok_or_else(wrong)?
+                }
+                _ => return Err(not_honoured("LogConfig", format!("log option {name}"))),
+            }
+        }
+        Ok(limits)
+    }
+
+    /// Paths that are kept in memory.
+    ///
+    /// # Errors
+    /// `invalid` for options.
+    pub fn tmpfs(&self) -> Result<Vec<String>> {
+        let mut paths = vec![];
+        for (path, options) in self.tmpfs.iter().flatten() {
+            let usual = options.split(',').all(|o| matches!(o, "" | "rw" | "nosuid" | "nodev" | "exec"));
+            if !usual {
+                let why = format!("option {options:?}: a file system in memory has 64 MiB and takes writes");
+                return Err(not_honoured(&format!("Tmpfs {path}"), why));
+            }
+            paths.push(path.clone());
+        }
+        for mount in self.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs") {
+            refuse_rest(&mount.rest, "Mounts.")?;
+            if mount.read_only {
+                return Err(not_honoured("Mounts.ReadOnly", "a file system in memory takes writes"));
+            }
+            paths.push(mount.target.clone());
+        }
+        Ok(paths)
+    }
+}
+
+/// A restart policy as holm has it.
+///
+/// # Errors
+/// `invalid`.
+pub fn read_restart(asked: Option<&Restart>) -> Result<RestartPolicy> {
+    let Some(asked) = asked.filter(|asked| !asked.name.is_empty()) else {
+        return Ok(RestartPolicy::No);
+    };
+    let wrong = |text: String| Failure::new(Code::Invalid, format!("invalid restart policy: {text}"));
+    match restart::from_text(&asked.name).map_err(wrong)? {
+        RestartPolicy::OnFailure { .. } => {
+            Ok(RestartPolicy::OnFailure { retries_max: asked.maximum_retry_count })
+        }
+        _ if asked.maximum_retry_count > 0 => {
+            Err(wrong("maximum retry count can only be used with 'on-failure'".into()))
+        }
+        policy => Ok(policy),
+    }
+}
+
+/// Reads `10m`, `512k`, `1g` or bytes.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: Value) -> HostConfig {
+        serde_json::from_value(value).expect("a host config")
+    }
+
+    /// What `docker run IMAGE` sends, as docker 28 spells it.
+    fn plain() -> Value {
+        json!({
+            "Binds": null, "ContainerIDFile": "", "LogConfig": {"Type": "", "Config": {}}, "NetworkMode": "bridge",
+            "PortBindings": {}, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": false,
+            "VolumeDriver": "", "VolumesFrom": null, "ConsoleSize": [24, 80], "CapAdd": null, "CapDrop": null,
+            "CgroupnsMode": "", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null,
+            "IpcMode": "", "Cgroup": "", "Links": null, "OomScoreAdj": 0, "PidMode": "", "Privileged": false,
+            "PublishAllPorts": false, "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+            "ShmSize": 0, "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0, "CgroupParent": "",
+            "BlkioWeight": 0, "BlkioWeightDevice": [], "CpuPeriod": 0, "CpuQuota": 0, "CpusetCpus": "", "Devices": [],
+            "DeviceRequests": null, "MemorySwap": 0, "MemorySwappiness": -1, "OomKillDisable": false, "PidsLimit": 0,
+            "Ulimits": [], "CpuCount": 0, "MaskedPaths": null, "ReadonlyPaths": null, "Init": null,
+        })
+    }
+
+    #[test]
+    fn what_a_client_sends_by_itself_is_taken() {
+        let config = read(plain());
+        config.check().expect("nothing was asked for");
+        assert_eq!(config.size().unwrap(), Size::default());
+        assert_eq!(config.restart().unwrap(), RestartPolicy::No);
+        assert_eq!(config.log().unwrap(), LogLimits::default());
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_refused() {
+        for (name, value) in [
+            ("Privileged", json!(true)),
+            ("Init", json!(true)),
+            ("PidMode", json!("host")),
+            ("IpcMode", json!("host")),
+            ("ShmSize", json!(1 << 20)),
+            ("Ulimits", json!([{"Name": "nofile", "Soft": 1, "Hard": 1}])),
+            ("MemorySwap", json!(-1)),
+            ("ExtraHosts", json!(["a:1.2.3.4"])),
+            ("SecurityOpt", json!(["seccomp=unconfined"])),
+            ("SomethingNew", json!({"Deep": [1]})),
+        ] {
+            let mut config = plain();
+            config[name] = value;
+            let failure = read(config).check().expect_err(name);
+            assert!(failure.error.message.contains(name), "{name}: {}", failure.error.message);
+        }
+        let mut config = plain();
+        config["SecurityOpt"] = json!(["no-new-privileges"]);
+        read(config).check().expect("holds for all");
+    }
+
+    #[test]
+    fn sizes_are_rounded_up_to_what_holm_gives() {
+        let size = |value: Value| read(value).size();
+        let cpus = |vcpus, cpu_millis| Size { vcpus: Some(vcpus), cpu_millis, ..Size::default() };
+        for (value, wanted) in [
+            (json!({"NanoCpus": 500_000_000}), cpus(1, Some(500))),
+            (json!({"NanoCpus": 2_000_000_000}), cpus(2, None)),
+            (json!({"CpuQuota": 150_000}), cpus(2, Some(1500))),
+            (json!({"CpuQuota": 50_000, "CpuPeriod": 50_000}), cpus(1, None)),
+            (json!({"Memory": 64 << 20}), Size { memory_mib: Some(64), ..Size::default() }),
+            (json!({"Memory": (64 << 20) + 1}), Size { memory_mib: Some(65), ..Size::default() }),
+            (json!({"CpuShares": 512}), Size { cpu_weight: Some(50), ..Size::default() }),
+            (json!({"CpuShares": 2}), Size { cpu_weight: Some(1), ..Size::default() }),
+            (json!({"PidsLimit": 10}), Size { pids_max: Some(10), ..Size::default() }),
+            (json!({"PidsLimit": -1}), Size::default()),
+        ] {
+            assert_eq!(size(value.clone()).unwrap(), wanted, "{value}");
+        }
+        for bad in [
+            json!({"Memory": 1}),
+            json!({"Memory": -1}),
+            json!({"NanoCpus": -1}),
+            json!({"NanoCpus": 1}),
+            json!({"NanoCpus": 1_000_000_000, "CpuQuota": 1000}),
+            json!({"CpuPeriod": 1000}),
+        ] {
+            assert!(size(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn policies_and_logs_are_read() {
+        let config = read(json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}}));
+        assert_eq!(config.restart().unwrap(), RestartPolicy::OnFailure { retries_max: 3 });
+        for bad in [
+            json!({"RestartPolicy": {"Name": "never"}}),
+            json!({"RestartPolicy": {"Name": "always", "MaximumRetryCount": 3}}),
+            json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}),
+        ] {
+            assert!(read(bad.clone()).restart().is_err(), "{bad}");
+        }
+        let config =
+            read(json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "2"}}}));
+        assert_eq!(config.log().unwrap(), LogLimits { size_bytes_max: 10 << 20, files_max: 2 });
+        assert!(read(json!({"LogConfig": {"Type": "syslog"}})).log().is_err());
+        assert!(read(json!({"LogConfig": {"Type": "", "Config": {"labels": "x"}}})).log().is_err());
+        assert!(read(json!({"Tmpfs": {"/tmp": "size=1m"}})).tmpfs().is_err());
+        assert_eq!(read(json!({"Tmpfs": {"/tmp": ""}})).tmpfs().unwrap(), ["/tmp"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! The real `docker` command, as it is installed, spoken to the lab's daemon in one project.
+
+use crate::Lab;
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+/// A docker command line client.
+pub struct Docker {
+    client: PathBuf,
+    socket: PathBuf,
+    config: PathBuf,
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Docker {
+    /// The client that `scripts/docker-client` finds, working in this project.
+    ///
+    /// # Panics
+    /// When there is none, as do all functions here when something goes wrong that is not the client's answer.
+    pub fn find(lab: &Lab, project: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/docker-client");
+        let output = Command::new(script).output().expect("scripts/docker-client");
+        let said = Said::of(output);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let config = lab.directory().join(format!("docker-{project}"));
+        fs::create_dir_all(&config).expect("a directory for the client");
+        let headers = serde_json::json!({ "HttpHeaders": { "X-Holm-Project": project } });
+        fs::write(config.join("config.json"), headers.to_string()).expect("the client's settings");
+        Self { client: said.out.trim().into(), socket: lab.run().join("docker.sock"), config }
+    }
+
+    /// A command that is not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.client);
+        command.args(arguments);
+        self.dress(&mut command);
+        command
+    }
+
+    fn dress(&self, command: &mut Command) {
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
+        command.env("DOCKER_CONFIG", &self.config).env("HOME", &self.config);
+        command.env_remove("DOCKER_CONTEXT").env_remove("DOCKER_API_VERSION").stdin(Stdio::null());
+    }
+
+    /// Runs a command to its end.
+    pub fn says(&self, arguments: &[&str]) -> Said {
+        Said::of(self.command(arguments).output().expect("docker"))
+    }
+
+    /// Runs a command that must succeed, and gives its output without the last line's end.
+    pub fn does(&self, arguments: &[&str]) -> String {
+        let said = self.says(arguments);
+        assert_eq!(said.code, 0, "docker {}: {}{}", arguments.join(" "), said.out, said.err);
+        said.out.trim_end().to_string()
+    }
+
+    /// Runs a command that must fail with this code and these words on its standard error.
+    pub fn refuses(&self, code: i32, words: &str, arguments: &[&str]) {
+        let said = self.says(arguments);
+        assert!(
+            said.code == code && said.err.contains(words),
+            "docker {}: {code} and {words:?} wanted: {said:?}",
+            arguments.join(" ")
+        );
+    }
+
+    /// Starts a command whose input and outputs are ours.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("docker")
+    }
+
+    /// Runs a command with this input, then its end.
+    pub fn told(&self, input: &str, arguments: &[&str]) -> Said {
+        Said::of(tell(self.start(arguments), input))
+    }
+
+    /// Runs a command on a terminal, with this typed.
+    pub fn typed(&self, input: &str, arguments: &[&str]) -> Said {
+        let words: Vec<String> =
+            arguments.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
+        let line = format!("stty -echo rows 33 cols 99; {} {}", self.client.display(), words.join(" "));
+        let mut command = Command::new("script");
+        command.args(["-q", "-e", "-c", &line, "/dev/null"]);
+        self.dress(&mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Said::of(tell(command.spawn().expect("script (bsdutils)"), input))
+    }
+}
+
+fn tell(mut child: Child, input: &str) -> Output {
+    let mut stdin = child.stdin.take().expect("its input");
+    let input = input.to_string();
+    // A program that reads nothing must not hold us up.
+    let writer = std::thread::spawn(move || {
+        let _ = stdin.write_all(input.as_bytes());
+    });
+    let output = child.wait_with_output().expect("docker");
+    writer.join().expect("the writer");
+    output
+}
