@@ -3,21 +3,19 @@
 
 use api::v1::types::{
     image::{Image, UpdateImage},
-    instance::{AttachPort, AttachVolume, CreateInstance, Instance, NetworkRequest},
+    instance::{AttachVolume, CreateInstance, Instance, NetworkRequest},
     list::WaitQuery,
     network::{CreateNetwork, Network},
     subnet::{CreateSubnet, Subnet},
 };
 use base64::Engine as _;
-use lab::{Cloud, Lab, Options, eventually, v4_of, v6_of};
+use lab::{Cloud, Lab, Options, eventually, v6_of};
 use model::image::ImageKind;
-use std::{fs, net::IpAddr, process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 /// A Debian guest boots in 40 s where it is emulated and alone. Here are two, and whatever else the machine has to do.
 const BOOT: Duration = Duration::from_secs(600);
 const LONG: Duration = Duration::from_secs(120);
-/// cloud-init and netplan are programs of Python: half a minute each where they are emulated beside others.
-const CONFIGURED: Duration = Duration::from_secs(300);
 const USER_DATA: &str = "#cloud-config
 write_files:
   - path: /srv/proof
@@ -59,7 +57,6 @@ fn debian_guest_is_what_was_asked_for() {
     keys_changed(&lab, &shop);
     full_control(&shop);
     disk_plugged_in(&shop);
-    cards_plugged_in(&shop);
     let stopped = shop.act("handed", api::client::Verb::Stop);
     assert!(!stopped.exit.as_ref().is_some_and(|exit| exit.failed), "it powered off: {stopped:#?}");
     shop.empty();
@@ -208,45 +205,4 @@ fn disk_plugged_in(shop: &Cloud) {
     )
     .text();
     shop.ssh("asked", "sudo umount /mnt").text();
-}
-
-/// Cards that are plugged in while it runs get their addresses by cloud-init, as on images that know of no others than
-/// those it configures; what was reached before still is.
-fn cards_plugged_in(shop: &Cloud) {
-    shop.ssh("asked", "sudo rm /etc/netplan/90-default.yaml && sudo netplan apply").text();
-    let attach = |network: &str| {
-        let (wait, groups) =
-            (WaitQuery { wait: Some(60), phase: None }, vec!["default".into(), "pinged".into()]);
-        let asked = AttachPort {
-            network: Some(network.into()),
-            security_groups: Some(groups),
-            ..AttachPort::default()
-        };
-        shop.must("attach a port", shop.client.attach_port("asked", &asked, &wait))
-    };
-    let with: Instance = attach("back");
-    let card = with.ports.last().unwrap().clone();
-    let address = *card.addresses.iter().find(|a| a.is_ipv4()).unwrap();
-    has_address(shop, "eth1", address);
-    let small = shop.instance("small");
-    assert_eq!(small.ports.len(), 2, "{small:#?}");
-    let beyond = *small.ports[1].addresses.iter().find(|a| a.is_ipv4()).unwrap();
-    assert!(shop.ssh("asked", &format!("ping -c1 -W5 {beyond}")).ok(), "out by the new card");
-    assert!(shop.ssh("small", &format!("ping -c1 -W5 {address}")).ok(), "in by the new card");
-    // One more in the network that it is in already: the first card's address goes on being answered for by itself.
-    let with = attach("default");
-    let card = with.ports.last().unwrap();
-    has_address(shop, "eth2", *card.addresses.iter().find(|a| a.is_ipv4()).unwrap());
-    let old = v4_of(&with);
-    shop.drop_ssh(&with);
-    assert!(shop.ssh("asked", "true").ok(), "{old} takes another log in");
-    assert!(lab::ping(&shop.namespace_of("default"), old, LONG), "{old} answers");
-}
-
-fn has_address(shop: &Cloud, card: &str, address: IpAddr) {
-    let seen = || shop.ssh("asked", &format!("ip -4 address show dev {card}")).stdout;
-    if lab::until(CONFIGURED, || seen().contains(&address.to_string()).then_some(())).is_none() {
-        let log = shop.ssh("asked", "ip address; ip route; sudo tail -n 60 /var/log/cloud-init.log").stdout;
-        panic!("{card} has no {address}: {log}");
-    }
 }

@@ -31,9 +31,9 @@ const EGRESS: &str = "type filter hook forward priority filter; policy drop;";
 const INGRESS: &str = "type filter hook forward priority filter + 10; policy drop;";
 const RATE: &str = "type filter hook forward priority filter - 10; policy accept;";
 /// Least bytes that a port with a rate may send at once: a few of the largest packets that a guest hands over whole.
-const BURST_BYTES_MIN: u64 = 256 << 10;
-/// A burst lasts for this part of a second at most where the rate is high.
-const BURSTS_PER_SECOND: u64 = 20;
+const BUCKET_BYTES_MIN: u64 = 256 << 10;
+/// Least burst that a limit has.
+const BURST_BYTES_MIN: u64 = 1500;
 const INPUT: &str = "type filter hook input priority filter; policy drop;";
 
 /// Name of a network's link to a router.
@@ -238,7 +238,8 @@ fn put_rates(view: &NetworkView, table: &mut Table) {
     for (port, _) in view.attached() {
         let Some(rate) = port.rate_mbit else { continue };
         let bytes = u64::from(rate) * 125_000;
-        let burst = (bytes / BURSTS_PER_SECOND).max(BURST_BYTES_MIN);
+        // The kernel's bucket holds what passes in a second and the burst (net/netfilter/nft_limit.c).
+        let burst = BUCKET_BYTES_MIN.saturating_sub(bytes).max(BURST_BYTES_MIN);
         let device = port.device_name();
         for (word, map) in [("from", &mut from), ("to", &mut to)] {
             let chain = format!("rate_{word}_{device}");
