@@ -71,7 +71,10 @@ pub fn routes(routes: Routes) -> Routes {
             "/v1/keypairs/{ref}/revoke",
             tag,
             Doc::new("Take a key from all instances")
-                .details("Guests that run are told by their agents. The key itself stays.")
+                .details(
+                    "Guests that run are told by their agents. The key itself stays. A user's own key is taken from \
+                     the instances of its project; by an admin, from those of every project.",
+                )
                 .answer::<RevokedKeypair>(200, "Taken."),
             revoke,
         )

@@ -1,6 +1,6 @@
 //! Keys of an instance after it was made: given to it, and taken from it again. Its node tells the guest's agent.
 
-use crate::{Caller, Control, Error, Result};
+use crate::{Caller, Control, Error, Result, Role};
 use model::{
     error::Code,
     instance::{Instance, Kind, keys::NamedKey},
@@ -24,8 +24,8 @@ pub struct Revoked {
 pub const KEYS_MAX: usize = 32;
 
 impl Control {
-    /// Lets those in whose keys these are, and nobody else. A name that the instance knows stays good when the project
-    /// has forgotten its key.
+    /// Lets those in whose keys these are, and nobody else. A name that the instance knows means the key that it has,
+    /// whatever has become of the project's.
     ///
     /// # Errors
     /// `not_found` for an unknown key, `too_large`, `unsupported` for what has no keys.
@@ -61,14 +61,17 @@ impl Control {
         .await
     }
 
+    /// What the instance has comes first: another key that is called alike by now must not take its place unasked.
     fn key_for(&self, caller: &Caller, instance: &Instance, name: &str) -> Result<NamedKey> {
-        match self.find_for::<Keypair>(caller, "keypairs", name) {
-            Ok(key) => Ok((key.record.meta.name.to_string(), key.record.public_key.clone())),
-            Err(error) => instance.keys.iter().find(|(known, _)| known == name).cloned().ok_or(error),
+        if let Some(held) = instance.keys.iter().find(|(known, _)| known == name) {
+            return Ok(held.clone());
         }
+        let key = self.find_for::<Keypair>(caller, "keypairs", name)?;
+        Ok((key.record.meta.name.to_string(), key.record.public_key.clone()))
     }
 
-    /// Takes a key from all instances of its project. The key itself stays; with it comes who had it, as they are then.
+    /// Takes a key from all instances of its project; a user's own, which may be in every project, from all of these if
+    /// an admin asks. The key itself stays; with it comes who had it, as they are then.
     ///
     /// # Errors
     /// `not_found`, `forbidden`.
@@ -76,8 +79,11 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_own::<Keypair>(caller, reference, "revoking a key")?;
             let (project, key) = (found.record.meta.project, &found.record.public_key);
+            let everywhere = found.record.user.is_some() && caller.role == Role::Admin;
+            let mut holders = self.store.mirror().list::<Instance>();
+            holders.retain(|holder| everywhere || holder.record.meta.project == project);
             let mut changed = vec![];
-            for holder in self.instances_of(project) {
+            for holder in holders {
                 let mut next = holder.record.clone();
                 next.keys.retain(|(_, held)| held != key);
                 if next != holder.record {

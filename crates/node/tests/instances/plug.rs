@@ -2,6 +2,7 @@
 
 use crate::lab::{Lab, pod, vm};
 use control::{
+    Caller, Role,
     instance::{NewInstance, NicAsked, resize::NewSize},
     keypair::NewKeypair,
     port::NewPort,
@@ -10,17 +11,18 @@ use control::{
 };
 use model::{
     error::Code,
-    id::{InstanceId, VolumeId},
+    id::{InstanceId, ProjectId, UserId, VolumeId},
     instance::{
         Grant,
         keys::{KeyChange, NamedKey},
         phase::Phase,
     },
-    keypair::KeyKind,
+    keypair::{KeyKind, Keypair},
     port::Port,
     volume::Volume,
 };
 use node::fake::{Behaviour, Fault, Verb};
+use store::Tx;
 
 async fn add_volume(lab: &Lab) -> VolumeId {
     let new = NewVolume { name: "data".into(), size_gib: Some(1), ..NewVolume::default() };
@@ -176,15 +178,45 @@ async fn a_guest_without_an_agent_keeps_its_keys_until_one_answers() {
 #[tokio::test(start_paused = true)]
 async fn keys_are_refused_where_nobody_logs_in_and_where_nobody_knows_them() {
     let lab = Lab::new().await;
-    add_keys(&lab).await;
+    let keys = add_keys(&lab).await;
     lab.create(pod("web")).await;
     lab.create(NewInstance { keypairs: vec!["old".into()], ..vm("db") }).await;
     let set = async |name: &str, key: &str| lab.control.set_keys(&lab.caller, name, &[key.to_string()]).await;
     assert_eq!(set("web", "mine").await.unwrap_err().field.as_deref(), Some("keypairs"));
     assert_eq!(set("db", "nobody's").await.unwrap_err().code, Code::NotFound);
-    // What the project has forgotten and the instance has is still good.
+    // What the project has forgotten, or calls another key by now, is in the instance what it was.
+    let had = keys[1].clone();
     lab.control.delete_keypair(&lab.caller, None, "old").await.unwrap();
-    assert_eq!(set("db", "old").await.unwrap().keys.len(), 1);
+    assert_eq!(set("db", "old").await.unwrap().keys, [had.clone()]);
+    let another = keys[0].1.replace(" me", " another");
+    let new = NewKeypair { name: "old".into(), kind: KeyKind::Ssh, public_key: another, user: None };
+    lab.control.add_keypair(&lab.caller, new).await.unwrap();
+    assert_eq!(set("db", "old").await.unwrap().keys, [had]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_own_key_is_revoked_in_every_project_by_an_admin_alone() {
+    let lab = Lab::new().await;
+    let keys = add_keys(&lab).await;
+    let id = lab.create(NewInstance { keypairs: vec!["mine".into()], ..vm("db") }).await;
+    let mut own = lab.control.find::<Keypair>(&lab.caller, "mine").unwrap().record.clone();
+    let mut far = lab.instance(id).unwrap();
+    (far.meta.id, far.meta.project) = (InstanceId::from_random([7; 16]), ProjectId::from_random([7; 16]));
+    let mut tx = Tx::new();
+    tx.put(&far);
+    lab.control.store().commit(tx).await.unwrap();
+    let keeps = || lab.instance(far.meta.id).unwrap().keys == keys[..1];
+    // The project's own key: what another project made of the same one is not its business.
+    lab.control.revoke_keypair(&lab.caller, "mine").await.unwrap();
+    assert!(lab.instance(id).unwrap().keys.is_empty() && keeps());
+    own.user = Some(UserId::from_random([8; 16]));
+    let mut tx = Tx::new();
+    tx.put(&own);
+    lab.control.store().commit(tx).await.unwrap();
+    let member = Caller { role: Role::Member, ..lab.caller.clone() };
+    assert!(lab.control.revoke_keypair(&member, "mine").await.unwrap().instances.is_empty() && keeps());
+    lab.control.revoke_keypair(&lab.caller, "mine").await.unwrap();
+    assert!(lab.instance(far.meta.id).unwrap().keys.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
