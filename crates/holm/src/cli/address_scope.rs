@@ -7,10 +7,7 @@ use super::{
     output::{Cell, Column, Shown, column, wide},
     session::Session,
 };
-use api::v1::types::{
-    list::WaitQuery,
-    subnet_pool::{AddressScope, CreateAddressScope, UpdateAddressScope},
-};
+use api::v1::types::subnet_pool::{AddressScope, CreateAddressScope, UpdateAddressScope};
 
 /// Verbs of `holm address-scope`.
 #[derive(Debug, clap::Subcommand)]
@@ -90,8 +87,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 family: args.family,
                 shared: args.shared,
             };
-            let made = session.client.create::<AddressScope>(&request, &WaitQuery::default()).await?;
-            noun::tell(session, &made, "is made")
+            noun::make::<AddressScope>(session, &request).await
         }
         Verb::Set(args) => {
             let request = UpdateAddressScope {
@@ -99,10 +95,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 description: args.change.description.clone(),
                 labels: args.change.labels(),
             };
-            noun::refuse_empty(&request)?;
-            let client = &session.client;
-            let changed = client.update::<AddressScope>(&args.scope, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<AddressScope>(session, &args.scope, &request).await
         }
         Verb::Delete(args) => noun::delete::<AddressScope>(session, &args).await,
     }

@@ -8,10 +8,7 @@ use super::{
     session::Session,
     wording,
 };
-use api::v1::types::{
-    flavor::{CreateFlavor, Flavor, UpdateFlavor},
-    list::WaitQuery,
-};
+use api::v1::types::flavor::{CreateFlavor, Flavor, UpdateFlavor};
 
 /// Verbs of `holm flavor`.
 #[derive(Debug, clap::Subcommand)]
@@ -120,8 +117,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 public: args.private.then_some(false),
                 extra_specs: args.spec.into_iter().collect(),
             };
-            let made = session.client.create::<Flavor>(&request, &WaitQuery::default()).await?;
-            noun::tell(session, &made, "is made")
+            noun::make::<Flavor>(session, &request).await
         }
         Verb::Set(args) => {
             let request = UpdateFlavor {
@@ -133,10 +129,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                     .then(|| args.open_to.iter().filter(|name| !name.is_empty()).cloned().collect()),
                 ..UpdateFlavor::default()
             };
-            noun::refuse_empty(&request)?;
-            let changed =
-                session.client.update::<Flavor>(&args.flavor, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Flavor>(session, &args.flavor, &request).await
         }
         Verb::Delete(args) => noun::delete::<Flavor>(session, &args).await,
     }

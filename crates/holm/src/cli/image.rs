@@ -497,7 +497,5 @@ async fn set(session: &Session, args: SetArgs) -> Result {
         remove_tags: args.untag.into_iter().collect::<BTreeSet<_>>(),
         hidden: args.hidden,
     };
-    noun::refuse_empty(&request)?;
-    let changed = session.client.update::<Image>(&args.image, &request, &WaitQuery::default()).await?;
-    noun::tell(session, &changed, "is changed")
+    noun::change::<Image>(session, &args.image, &request).await
 }

@@ -126,10 +126,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 description: args.change.description.clone(),
                 labels: args.change.labels(),
             };
-            noun::refuse_empty(&request)?;
-            let changed =
-                session.client.update::<Keypair>(&args.keypair, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Keypair>(session, &args.keypair, &request).await
         }
         Verb::Revoke { name } => revoke(session, &name).await,
         Verb::Delete(args) => noun::delete::<Keypair>(session, &args).await,

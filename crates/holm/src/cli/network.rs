@@ -207,7 +207,5 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
         dns_domain: args.dns_domain.clone(),
         admin_up: args.up,
     };
-    noun::refuse_empty(&request)?;
-    let changed = session.client.update::<Network>(&args.network, &request, &WaitQuery::default()).await?;
-    noun::tell(session, &changed, "is changed")
+    noun::change::<Network>(session, &args.network, &request).await
 }

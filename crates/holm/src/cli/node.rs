@@ -10,7 +10,7 @@ use super::{
     wording,
 };
 use api::v1::types::{
-    list::{ListQuery, WaitQuery},
+    list::ListQuery,
     node::{Node, UpdateNode},
 };
 use jiff::Timestamp;
@@ -111,9 +111,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
         }
         Verb::Set(args) => {
             let request = UpdateNode { schedulable: args.schedulable };
-            noun::refuse_empty(&request)?;
-            let changed = session.client.update::<Node>(&args.name, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Node>(session, &args.name, &request).await
         }
     }
 }

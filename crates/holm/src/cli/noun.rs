@@ -1,4 +1,4 @@
-//! What every noun has: list, show, delete, and the options that go with them.
+//! What every noun has: list, show, make, change, delete, and the options that go with them.
 
 use super::{
     failure::{Failure, Result},
@@ -8,7 +8,7 @@ use super::{
     wording::counted,
 };
 use api::{
-    client::Noun,
+    client::{Create, Noun, Update},
     v1::types::{
         list::{ListQuery, WaitQuery},
         patch::LabelChanges,
@@ -133,6 +133,25 @@ pub async fn show<N: Noun + Shown>(session: &Session, reference: &str) -> Result
 pub fn tell<N: Noun + Shown>(session: &Session, item: &N, what: &str) -> Result {
     session.say(format!("{} {} {what}", N::NAME, item.name()));
     session.printer.made(item)
+}
+
+/// Makes one, and tells so.
+///
+/// # Errors
+/// As the server refuses.
+pub async fn make<N: Create + Shown>(session: &Session, request: &N::Request) -> Result {
+    let made = session.client.create::<N>(request, &WaitQuery::default()).await?;
+    tell(session, &made, "is made")
+}
+
+/// Changes one, and tells so.
+///
+/// # Errors
+/// `request` changes nothing, or as the server refuses.
+pub async fn change<N: Update + Shown>(session: &Session, reference: &str, request: &N::Request) -> Result {
+    refuse_empty(request)?;
+    let changed = session.client.update::<N>(reference, request, &WaitQuery::default()).await?;
+    tell(session, &changed, "is changed")
 }
 
 /// Deletes things, asking first if there are several.

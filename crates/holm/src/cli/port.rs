@@ -235,9 +235,7 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
         mac: None,
         foreign_user: None,
     };
-    noun::refuse_empty(&request)?;
-    let changed = session.client.update::<Port>(&args.port, &request, &WaitQuery::default()).await?;
-    noun::tell(session, &changed, "is changed")
+    noun::change::<Port>(session, &args.port, &request).await
 }
 
 #[cfg(test)]

@@ -100,10 +100,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 labels: args.change.labels(),
                 enabled: args.enabled,
             };
-            noun::refuse_empty(&request)?;
-            let changed =
-                session.client.update::<Project>(&args.reference, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Project>(session, &args.reference, &request).await
         }
         Verb::Delete(args) => noun::delete::<Project>(session, &args).await,
     }

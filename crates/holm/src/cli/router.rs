@@ -171,8 +171,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 routes: args.route,
                 admin_up: None,
             };
-            let made = client.create::<Router>(&request, &WaitQuery::default()).await?;
-            noun::tell(session, &made, "is made")
+            noun::make::<Router>(session, &request).await
         }
         Verb::Set(args) => {
             let request = UpdateRouter {
@@ -183,9 +182,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 admin_up: args.up,
                 ..UpdateRouter::default()
             };
-            noun::refuse_empty(&request)?;
-            let changed = client.update::<Router>(&args.router, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Router>(session, &args.router, &request).await
         }
         Verb::AddSubnet(args) => {
             let changed = client.add_interface(&args.router, &args.subnet).await?;

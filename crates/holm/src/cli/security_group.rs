@@ -277,10 +277,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 description: args.change.description.clone(),
                 labels: args.change.labels(),
             };
-            noun::refuse_empty(&request)?;
-            let changed =
-                session.client.update::<SecurityGroup>(&args.group, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<SecurityGroup>(session, &args.group, &request).await
         }
         Verb::Rule(verb) => rule(session, verb).await,
         Verb::Delete(args) => noun::delete::<SecurityGroup>(session, &args).await,

@@ -7,10 +7,7 @@ use super::{
     output::{Cell, Column, Shown, column, wide},
     session::Session,
 };
-use api::v1::types::{
-    list::WaitQuery,
-    server_group::{CreateServerGroup, ServerGroup, UpdateServerGroup},
-};
+use api::v1::types::server_group::{CreateServerGroup, ServerGroup, UpdateServerGroup};
 use model::server_group::Policy;
 
 /// Verbs of `holm server-group`.
@@ -99,8 +96,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 policy: args.policy,
                 per_host_max: args.per_host_max,
             };
-            let made = session.client.create::<ServerGroup>(&request, &WaitQuery::default()).await?;
-            noun::tell(session, &made, "is made")
+            noun::make::<ServerGroup>(session, &request).await
         }
         Verb::Set(args) => {
             let request = UpdateServerGroup {
@@ -108,10 +104,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 description: args.change.description.clone(),
                 labels: args.change.labels(),
             };
-            noun::refuse_empty(&request)?;
-            let client = &session.client;
-            let changed = client.update::<ServerGroup>(&args.group, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<ServerGroup>(session, &args.group, &request).await
         }
         Verb::Delete(args) => noun::delete::<ServerGroup>(session, &args).await,
     }

@@ -116,10 +116,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 description: args.change.description.clone(),
                 labels: args.change.labels(),
             };
-            noun::refuse_empty(&request)?;
-            let changed =
-                session.client.update::<Snapshot>(&args.snapshot, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Snapshot>(session, &args.snapshot, &request).await
         }
         Verb::Delete(args) => noun::delete::<Snapshot>(session, &args).await,
     }

@@ -220,7 +220,5 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
         host_routes: (!setting.route.is_empty()).then(|| setting.route.clone()),
         security_groups: groups(&setting.security_group),
     };
-    noun::refuse_empty(&request)?;
-    let changed = session.client.update::<Subnet>(&args.subnet, &request, &WaitQuery::default()).await?;
-    noun::tell(session, &changed, "is changed")
+    noun::change::<Subnet>(session, &args.subnet, &request).await
 }

@@ -163,7 +163,5 @@ async fn set(session: &Session, args: SetArgs) -> Result {
         shared: None,
         is_default: args.default,
     };
-    noun::refuse_empty(&request)?;
-    let changed = session.client.update::<SubnetPool>(&args.pool, &request, &WaitQuery::default()).await?;
-    noun::tell(session, &changed, "is changed")
+    noun::change::<SubnetPool>(session, &args.pool, &request).await
 }

@@ -216,10 +216,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
                 read_only: args.read_only,
                 bootable: args.bootable,
             };
-            noun::refuse_empty(&request)?;
-            let changed =
-                session.client.update::<Volume>(&args.volume, &request, &WaitQuery::default()).await?;
-            noun::tell(session, &changed, "is changed")
+            noun::change::<Volume>(session, &args.volume, &request).await
         }
         Verb::Delete(args) => delete(session, &args).await,
     }
