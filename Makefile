@@ -12,7 +12,7 @@ setup: ## installs what building, running and testing need; says what and why; n
 
 build: ## builds the release binary, target/release/holm
 	@scripts/setup build
-	cargo build --release --locked --bin holm
+	cargo build --release --locked -p holm --bin holm
 
 images: ## makes the guest and container images of the tests and the demo (cached)
 	@scripts/setup test

@@ -6,7 +6,7 @@ command and gives what it prints, read as JSON; it raises `Refused` when the com
 because loading the client takes longer than most commands.
 """
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
 import pathlib
@@ -18,7 +18,7 @@ from openstackclient import shell
 
 PARTS = pathlib.Path(__file__).resolve().parents[2] / "tests" / "conformance" / "commands"
 # Commands that print one thing or several, and so know --format.
-SHOWN = {"list", "show", "create", "issue", "set-show"}
+SHOWN = {"list", "show", "create", "issue", "restore", "set-show"}
 
 
 class Refused(Exception):
@@ -29,7 +29,8 @@ def openstack(line, **environment):
     """Runs one command. Words of `environment` are options of the client, like os_username="ann"."""
     words = shlex.split(line)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in environment.items()]
-    is_shown = any(word in SHOWN for word in words[:4])
+    # What a console said is printed as it is.
+    is_shown = any(word in SHOWN for word in words[:4]) and words[:2] != ["console", "log"]
     out, errors = io.StringIO(), io.StringIO()
     begun = time.time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
@@ -55,12 +56,10 @@ openstack.refused = refused
 
 
 def main():
+    sys.path.insert(0, str(PARTS))
     for part in sys.argv[1:]:
-        spec = importlib.util.spec_from_file_location(part, PARTS / f"{part}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         print(part, flush=True)
-        module.check(openstack)
+        importlib.import_module(part).check(openstack)
     print("all commands did what they should")
 
 

@@ -3,10 +3,10 @@
 use crate::{
     auth::{self, LocalAccess, Peer},
     error::{Failure, Result, finish},
-    limits::{CALL_TIMEOUT, REQUEST_ID_BYTES_MAX, STREAMS_MAX, URI_BYTES_MAX},
+    limits::{BUILDS_MAX, CALL_TIMEOUT, REQUEST_ID_BYTES_MAX, STREAMS_MAX, URI_BYTES_MAX},
     streams::Streams,
     v1::{
-        audit::{deed, known, note_as},
+        audit::{deed, known, note_as, note_refused},
         types::{list::WAIT_S_MAX, version::OpenStackView},
     },
 };
@@ -38,6 +38,7 @@ struct Shared {
     local: LocalAccess,
     openstack: Option<OpenStackView>,
     slots: Arc<Semaphore>,
+    builds: Arc<Semaphore>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -67,6 +68,7 @@ impl App {
             local,
             openstack,
             slots: Arc::new(Semaphore::new(STREAMS_MAX)),
+            builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             tasks: TaskTracker::new(),
             stopping,
         };
@@ -111,6 +113,19 @@ impl App {
         Arc::clone(&self.shared.slots).try_acquire_owned().map_err(|_| {
             Failure::new(Code::TooMany, format!("{STREAMS_MAX} streams are open, no more are possible"))
                 .hint("close a console, log or event stream")
+        })
+    }
+}
+
+impl App {
+    /// A place for one more build of an image.
+    ///
+    /// # Errors
+    /// `too_many`.
+    pub fn build_place(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.shared.builds).try_acquire_owned().map_err(|_| {
+            let message = format!("{BUILDS_MAX} images are being built, no more are possible at a time");
+            Failure::new(Code::TooMany, message).hint("wait for one of them")
         })
     }
 }
@@ -185,10 +200,15 @@ async fn checked(app: &App, request_id: &str, mut request: Request, next: Next) 
             }
             Err(failure) => Err(failure),
         };
-        match caller {
-            Ok(caller) => request.extensions_mut().insert(caller),
+        let caller = match caller {
+            Ok(caller) => caller,
             Err(failure) => return failure.into_response(),
         };
+        let (method, path) = (request.method().clone(), request.uri().path().to_string());
+        request.extensions_mut().insert(caller.clone());
+        let response = next.run(request).await;
+        note_refused(app, &caller, &method, &path, response.extensions()).await;
+        return response;
     }
     next.run(request).await
 }

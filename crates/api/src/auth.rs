@@ -15,7 +15,11 @@ use control::{
     Caller, Control, Role,
     bootstrap::{ADMIN_PROJECT, DEFAULT_PROJECT},
 };
-use model::{error::Code, id::ProjectId, project::Project};
+use model::{
+    error::Code,
+    id::{DomainId, ProjectId},
+    project::Project,
+};
 
 /// Header that names the project (name or id, percent-encoded).
 pub const PROJECT_HEADER: &str = "x-holm-project";
@@ -90,8 +94,9 @@ fn by_peer(control: &Control, local: LocalAccess, peer: &Peer) -> Result<Caller>
 }
 
 fn default_project(control: &Control) -> Result<ProjectId> {
-    let all = control.store().list::<Project>();
-    let found = all.iter().find(|p| p.record.meta.name.as_str() == DEFAULT_PROJECT);
+    // Projects of other domains may be called so too.
+    let all = control.store().by_index(&control::schema::by_name::<Project>(), DEFAULT_PROJECT);
+    let found = all.iter().find(|p| p.record.domain == DomainId::DEFAULT);
     found.map(|p| p.record.meta.id).ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no project {DEFAULT_PROJECT:?}"))
             .hint("name a project with --project")

@@ -19,18 +19,19 @@ mod upload;
 
 pub use error::Error;
 pub use noun::{Create, Noun, Update, Verb};
-pub use stream::{Changes, FrameStream, LogLines, Upgraded};
+pub use stream::{BuildLines, Changes, FrameStream, LogLines, Upgraded};
 pub use transport::{Trust, fingerprint};
 pub use upload::SHA256_HEADER;
 
 use crate::v1::types::{
     List,
-    image::{AnswerShare, Image, ImageMember},
+    advice::{Advice, AdviceQuery},
+    image::{AnswerShare, Image, ImageMember, TagImage},
     instance::{AttachPort, AttachVolume, Instance},
     keypair::{Keypair, RevokedKeypair},
     list::{ListQuery, WaitQuery},
     publish::{Exposed, ExposedQuery},
-    quota::{Quota, UpdateQuota},
+    quota::{Quota, Quotas, UpdateQuota},
     router::{AddInterface, Router},
     security_group::{CreateRule, Rule},
     token::{CreateToken, CreatedToken},
@@ -264,6 +265,12 @@ impl Client {
         self.call_maybe::<serde_json::Value>(Method::DELETE, &path, None::<&()>, None).await.map(drop)
     }
 
+    /// Gives an image's content another name.
+    pub async fn tag_image(&self, image: &str, name: &str) -> Result<Image, Error> {
+        let request = TagImage { name: name.to_string() };
+        self.call(Method::POST, &format!("{}/tag", path::<Image>(image)), Some(&request), None).await
+    }
+
     /// Withdraws an image, or lets it be used again.
     pub async fn set_image_deactivated(&self, image: &str, deactivated: bool) -> Result<Image, Error> {
         let verb = if deactivated { "deactivate" } else { "reactivate" };
@@ -306,6 +313,14 @@ impl Client {
         self.call(Method::DELETE, &path, None::<&()>, None).await
     }
 
+    /// Limits and use of all projects that the caller may see.
+    ///
+    /// # Errors
+    /// As the server refuses.
+    pub async fn quotas(&self) -> Result<Quotas, Error> {
+        self.call(Method::GET, "/v1/quotas", None::<&()>, None).await
+    }
+
     /// Limits and use of a project.
     pub async fn quota(&self, project: &str) -> Result<Quota, Error> {
         let path = format!("/v1/quotas/{}", escape(project));
@@ -338,6 +353,18 @@ impl Client {
             ExposedQuery { instance: instance.map(str::to_string), project: project.map(str::to_string) };
         let path = with_query("/v1/exposed", &query);
         let page: List<Exposed> = self.call(Method::GET, &path, None::<&()>, None).await?;
+        Ok(page.items)
+    }
+
+    /// What instances use, and what would do; of one instance, of another project, or of all by `*`.
+    ///
+    /// # Errors
+    /// As the server refuses.
+    pub async fn advice(&self, instance: Option<&str>, project: Option<&str>) -> Result<Vec<Advice>, Error> {
+        let query =
+            AdviceQuery { instance: instance.map(str::to_string), project: project.map(str::to_string) };
+        let path = with_query("/v1/advice", &query);
+        let page: List<Advice> = self.call(Method::GET, &path, None::<&()>, None).await?;
         Ok(page.items)
     }
 

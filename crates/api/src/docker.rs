@@ -11,6 +11,8 @@
 //!
 //! What this cloud cannot honour is refused with a reason; nothing that a client set is passed over in silence.
 
+mod body;
+pub(crate) mod build;
 mod container;
 mod door;
 mod event;
@@ -22,6 +24,7 @@ mod id;
 mod image;
 mod multiplex;
 mod network;
+mod prune;
 mod query;
 mod refusal;
 mod system;
@@ -31,10 +34,11 @@ mod watch;
 pub use door::Door;
 pub use frame::{API_VERSION_MAX, API_VERSION_MIN};
 
-use axum::{Router, extract::Request, http::Method, response::IntoResponse};
+use crate::routing::Router;
+use axum::{extract::Request, http::Method, response::IntoResponse};
 
 /// The door.
-pub fn router(door: Door) -> Router {
+pub fn router(door: Door) -> axum::Router {
     let groups = [
         system::routes as fn(Router<Door>) -> Router<Door>,
         image::routes,
@@ -42,15 +46,18 @@ pub fn router(door: Door) -> Router {
         exec::routes,
         network::routes,
         volume::routes,
+        build::routes,
+        prune::routes,
     ];
     let inner = groups
         .into_iter()
         .fold(Router::new(), |routes, add| add(routes))
+        .axum()
         .fallback(async |request: Request| refusal::unknown(request.uri().path()).into_response())
         .method_not_allowed_fallback(async |method: Method, request: Request| {
             refusal::wrong_method(&method, request.uri().path()).into_response()
         })
         .with_state(door.clone());
     // The version is a part of the path, so the frame stands before the routes and not behind them.
-    Router::new().fallback(frame::frame).with_state(frame::Framed { door, inner })
+    axum::Router::new().fallback(frame::frame).with_state(frame::Framed { door, inner })
 }

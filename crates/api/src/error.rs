@@ -22,6 +22,8 @@ pub struct Failure {
     pub error: Error,
     /// Status where it is not the code's own.
     pub status: Option<StatusCode>,
+    /// An operation tells of it already.
+    pub is_noted: bool,
 }
 
 impl Failure {
@@ -60,7 +62,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, status: None }
+        Self { error, status: None, is_noted: false }
     }
 }
 

@@ -42,6 +42,7 @@ pub mod frame;
 pub mod limits;
 pub mod openstack;
 pub mod request;
+mod routing;
 pub mod server;
 pub mod streams;
 pub mod v1;

@@ -18,6 +18,10 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const CONNECTIONS_MAX: usize = 1_024;
 /// Most streams (consoles, programs, logs, changes) at a time.
 pub const STREAMS_MAX: usize = 512;
+/// Most images that are built at a time.
+pub const BUILDS_MAX: usize = 32;
+/// Most bytes of what one image is built from.
+pub const CONTEXT_BYTES_MAX: u64 = 32 << 30;
 /// Most bytes of the console's log in one answer.
 pub const CONSOLE_LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Time for a client to send all headers, also of the next request on a kept connection.

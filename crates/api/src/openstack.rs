@@ -10,7 +10,8 @@
 //!                 ├─ /image      v2
 //!                 ├─ /network    v2.0                  id, limits, time, panics ─► microversion ─► who asks
 //!                 ├─ /volume     v3, microversions         ─► handler ─► refusal in the service's form, headers, audit
-//!                 └─ /placement  microversions
+//!                 ├─ /placement  microversions
+//!                 └─ /console    no service: websockets of guests, by tickets
 //! ```
 //!
 //! What a handler uses, one file each: [`session::Session`] (who asks), [`fault::Fault`] (refusals),
@@ -21,6 +22,7 @@ pub mod audit;
 pub mod base;
 pub mod body;
 pub mod compute;
+pub mod console;
 pub mod door;
 pub mod fault;
 mod frame;
@@ -41,17 +43,17 @@ pub use fault::{Fault, Result};
 pub use microversion::Microversion;
 pub use session::Session;
 
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     http::{StatusCode, header},
     middleware::from_fn_with_state,
     response::IntoResponse,
-    routing::get,
 };
 use serde_json::json;
 
 /// The door: every service at its path.
-pub fn router(door: Door) -> Router {
+pub fn router(door: Door) -> axum::Router {
     let routers = [
         (Service::Identity, identity::router()),
         (Service::Compute, compute::router()),
@@ -60,15 +62,19 @@ pub fn router(door: Door) -> Router {
         (Service::Volume, volume::router()),
         (Service::Placement, placement::router()),
     ];
-    let services = routers.into_iter().fold(Router::new(), |all, (service, routes)| {
+    let services = routers.into_iter().fold(axum::Router::new(), |all, (service, routes)| {
         all.nest_service(service.path(), framed(door.clone(), service, routes))
     });
-    services.route("/", get(index)).fallback(async || StatusCode::NOT_FOUND)
+    services
+        .merge(Router::new().route("/", get(index)).axum())
+        .merge(console::router().axum().with_state(door))
+        .fallback(async || StatusCode::NOT_FOUND)
 }
 
 /// A service with its frame.
-fn framed(door: Door, service: Service, routes: Router<Door>) -> Router {
+fn framed(door: Door, service: Service, routes: Router<Door>) -> axum::Router {
     routes
+        .axum()
         .fallback(async || Fault::status(StatusCode::NOT_FOUND, "The resource could not be found."))
         .method_not_allowed_fallback(async || {
             Fault::status(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed for this resource.")

@@ -4,9 +4,27 @@
 //! Access was checked before any of these is called. None may block, and all must end when their other side is
 //! dropped.
 
+mod build;
+mod files;
+mod images;
+mod registry;
+
+pub use build::{Owner, Pick, Picked, SourceFiles, Target};
+pub use files::{FileChange, FileChangeKind, FileStat, FilesIn};
+pub use images::{CommitAsked, ImageDetails, ImageIn};
+pub use registry::{PushStep, RegistryLogin};
+
 use async_trait::async_trait;
 use control::Error;
-use model::{error::Code, image::Image, instance::Instance};
+use model::{
+    error::Code,
+    id::ImageId,
+    image::{Image, ImageContent},
+    image_reference::Reference,
+    instance::Instance,
+    usage::Peaks,
+};
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -165,6 +183,8 @@ pub struct Download {
 pub trait Streams: Send + Sync + 'static {
     /// The serial console (VM) or the first container's terminal.
     async fn console(&self, instance: &Instance) -> Result<Duplex, Error>;
+    /// The serial console of a VM, with root logged in there as long as it is open.
+    async fn console_login(&self, instance: &Instance) -> Result<Duplex, Error>;
     /// The screen, as RFB (RFC 6143).
     async fn vnc(&self, instance: &Instance) -> Result<Duplex, Error>;
     /// Runs a program in a container.
@@ -183,9 +203,37 @@ pub trait Streams: Send + Sync + 'static {
     async fn usage(&self, instance: &Instance) -> Result<Usage, Error> {
         Err(unserved(instance, "what it uses"))
     }
+    /// The highest use that was seen of an instance; `None` where nothing is known.
+    async fn peaks(&self, _instance: &Instance) -> Option<Peaks> {
+        None
+    }
     /// The processes of a running container.
     async fn processes(&self, instance: &Instance) -> Result<Vec<Process>, Error> {
         Err(unserved(instance, "its processes"))
+    }
+    /// What lies at a path of a container, whether it runs or not.
+    async fn file_stat(&self, instance: &Instance, _path: &str) -> Result<FileStat, Error> {
+        Err(unserved(instance, "its files"))
+    }
+    /// What lies at a path of a container, with all below it, as a tar. Reading fails where the files cannot be read.
+    async fn files_out(&self, instance: &Instance, _path: &str) -> Result<(FileStat, Reader), Error> {
+        Err(unserved(instance, "its files"))
+    }
+    /// Unpacks a tar in a container.
+    async fn files_in(&self, instance: &Instance, _into: FilesIn, _archive: Reader) -> Result<(), Error> {
+        Err(unserved(instance, "its files"))
+    }
+    /// What a container changed of its image's files.
+    async fn file_changes(&self, instance: &Instance) -> Result<Vec<FileChange>, Error> {
+        Err(unserved(instance, "its files"))
+    }
+    /// Bytes of the files that a container wrote, those of its volumes left out.
+    async fn written_bytes(&self, instance: &Instance) -> Result<u64, Error> {
+        Err(unserved(instance, "its files"))
+    }
+    /// All files of a container but those of its volumes, as a tar.
+    async fn export(&self, instance: &Instance) -> Result<Reader, Error> {
+        Err(unserved(instance, "its files"))
     }
     /// Lines of a container's log, oldest first, until the end or the receiver is dropped.
     async fn logs(&self, instance: &Instance, wanted: LogWanted) -> Result<mpsc::Receiver<LogLine>, Error>;
@@ -195,8 +243,73 @@ pub trait Streams: Send + Sync + 'static {
     async fn upload(&self, image: &Image, upload: Upload) -> Result<(), Error>;
     /// Lays an image's bytes ready for an import; as [`Self::upload`], but nothing looks at them.
     async fn stage(&self, image: &Image, upload: Upload) -> Result<(), Error>;
+    /// What an image of containers says of itself.
+    async fn image_details(&self, _content: &ImageContent) -> Result<ImageDetails, Error> {
+        Err(no_images())
+    }
+    /// Images of containers with these names, as one archive.
+    async fn images_out(&self, _wanted: Vec<(ImageContent, Vec<Reference>)>) -> Result<Reader, Error> {
+        Err(no_images())
+    }
+    /// Takes all images of an archive.
+    async fn images_in(&self, _archive: Reader) -> Result<Vec<ImageIn>, Error> {
+        Err(no_images())
+    }
+    /// Makes an image of one layer, a tar of a root file system. Its config lacks `rootfs`.
+    async fn image_of_root(&self, _root: Reader, _config: Value) -> Result<ImageIn, Error> {
+        Err(no_images())
+    }
+    /// Makes an image with the layers of `base` and another config, which lacks `rootfs`.
+    async fn image_of_config(&self, _base: &ImageContent, _config: Value) -> Result<ImageIn, Error> {
+        Err(no_images())
+    }
+    /// Keeps an archive as files that an image is built from, below a path. They go with the last that has them.
+    async fn source_archive(&self, _archive: Reader, _at: &str) -> Result<Arc<dyn SourceFiles>, Error> {
+        Err(no_images())
+    }
+    /// The same with one file.
+    async fn source_file(&self, _name: &str, _content: Vec<u8>) -> Result<Arc<dyn SourceFiles>, Error> {
+        Err(no_images())
+    }
+    /// The same with a file of the web, from hosts that the operator allows.
+    async fn source_web(&self, _url: &str, _name: &str) -> Result<Arc<dyn SourceFiles>, Error> {
+        Err(no_images())
+    }
+    /// Makes an image of what a container changed of `base`. The config lacks `rootfs`.
+    async fn commit(
+        &self,
+        instance: &Instance,
+        _base: &ImageContent,
+        _config: Value,
+        _asked: CommitAsked,
+    ) -> Result<ImageIn, Error> {
+        Err(unserved(instance, "its files"))
+    }
+    /// Whether a registry knows a user: `forbidden` if not.
+    async fn registry_login(&self, _registry: &str, _login: RegistryLogin) -> Result<(), Error> {
+        Err(no_images())
+    }
+    /// Lends credentials to the next pull of an image. They are kept in memory, and forgotten when it has ended.
+    fn lend_login(&self, _image: ImageId, _login: RegistryLogin) -> Result<(), Error> {
+        Err(no_images())
+    }
+    /// Takes lent credentials back: the pull that they were for does not come.
+    fn take_login_back(&self, _image: ImageId) {}
+    /// Sends an image to a registry under a name. It ends when nobody hears its steps any more.
+    async fn push(
+        &self,
+        _content: &ImageContent,
+        _reference: &Reference,
+        _login: Option<RegistryLogin>,
+    ) -> Result<mpsc::Receiver<PushStep>, Error> {
+        Err(no_images())
+    }
     /// An image's bytes as they were sent (an archive of what a registry gave), from `offset` on.
     async fn download(&self, image: &Image, offset: u64) -> Result<Download, Error>;
+}
+
+fn no_images() -> Error {
+    Error::new(Code::Unsupported, "images of containers cannot be reached")
 }
 
 fn unserved(instance: &Instance, what: &str) -> Error {

@@ -4,7 +4,9 @@
 //! OpenAPI document says of each route is said where the route is added ([`routes`]).
 
 mod address_scope;
+mod advice;
 pub(crate) mod audit;
+mod build;
 mod described;
 mod exposed;
 mod flavor;
@@ -30,17 +32,16 @@ mod token;
 pub mod types;
 mod volume;
 
+use crate::routing::get;
 use crate::{
     app::{App, frame, unknown_path},
     error::Failure,
 };
 use axum::{
-    Router,
     extract::Request,
     http::{HeaderValue, Method, StatusCode, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use model::error::Code;
 use routes::Routes;
@@ -51,11 +52,12 @@ pub const DOCUMENT_PATH: &str = "/openapi.json";
 
 /// All routes of this version.
 pub fn all_routes() -> Routes {
-    let groups: [fn(Routes) -> Routes; 20] = [
+    let groups: [fn(Routes) -> Routes; 22] = [
         project::routes,
         flavor::routes,
         keypair::routes,
         image::routes,
+        build::routes,
         network::routes,
         subnet::routes,
         subnet_pool::routes,
@@ -69,6 +71,7 @@ pub fn all_routes() -> Routes {
         server_group::routes,
         instance::routes,
         exposed::routes,
+        advice::routes,
         node::routes,
         history::routes,
         token::routes,
@@ -84,7 +87,7 @@ pub fn document() -> String {
 }
 
 /// The door: all routes with their frame.
-pub fn router(app: App) -> Router {
+pub fn router(app: App) -> axum::Router {
     let routes = all_routes();
     let known: Arc<[String]> = routes.table().iter().map(|(_, path)| path.clone()).collect();
     let document = document();
@@ -99,6 +102,7 @@ pub fn router(app: App) -> Router {
     routes
         .router()
         .route(DOCUMENT_PATH, get(serve_document))
+        .axum()
         .fallback(fallback)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), frame))

@@ -1,6 +1,6 @@
 //! Events and operations: what happened and what was asked, kept for a while.
 
-use crate::{Caller, Control, session::EndedSession};
+use crate::{Caller, Control, schema::OPERATION_BY_SUBJECT, session::EndedSession};
 use model::{
     error::Fault,
     id::{EventId, OperationId, ProjectId},
@@ -82,6 +82,14 @@ impl Control {
             None => caller.role == crate::Role::Admin,
         });
         all.sort_by(|a, b| b.record.at.cmp(&a.record.at));
+        all
+    }
+
+    /// Operations on the thing with this id, newest first.
+    pub fn operations_on(&self, noun: &str, id: &str) -> Vec<Arc<Stored<Operation>>> {
+        let mut all = self.store.by_index(&OPERATION_BY_SUBJECT, id);
+        all.retain(|o| o.record.subject.noun == noun);
+        all.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
         all
     }
 

@@ -1,7 +1,8 @@
 //! The end of an instance: when its node says that nothing is left, its records go in one transaction.
 
-use crate::{Caller, Control, Result, Role, transact::Transaction};
+use crate::{Caller, Control, Result, Role, instance::charges, transact::Transaction};
 use model::{
+    health::{probe::Purpose, status::ContainerHealth},
     id::InstanceId,
     instance::{Instance, InstanceStatus, State},
     port::{Device, Port},
@@ -28,7 +29,9 @@ impl Control {
             }
             return Ok(());
         }
+        // One that sleeps goes on.
         let ended = matches!(status.record.state, State::Stopped { .. })
+            && !status.record.asleep
             && status.record.boot >= instance.record.boots;
         if instance.record.remove_on_exit && ended {
             let caller = system_caller(instance.record.meta.project);
@@ -117,19 +120,17 @@ impl Control {
             tx.release(&format!("slot/{node}"), &slot.to_string(), "instance");
         }
         let size = record.charged();
-        let memory = i64::try_from(size.memory_mib).unwrap_or(i64::MAX);
         let disk_more = record.trial.as_ref().map_or(0, |trial| trial.disk_more_gib.cast_signed());
-        self.charge(
-            tx,
-            record.meta.project,
-            &[
-                (Resource::Instances, -1),
-                (Resource::Vcpus, -i64::from(size.vcpus)),
-                (Resource::MemoryMib, -memory),
-                (Resource::VolumeGib, -disk_more),
-            ],
-        );
+        let change = [(Resource::Instances, -1), (Resource::VolumeGib, -disk_more)];
+        self.charge(tx, record.meta.project, &change);
+        self.charge(tx, record.meta.project, &charges(record.kind, size, -1));
         tx.raw().remove::<InstanceStatus>(&id.to_string());
+        for container in &record.containers {
+            let of_probes = container.probes.all().into_iter().map(|(purpose, _)| purpose);
+            for purpose in of_probes.chain([Purpose::Health]) {
+                tx.raw().remove::<ContainerHealth>(&ContainerHealth::key_of(id, &container.name, purpose));
+            }
+        }
         tx.delete(&instance);
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! Floating IPs: taken from an external network, led to a port, moved while everything runs.
 
-use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use crate::{
+    Caller, Control, Error, Result, Role,
+    schema::{FLOATING_BY_NETWORK, FLOATING_BY_PORT, ROUTER_BY_SUBNET},
+    transact::Transaction,
+};
 use model::{
     error::Code,
     floating_ip::{FloatingIp, Target},
-    id::FloatingIpId,
+    id::{FloatingIpId, PortId},
     instance::Instance,
     meta::{Labels, Meta},
     name::Name,
@@ -145,7 +149,10 @@ impl Control {
             )));
         };
         self.free_address(tx, &subnet.record).map_err(|_| {
-            let message = format!("all floating IPs of {} are taken", network.meta.name);
+            let all = self.store.by_index(&FLOATING_BY_NETWORK, &network.meta.id.to_string());
+            let taken = all.iter().filter(|f| subnet.record.cidr.contains(&f.record.address)).count();
+            let (name, cidr) = (&network.meta.name, subnet.record.cidr);
+            let message = format!("all {taken} floating IPs of {name} ({cidr}) are taken");
             Error::new(Code::NoCapacity, message)
                 .field("network")
                 .hint("release one (`holm floating-ip list`), or ask an admin for a larger external network")
@@ -178,7 +185,6 @@ impl Control {
         ports: &[Port],
         wanted: Option<IpAddr>,
     ) -> Result<Target> {
-        let routers = self.store.list::<Router>();
         for port in ports {
             for fixed in &port.addresses {
                 if fixed.address.is_ipv4() != floating.address.is_ipv4()
@@ -186,10 +192,8 @@ impl Control {
                 {
                     continue;
                 }
-                let joins = |r: &Router| {
-                    r.gateway.is_some_and(|g| g.network == floating.network)
-                        && r.interfaces.iter().any(|i| i.subnet == fixed.subnet)
-                };
+                let routers = self.store.by_index(&ROUTER_BY_SUBNET, &fixed.subnet.to_string());
+                let joins = |r: &Router| r.gateway.is_some_and(|g| g.network == floating.network);
                 if let Some(router) = routers.iter().find(|r| joins(&r.record)) {
                     let router = router.record.meta.id;
                     return Ok(Target { port: port.meta.id, address: fixed.address, router });
@@ -249,13 +253,18 @@ impl Control {
         .await
     }
 
+    /// Floating IPs that lead to a port, internal ones too.
+    pub fn floating_of(&self, port: PortId) -> Vec<Arc<Stored<FloatingIp>>> {
+        self.store.by_index(&FLOATING_BY_PORT, &port.to_string())
+    }
+
     fn refuse_second_floating(&self, floating: &FloatingIp, target: Target) -> Result<()> {
-        let all = self.store.list::<FloatingIp>();
+        let all = self.floating_of(target.port);
         let same = |f: &FloatingIp| {
             f.meta.id != floating.meta.id
                 && !f.internal
                 && f.network == floating.network
-                && f.target.is_some_and(|t| t.port == target.port && t.address == target.address)
+                && f.target.is_some_and(|t| t.address == target.address)
         };
         match all.iter().find(|f| same(&f.record)) {
             None => Ok(()),

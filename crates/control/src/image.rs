@@ -3,8 +3,12 @@
 mod access;
 mod import;
 mod retire;
+mod step;
+mod tag;
 
 pub use import::Import;
+pub use step::{NewStep, Pruned};
+pub use tag::Untagged;
 
 use crate::{
     Caller, Control, Error, Result, Role,
@@ -133,9 +137,16 @@ impl Control {
             if let Some(same) = self.pulled_before(caller, &image) {
                 // A draft of one that exists counts for nothing.
                 *tx = Transaction::default();
-                return Ok(self.ask_anew(tx, &same));
+                return Ok(self.ask_anew(tx, &same, &image.source));
             }
-            tx.create(&image);
+            // Of several pulls of one image at once one makes it, and the others find it.
+            let is_named = |i: &Image| i.meta.project == image.meta.project && i.meta.name == image.meta.name;
+            let is_pull = matches!(image.source, ImageSource::Registry { .. });
+            if is_pull && !self.list::<Image>(caller).iter().any(|i| is_named(&i.record)) {
+                tx.create_implied(&image);
+            } else {
+                tx.create(&image);
+            }
             Ok(image)
         })
         .await
@@ -143,10 +154,13 @@ impl Control {
 
     /// The project's image of the same name from the same place in a registry.
     fn pulled_before(&self, caller: &Caller, draft: &Image) -> Option<Found<Image>> {
+        // A name that was given here, and is now to be what the registry has under it.
+        let is_pull = matches!(draft.source, ImageSource::Registry { .. });
+        let is_tagged = |i: &Image| is_pull && matches!(i.source, ImageSource::Content { .. });
         let same = |i: &Image| {
             i.meta.project == caller.project
                 && i.meta.name == draft.meta.name
-                && i.source == draft.source
+                && (i.source == draft.source || is_tagged(i))
                 && i.source != ImageSource::Upload
                 && i.kind == draft.kind
                 && !i.meta.is_deleting()
@@ -161,6 +175,13 @@ impl Control {
         id: ImageId,
         new: &NewImage,
     ) -> Result<Image> {
+        let image = self.uncounted_image(caller, id, new)?;
+        self.charge(tx, caller.project, &[(Resource::Images, 1)]);
+        Ok(image)
+    }
+
+    /// The same, of one that its project's quota does not count.
+    fn uncounted_image(&self, caller: &Caller, id: ImageId, new: &NewImage) -> Result<Image> {
         let source = match &new.reference {
             Some(text) => {
                 let reference = parse_reference("reference", text)?;
@@ -198,9 +219,11 @@ impl Control {
             container_format: new.container_format,
             members: BTreeMap::new(),
             name_repeats: new.name_repeats,
+            untagged: false,
+            backup: None,
+            step: None,
         };
         check_image(&image)?;
-        self.charge(tx, caller.project, &[(Resource::Images, 1)]);
         Ok(image)
     }
 
@@ -237,14 +260,13 @@ impl Control {
     pub(crate) fn oci_image(&self, tx: &mut Transaction, caller: &Caller, asked: &str) -> Result<Image> {
         if let Ok(found) = self.find::<Image>(caller, asked) {
             return match found.record.kind {
-                ImageKind::Oci => Ok(self.ask_failed_anew(tx, &found)),
+                ImageKind::Oci | ImageKind::System => Ok(self.ask_failed_anew(tx, &found)),
                 _ => Err(Error::invalid("image", format!("image {asked} is a VM's, not a container's"))
                     .hint(format!("start it with `holm run --vm {asked}`"))),
             };
         }
         let reference = parse_reference("image", asked)?;
-        let full = reference.to_string();
-        let same = |i: &Image| matches!(&i.source, ImageSource::Registry { reference } if *reference == full);
+        let same = |i: &Image| i.kind == ImageKind::Oci && i.reference().as_ref() == Some(&reference);
         if let Some(found) = self.list::<Image>(caller).into_iter().find(|i| same(&i.record)) {
             return Ok(self.ask_failed_anew(tx, &found));
         }
@@ -260,11 +282,12 @@ impl Control {
         let status = self.image_status(image.meta.id);
         let failed = matches!(image.state(status.as_ref().map(|s| &s.record)), ImageState::Failed(_));
         let pulled = matches!(image.source, ImageSource::Registry { .. });
-        if failed && pulled { self.ask_anew(tx, found) } else { image.clone() }
+        if failed && pulled { self.ask_anew(tx, found, &image.source) } else { image.clone() }
     }
 
-    fn ask_anew(&self, tx: &mut Transaction, found: &Stored<Image>) -> Image {
+    fn ask_anew(&self, tx: &mut Transaction, found: &Stored<Image>, source: &ImageSource) -> Image {
         let mut next = found.record.clone();
+        next.source.clone_from(source);
         next.asked += 1;
         next.meta.touch(self.now());
         tx.update(found, &next);
@@ -340,7 +363,7 @@ impl Control {
             }
             // What is going already was given back.
             let given_back = image.meta.is_deleting();
-            self.charge(tx, image.meta.project, &[(Resource::Images, if given_back { 0 } else { -1 })]);
+            self.charge(tx, image.meta.project, &[(image.resource(), if given_back { 0 } else { -1 })]);
             tx.raw().remove::<ImageStatus>(&image.meta.id.to_string());
             tx.delete(&found);
             Ok(image.clone())

@@ -2,16 +2,21 @@
 
 pub mod action;
 pub mod attach;
+pub mod content;
 pub mod keys;
 pub mod lock;
 pub mod order;
 mod placement;
 pub mod publish;
 pub mod rebuild;
+pub mod rescue;
 pub mod resize;
 mod root;
+mod schedule;
+mod succession;
 pub mod trial;
 
+pub use content::{FileAsked, FileSetAsked, SecretEnv};
 pub use placement::{CPU_OVERCOMMIT, CPU_SHARE_MAX, RESERVED_MIB};
 
 use crate::{
@@ -31,15 +36,18 @@ use model::{
     instance::{
         Access, CONTAINERS_MAX, CPU_WEIGHT_USUAL, ContainerSpec, GRACE_S_MAX, Instance, InstanceStatus, Kind,
         PORTS_MAX, Power, VOLUMES_MAX,
+        extra_host::{EXTRA_HOSTS_MAX, ExtraHost},
         phase::{Phase, phase},
         tag::{TAGS_MAX, Tag},
     },
     meta::{Labels, Meta},
     metadata::USER_DATA_BYTES_MAX,
+    name::Name,
     plan::{Accelerator, RestartPolicy},
     port::{Device, Port},
     publish::Publish,
     quota::Resource,
+    schedule::{Cron, Schedule},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use store::Stored;
@@ -73,7 +81,7 @@ pub struct NewInstance {
     pub memory_mib: Option<u64>,
     /// Part of the host's CPUs when they are short; 100 when `None`.
     pub cpu_weight: Option<u32>,
-    /// Root disk in GiB instead of the flavor's.
+    /// Root disk in GiB instead of the flavor's; of containers, most that they may write to their own files.
     pub disk_gib: Option<u64>,
     /// Take the root disk's space at once.
     pub thick: bool,
@@ -99,6 +107,14 @@ pub struct NewInstance {
     pub floating_ip: Option<FloatingAsked>,
     /// Ports of its host that lead to it.
     pub publish: Vec<Publish>,
+    /// Names that its containers find in /etc/hosts.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Files that its containers are shown.
+    pub files: Vec<FileSetAsked>,
+    /// When it is started by itself.
+    pub schedule: Option<Cron>,
+    /// Instance whose place it takes: what that has of the ports and volumes asked for here, it gets with its first start.
+    pub succeeds: Option<InstanceId>,
     /// Start again with the host.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.
@@ -129,12 +145,14 @@ pub enum NicAsked {
 }
 
 /// A container to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ContainerAsked {
     /// Image by name, id or registry reference.
     pub image: String,
-    /// The rest; its `image` is filled in here.
+    /// The rest; its `image` and `secret_env` are filled in here.
     pub spec: ContainerSpec,
+    /// Variables whose values are sealed.
+    pub secret_env: SecretEnv,
 }
 
 /// A volume of an instance to be used or made.
@@ -164,6 +182,18 @@ pub enum FloatingAsked {
     Existing(String),
 }
 
+/// What a size costs of a project's quotas, so many times. A VM's root disk is a volume and charged as that; what containers
+/// may write is charged here.
+pub(crate) fn charges(kind: Kind, size: Size, times: i64) -> [(Resource, i64); 3] {
+    let number = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX).saturating_mul(times);
+    let disk_gib = if kind == Kind::Vm { 0 } else { size.disk_gib };
+    [
+        (Resource::Vcpus, number(u64::from(size.vcpus))),
+        (Resource::MemoryMib, number(size.memory_mib)),
+        (Resource::VolumeGib, number(disk_gib)),
+    ]
+}
+
 impl Control {
     /// Makes an instance with all that belongs to it.
     ///
@@ -173,6 +203,7 @@ impl Control {
         caller.require(Role::Member, "creating an instance")?;
         let id = InstanceId::from_random(rand::random());
         check_limits(&new)?;
+        self.check_content(&new)?;
         self.transact(|tx| self.add_instance(tx, caller, id, &new)).await
     }
 
@@ -183,22 +214,22 @@ impl Control {
         id: InstanceId,
         new: &NewInstance,
     ) -> Result<Instance> {
+        let (new, succession) = self.part_succession(caller, new)?;
+        let new = new.as_ref();
         let name = parse_name(&new.name)?;
         let (flavor, flavor_name, size) = self.size_of_new(caller, new)?;
         let image = self.image_of_vm(caller, new, size)?;
         let group = new.server_group.as_deref();
         let group = group.map(|reference| self.join_server_group(tx, caller, reference)).transpose()?;
         let (node, id_slot) = self.place(tx, new.kind, size, group.as_deref().map(|g| &g.record))?;
+        self.refuse_inheriting_elsewhere(succession.as_ref(), node)?;
         let ports = self.add_nics(tx, caller, id, new)?;
         let volumes = self.add_disks(tx, caller, (id, node), new, size, image.as_ref())?;
-        let containers = self.containers_asked(tx, caller, new)?;
+        let containers = self.containers_asked(tx, caller, id, new)?;
         let floating = self.add_floating(tx, caller, new, &ports)?;
-        self.charge_new(tx, caller, size);
-        let mut meta = Meta::new(id, caller.project, name, self.now());
-        meta.description.clone_from(&new.description);
-        meta.labels.clone_from(&new.labels);
+        self.charge_new(tx, caller, new.kind, size);
         let mut instance = Instance {
-            meta,
+            meta: self.meta_of_new(id, caller, name, new),
             user: new.user,
             kind: new.kind,
             size,
@@ -231,6 +262,13 @@ impl Control {
             build: 0,
             trial: None,
             shelved: false,
+            extra_hosts: new.extra_hosts.clone(),
+            succession,
+            suspended: false,
+            rescue: None,
+            unrescued: None,
+            files: self.seal_files(id, &new.files),
+            schedule: new.schedule.clone().map(|at| Schedule { at, since: self.now() }),
             server_group: group.map(|group| group.record.meta.id),
         };
         self.take_host_ports(tx, caller, &[], &mut instance)?;
@@ -239,19 +277,32 @@ impl Control {
         Ok(instance)
     }
 
-    fn charge_new(&self, tx: &mut Transaction, caller: &Caller, size: Size) {
-        let memory = i64::try_from(size.memory_mib).unwrap_or(i64::MAX);
-        let vcpus = i64::from(size.vcpus);
-        let change = [(Resource::Instances, 1), (Resource::Vcpus, vcpus), (Resource::MemoryMib, memory)];
-        self.charge(tx, caller.project, &change);
+    fn meta_of_new(
+        &self,
+        id: InstanceId,
+        caller: &Caller,
+        name: Name,
+        new: &NewInstance,
+    ) -> Meta<InstanceId> {
+        let mut meta = Meta::new(id, caller.project, name, self.now());
+        meta.description.clone_from(&new.description);
+        meta.labels.clone_from(&new.labels);
+        meta
+    }
+
+    fn charge_new(&self, tx: &mut Transaction, caller: &Caller, kind: Kind, size: Size) {
+        self.charge(tx, caller.project, &[(Resource::Instances, 1)]);
+        self.charge(tx, caller.project, &charges(kind, size, 1));
     }
 
     /// The size asked for. What a container asks nothing of is that of a small one.
     fn size_of_new(&self, caller: &Caller, new: &NewInstance) -> Result<(Option<FlavorId>, String, Size)> {
         const CONTAINER: Size = Size { vcpus: 1, memory_mib: 512, disk_gib: 0 };
         match (new.kind, &new.flavor, new.vcpus, new.memory_mib) {
-            (Kind::Container, None, None, None) => Ok((None, "default".to_string(), CONTAINER)),
-            (Kind::Container, None, vcpus, memory_mib) => {
+            (Kind::Container | Kind::System, None, None, None) if new.disk_gib.is_none() => {
+                Ok((None, "default".to_string(), CONTAINER))
+            }
+            (Kind::Container | Kind::System, None, vcpus, memory_mib) => {
                 let (vcpus, memory_mib) =
                     (vcpus.or(Some(CONTAINER.vcpus)), memory_mib.or(Some(CONTAINER.memory_mib)));
                 self.size_asked(caller, None, vcpus, memory_mib, new.disk_gib)
@@ -283,6 +334,11 @@ impl Control {
                 let message = format!("image {} is a container's, not a VM's", image.meta.name);
                 return Err(Error::invalid("image", message)
                     .hint(format!("start it as a container: `holm run {}`", image.meta.name)));
+            }
+            ImageKind::System => {
+                let message = format!("image {} is a system container's, not a VM's", image.meta.name);
+                return Err(Error::invalid("image", message)
+                    .hint(format!("start it as one: `holm run {}`", image.meta.name)));
             }
             _ => {
                 let message = format!("image {} cannot be booted by itself", image.meta.name);
@@ -349,6 +405,7 @@ impl Control {
                 Error::new(Code::InUse, format!("port {} is in use", found.record.meta.name)).field("port")
             );
         }
+        crate::port::refuse_spread(&found.record)?;
         let is_gateway = |f: &model::port::FixedIp| {
             self.subnet(f.subnet).is_some_and(|s| s.record.gateway == Some(f.address))
         };
@@ -368,6 +425,7 @@ impl Control {
         &self,
         tx: &mut Transaction,
         caller: &Caller,
+        id: InstanceId,
         new: &NewInstance,
     ) -> Result<Vec<ContainerSpec>> {
         if new.kind == Kind::Vm {
@@ -375,15 +433,22 @@ impl Control {
         }
         let mut containers: Vec<ContainerSpec> = vec![];
         let mut made: Vec<(String, Image)> = vec![];
-        for asked in &new.containers {
+        for (number, asked) in new.containers.iter().enumerate() {
             let image = match made.iter().find(|(text, _)| *text == asked.image) {
                 Some((_, image)) => image.clone(),
-                None => self.oci_image(tx, caller, &asked.image)?,
+                None => match asked.spec.image {
+                    // A build's container, which no door but the builder asks for.
+                    Some(step) => self.step_image(caller, step)?,
+                    None => self.oci_image(tx, caller, &asked.image)?,
+                },
             };
             self.refuse_failed_oci(&image)?;
             made.push((asked.image.clone(), image.clone()));
+            crate::health::check_health(&asked.spec)?;
+            content::check_probes(number, &asked.spec)?;
             let mut spec = asked.spec.clone();
             spec.image = Some(image.meta.id);
+            spec.secret_env = self.seal_env(id, &asked.secret_env);
             if spec.name.is_empty() {
                 spec.name = model::name::dns_label(&new.name, "main");
             }
@@ -483,12 +548,14 @@ fn check_limits(new: &NewInstance) -> Result<()> {
     if new.containers.len() > CONTAINERS_MAX {
         return too_many("containers", "containers", CONTAINERS_MAX);
     }
-    if new.kind == Kind::Container && new.containers.is_empty() {
+    if new.extra_hosts.len() > EXTRA_HOSTS_MAX {
+        return too_many("extra_hosts", "extra hosts", EXTRA_HOSTS_MAX);
+    }
+    if new.kind != Kind::Vm && new.containers.is_empty() {
         return Err(Error::invalid("image", "a container needs an image").hint("`holm run IMAGE`"));
     }
     if new.kind == Kind::System {
-        let message = "system containers are not part of this version";
-        return Err(Error::new(Code::Unsupported, message).field("kind").hint("use a VM or a container"));
+        check_system(&new.containers)?;
     }
     resize::check_weight(new.cpu_weight)?;
     if let Some(grace_s) = new.grace_s.filter(|g| *g > GRACE_S_MAX) {
@@ -496,6 +563,28 @@ fn check_limits(new: &NewInstance) -> Result<()> {
     }
     check_tags(&new.tags)?;
     new.user_data_base64.as_deref().map_or(Ok(()), check_user_data)
+}
+
+/// A system container is one container, whose init decides what runs in it and as whom.
+fn check_system(containers: &[ContainerAsked]) -> Result<()> {
+    let [one] = containers else {
+        let message = format!("a system container is one container, not {}", containers.len());
+        return Err(Error::invalid("containers", message)
+            .hint("make an instance of each, or a pod (kind container) for programs that share a network"));
+    };
+    let spec = &one.spec;
+    let of_programs = [
+        ("read_only", spec.read_only, "its init writes to its root"),
+        ("user", spec.user.is_some(), "its init is root, inside"),
+        ("working_dir", spec.working_dir.is_some(), "its init begins at the root"),
+        ("tty", spec.tty || spec.stdin_open, "it has a console in any case: holm console"),
+    ];
+    match of_programs.iter().find(|(_, asked, _)| *asked) {
+        Some((field, _, why)) => {
+            Err(Error::invalid(field, format!("{field} is not for a system container: {why}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses more tags than an instance may have.

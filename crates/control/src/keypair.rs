@@ -138,10 +138,8 @@ impl Control {
 
     /// Names of the project's instances that hold a key.
     pub fn keypair_holders(&self, keypair: &Keypair) -> Vec<String> {
-        let all = self.store.mirror().list::<Instance>();
-        let holds = |i: &Instance| {
-            i.meta.project == keypair.meta.project && i.keys.iter().any(|(_, key)| *key == keypair.public_key)
-        };
+        let all = self.instances_of(keypair.meta.project);
+        let holds = |i: &Instance| i.keys.iter().any(|(_, key)| *key == keypair.public_key);
         all.iter().filter(|i| holds(&i.record)).map(|i| i.record.meta.name.to_string()).collect()
     }
 }

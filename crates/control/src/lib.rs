@@ -10,6 +10,7 @@ pub mod application_credential;
 pub mod assignment;
 pub mod bootstrap;
 pub mod caller;
+pub mod capacity;
 pub mod change;
 pub mod domain;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod finalize;
 pub mod flavor;
 pub mod floating_ip;
 pub mod group;
+mod health;
 pub mod image;
 pub mod instance;
 pub mod keypair;
@@ -44,12 +46,13 @@ pub mod token;
 pub mod transact;
 pub mod user;
 pub mod volume;
+pub mod volume_type;
 
 pub use caller::{Caller, Role};
 pub use error::{Error, Result};
 
 use jiff::Timestamp;
-use model::{name::Name, user::Rules};
+use model::{name::Name, seal::SealKey, user::Rules};
 use std::sync::Arc;
 use store::Store;
 
@@ -61,6 +64,7 @@ pub struct Control {
     rules: Rules,
     hashing: Arc<password::Hashing>,
     names: transact::Names,
+    seal_key: Option<SealKey>,
 }
 
 impl Control {
@@ -72,13 +76,20 @@ impl Control {
     /// Control that reads the time from `clock`.
     pub fn with_clock(store: Store, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
         let names = transact::Names::Unique;
-        Self { store, clock, rules: Rules::default(), hashing: Arc::default(), names }
+        Self { store, clock, rules: Rules::default(), hashing: Arc::default(), names, seal_key: None }
     }
 
     /// The same with other rules for logging in.
     #[must_use]
     pub fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
+        self
+    }
+
+    /// The same with a key for what records must not tell.
+    #[must_use]
+    pub fn with_seal_key(mut self, key: SealKey) -> Self {
+        self.seal_key = Some(key);
         self
     }
 

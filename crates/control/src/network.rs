@@ -1,7 +1,10 @@
 //! Networks, and the set of network, subnets and router that a project starts with.
 
 use crate::{
-    Caller, Control, Error, Result, Role, project::DEFAULT_CIDR_V4, router::GatewayAsked,
+    Caller, Control, Error, Result, Role,
+    project::DEFAULT_CIDR_V4,
+    router::GatewayAsked,
+    schema::{PORT_BY_NETWORK, SUBNET_BY_NETWORK},
     transact::Transaction,
 };
 use jiff::Timestamp;
@@ -18,7 +21,7 @@ use model::{
     subnet::{Ipv6Mode, Ipv6Part, Subnet},
     subnet_pool::SubnetPool,
 };
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use store::Stored;
 
 /// A network to be made.
@@ -58,6 +61,25 @@ impl NewNetwork {
             labels: Labels::new(),
             admin_up: true,
         }
+    }
+}
+
+impl Control {
+    /// The address by which instances of a network reach the host itself: the gateway of the outside behind its router,
+    /// where that outside is a range of the host's own. IPv4 before IPv6. `None` where no such way is.
+    pub fn host_address(&self, network: NetworkId) -> Option<IpAddr> {
+        let routers = self.store.list::<Router>();
+        let joins = |r: &Router| r.interfaces.iter().any(|i| i.network == network);
+        let outsides = routers.iter().filter(|r| joins(&r.record)).filter_map(|r| r.record.gateway);
+        let is_hosts = |id: &NetworkId| {
+            let outside = self.get::<Network>(*id);
+            outside.is_some_and(|n| n.record.external().is_some_and(|e| e.interface.is_none()))
+        };
+        let subnets = outsides.map(|gateway| gateway.network).filter(is_hosts);
+        let mut gateways: Vec<IpAddr> =
+            subnets.flat_map(|id| self.subnets_of(id)).filter_map(|subnet| subnet.record.gateway).collect();
+        gateways.sort_by_key(|address| !address.is_ipv4());
+        gateways.first().copied()
     }
 }
 
@@ -294,15 +316,12 @@ impl Control {
 
     /// Ports in a network.
     pub fn ports_of_network(&self, network: NetworkId) -> Vec<Arc<Stored<Port>>> {
-        let mut all = self.store.mirror().list::<Port>();
-        all.retain(|p| p.record.network == network);
-        all
+        self.store.by_index(&PORT_BY_NETWORK, &network.to_string())
     }
 
     /// Subnets of a network, IPv4 first.
     pub fn subnets_of(&self, network: NetworkId) -> Vec<Arc<Stored<Subnet>>> {
-        let mut all = self.store.mirror().list::<Subnet>();
-        all.retain(|s| s.record.network == network);
+        let mut all = self.store.by_index(&SUBNET_BY_NETWORK, &network.to_string());
         all.sort_by_key(|s| (s.record.cidr.addr().is_ipv6(), s.record.meta.created_at));
         all
     }

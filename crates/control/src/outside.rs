@@ -4,7 +4,7 @@
 //! Whatever changes what leads to an instance (publishing, attaching, moving and releasing floating IPs, ports that
 //! come and go) settles this in its own transaction, on records that the commit expects unchanged.
 
-use crate::{Control, Error, Result, transact::Transaction};
+use crate::{Control, Error, Result, schema::ROUTER_BY_SUBNET, transact::Transaction};
 use model::{
     error::Code,
     floating_ip::{FloatingIp, Target},
@@ -14,7 +14,6 @@ use model::{
     network::Network,
     port::Port,
     record::Record,
-    router::Router,
     security_group::Family,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -39,8 +38,12 @@ impl Control {
         let id = instance.meta.id;
         let mut own: BTreeSet<PortId> = ports.iter().map(|p| p.meta.id).collect();
         let leads = |f: &FloatingIp, to: &BTreeSet<PortId>| f.target.is_some_and(|t| to.contains(&t.port));
-        let all = self.store.list::<FloatingIp>();
-        let given: Vec<_> = all
+        let before: Vec<PortId> = self.ports_of_instance(id).iter().map(|p| p.record.meta.id).collect();
+        let leading = own
+            .union(&before.iter().copied().collect())
+            .flat_map(|port| self.floating_of(*port))
+            .collect::<Vec<_>>();
+        let given: Vec<_> = leading
             .iter()
             .filter(|f| !f.record.internal && leads(&f.record, &own))
             .filter(|f| !leaving.contains(&f.record.meta.id))
@@ -50,10 +53,10 @@ impl Control {
             given.iter().for_each(|f| tx.expect(f));
         }
         let current = own.clone();
-        own.extend(self.ports_of_instance(id).iter().map(|p| p.record.meta.id));
+        own.extend(before);
         let mut reached = [false, false];
         for (slot, v4) in [(0, true), (1, false)] {
-            let mut internal: Vec<_> = all
+            let mut internal: Vec<_> = leading
                 .iter()
                 .filter(|f| f.record.internal && f.record.address.is_ipv4() == v4 && leads(&f.record, &own))
                 .collect();
@@ -133,16 +136,14 @@ impl Control {
 
     /// The first address of the ports that a router joins with an external network of the same family.
     fn way_in(&self, ports: &[Port], v4: bool) -> Option<(Target, Arc<Stored<Network>>)> {
-        let routers = self.store.list::<Router>();
         let has_family = |network| {
             let subnets = self.subnets_of(network);
             subnets.iter().any(|s| s.record.cidr.addr().is_ipv4() == v4)
         };
         for port in ports {
             for fixed in port.addresses.iter().filter(|f| f.address.is_ipv4() == v4) {
-                for router in &routers {
-                    let joins = router.record.interfaces.iter().any(|i| i.subnet == fixed.subnet);
-                    let Some(gateway) = router.record.gateway.filter(|_| joins) else {
+                for router in self.store.by_index(&ROUTER_BY_SUBNET, &fixed.subnet.to_string()) {
+                    let Some(gateway) = router.record.gateway else {
                         continue;
                     };
                     if let Some(network) = self.get::<Network>(gateway.network)
@@ -190,8 +191,8 @@ impl Control {
 
     /// Gives the internal addresses of a port back.
     pub(crate) fn release_internal_of(&self, tx: &mut Transaction, port: PortId) {
-        for floating in self.store.list::<FloatingIp>() {
-            if floating.record.internal && floating.record.target.is_some_and(|t| t.port == port) {
+        for floating in self.floating_of(port) {
+            if floating.record.internal {
                 release_internal(tx, &floating);
             }
         }

@@ -1,6 +1,10 @@
 //! Ports: places in networks, with MAC and addresses that stay for life.
 
-use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use crate::{
+    Caller, Control, Error, Result, Role,
+    schema::{FLOATING_BY_NETWORK, PORT_BY_DEVICE, device_key},
+    transact::Transaction,
+};
 use model::{
     address::Mac,
     error::Code,
@@ -13,6 +17,8 @@ use model::{
     port::{
         ADDRESS_PAIRS_MAX, AddressPair, Device, FOREIGN_USER_CHARS_MAX, FixedIp, ForeignUser,
         PORT_ADDRESSES_MAX, Port, RATE_MBIT,
+        alias::{ALIASES_MAX, Alias, distinct},
+        spread::Spread,
     },
     quota::Resource,
     router::{Interface, Router},
@@ -67,6 +73,10 @@ pub struct NewPort {
     pub foreign_user: Option<ForeignUser>,
     /// A word that tells it from its instance's other interfaces.
     pub device_tag: Option<Tag>,
+    /// Further names by which it is found in its network; those that are there twice are had once.
+    pub aliases: Vec<Alias>,
+    /// What comes to its addresses goes on to others.
+    pub spread: Option<Spread>,
 }
 
 impl Default for NewPort {
@@ -85,6 +95,8 @@ impl Default for NewPort {
             rate_mbit: None,
             foreign_user: None,
             device_tag: None,
+            aliases: vec![],
+            spread: None,
         }
     }
 }
@@ -194,7 +206,8 @@ impl Control {
         let port_security = new.port_security.unwrap_or(network.record.port_security);
         let security_groups = match (&new.security_groups, port_security) {
             (None, false) => vec![],
-            (groups, _) => self.groups_asked(caller, groups.as_deref())?,
+            (None, true) => vec![self.default_group_of(tx, caller.project)],
+            (Some(names), _) => self.groups_asked(caller, names)?,
         };
         let name = match new.name.as_str() {
             "" => None,
@@ -221,6 +234,8 @@ impl Control {
             port.rate_mbit = new.rate_mbit;
             port.foreign_user.clone_from(&new.foreign_user);
             port.device_tag.clone_from(&new.device_tag);
+            port.aliases.clone_from(&new.aliases);
+            port.spread.clone_from(&new.spread);
         })
     }
 
@@ -249,6 +264,8 @@ impl Control {
             foreign_user: None,
             delete_with_instance: draft.delete_with_instance,
             device_tag: None,
+            aliases: vec![],
+            spread: None,
         };
         port.addresses = match draft.fixed {
             Some(asked) => self.addresses_asked(tx, caller, &port, asked)?,
@@ -263,6 +280,7 @@ impl Control {
             self.charge(tx, draft.project, &[(Resource::Ports, 1)]);
         }
         dress(&mut port);
+        port.aliases = distinct(port.aliases);
         check_port(&port)?;
         tx.create(&port);
         Ok(port)
@@ -271,11 +289,11 @@ impl Control {
     /// Addresses of a network that ports or floating IPs have.
     pub fn taken_addresses(&self, network: NetworkId) -> HashSet<IpAddr> {
         let ports = self.ports_of_network(network);
-        let floating = self.store.list::<FloatingIp>();
+        let floating = self.store.by_index(&FLOATING_BY_NETWORK, &network.to_string());
         ports
             .iter()
             .flat_map(|p| p.record.addresses.iter().map(|a| a.address))
-            .chain(floating.iter().filter(|f| f.record.network == network).map(|f| f.record.address))
+            .chain(floating.iter().map(|f| f.record.address))
             .collect()
     }
 
@@ -467,8 +485,8 @@ impl Control {
     }
 
     fn refuse_led_to(&self, port: &Port, address: IpAddr) -> Result<()> {
-        let all = self.store.list::<FloatingIp>();
-        let leads = |f: &FloatingIp| f.target.is_some_and(|t| t.port == port.meta.id && t.address == address);
+        let all = self.floating_of(port.meta.id);
+        let leads = |f: &FloatingIp| f.target.is_some_and(|t| t.address == address);
         match all.iter().find(|f| leads(&f.record)) {
             None => Ok(()),
             Some(floating) => {
@@ -510,7 +528,7 @@ impl Control {
             let mut next = found.record.clone();
             if let Some(names) = &change.security_groups {
                 let owner = Caller { project: next.meta.project, ..caller.clone() };
-                next.security_groups = self.groups_asked(&owner, Some(names))?;
+                next.security_groups = self.groups_asked(&owner, names)?;
             }
             if let Some(mac) = change.mac.filter(|mac| *mac != next.mac) {
                 self.change_mac(tx, &mut next, mac)?;
@@ -520,6 +538,7 @@ impl Control {
                 self.follow_interface(tx, &next)?;
             }
             edit(&mut next)?;
+            next.aliases = distinct(next.aliases);
             crate::change::check_labels(&next.meta.labels)?;
             check_port(&next)?;
             if next != found.record {
@@ -594,9 +613,8 @@ impl Control {
         if matches!(record.device, Device::None | Device::Instance(_)) {
             self.charge(tx, record.meta.project, &[(Resource::Ports, -1)]);
         }
-        for floating in self.store.list::<FloatingIp>() {
-            let leads_here = floating.record.target.is_some_and(|t| t.port == record.meta.id);
-            if leads_here && !floating.record.internal {
+        for floating in self.floating_of(record.meta.id) {
+            if !floating.record.internal {
                 let mut next = floating.record.clone();
                 next.target = None;
                 next.meta.touch(self.now());
@@ -614,9 +632,14 @@ impl Control {
 
     /// Ports that say they belong to an instance, those being unplugged included.
     pub fn ports_of_instance(&self, instance: InstanceId) -> Vec<Arc<Stored<Port>>> {
-        let mut all = self.store.list::<Port>();
+        let mut all = self.ports_of_device(&instance.to_string());
         all.retain(|p| p.record.instance() == Some(instance));
         all
+    }
+
+    /// Ports that the thing with this id has, or says to use.
+    pub fn ports_of_device(&self, id: &str) -> Vec<Arc<Stored<Port>>> {
+        self.store.by_index(&PORT_BY_DEVICE, &device_key(id))
     }
 
     /// A subnet by id.
@@ -640,6 +663,9 @@ fn check_port(port: &Port) -> Result<()> {
     if port.security_groups.len() > GROUPS_PER_PORT_MAX {
         return too_large("security groups", GROUPS_PER_PORT_MAX, "security_groups");
     }
+    if port.aliases.len() > ALIASES_MAX {
+        return too_large("aliases", ALIASES_MAX, "aliases");
+    }
     let texts = port.foreign_user.iter().flat_map(|user| [&user.kind, &user.id]);
     if texts.into_iter().any(|text| text.chars().count() > FOREIGN_USER_CHARS_MAX) {
         return too_large("characters in what uses it", FOREIGN_USER_CHARS_MAX, "foreign_user");
@@ -651,7 +677,26 @@ fn check_port(port: &Port) -> Result<()> {
             format!("{rate} Mbit/s: a rate is {least} to {most} Mbit/s"),
         ));
     }
-    Ok(())
+    let Some(spread) = &port.spread else { return Ok(()) };
+    spread.check().map_err(|wrong| Error::invalid("spread", wrong))?;
+    match port.device {
+        Device::None => Ok(()),
+        _ => {
+            let message = format!("port {} is in use: what comes to it is its user's", port.meta.name);
+            Err(Error::new(Code::InUse, message).field("spread").hint("make a port for it that nobody uses"))
+        }
+    }
+}
+
+/// Refuses a port for whoever wants to use it whose traffic goes on to others.
+pub(crate) fn refuse_spread(port: &Port) -> Result<()> {
+    match &port.spread {
+        None => Ok(()),
+        Some(spread) => {
+            let message = format!("what comes to port {} goes on to {}", port.meta.name, spread.over);
+            Err(Error::new(Code::InUse, message).field("port").hint("use another port"))
+        }
+    }
 }
 
 fn full(subnet: &Subnet) -> Error {

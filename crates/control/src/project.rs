@@ -4,9 +4,14 @@ pub mod tenant;
 
 pub use tenant::ProjectChange;
 
-use crate::{Caller, Control, Error, Result, Role, network::Draft, transact::Transaction};
+use crate::{
+    Caller, Control, Error, Result, Role,
+    network::Draft,
+    schema::{by_name, by_project},
+    transact::Transaction,
+};
 use model::{
-    assignment::Target,
+    assignment::{Actor, Assignment, Target},
     error::Code,
     id::{DomainId, ProjectId},
     instance::Instance,
@@ -28,14 +33,13 @@ impl Control {
     /// # Errors
     /// `not_found`.
     pub fn find_project(&self, caller: &Caller, reference: &str) -> Result<Arc<Stored<Project>>> {
-        let all = self.projects(caller);
-        let fits = |p: &&Arc<Stored<Project>>| {
-            let meta = &p.record.meta;
-            meta.name.as_str() == reference || meta.id.to_string() == reference || meta.id.hex() == reference
-        };
+        let by_id = reference.parse().ok().and_then(|id| self.get::<Project>(id));
+        let named = self.store.by_index(&by_name::<Project>(), reference);
+        let all: Vec<Arc<Stored<Project>>> =
+            by_id.into_iter().chain(named).filter(|p| caller.sees(p.record.meta.id)).collect();
         // A name may be there once in each domain: the default domain's is meant, or the only one.
         let own = |p: &&Arc<Stored<Project>>| p.record.domain == DomainId::DEFAULT;
-        let found: Vec<_> = all.iter().filter(fits).collect();
+        let found: Vec<_> = all.iter().collect();
         match (found.iter().copied().find(own), found.as_slice()) {
             (Some(found), _) => return Ok(Arc::clone(found)),
             (None, [found]) => return Ok(Arc::clone(*found)),
@@ -45,6 +49,7 @@ impl Control {
                 return Err(Error::new(Code::Conflict, message).hint("name it by its id"));
             }
         }
+        let all = self.projects(caller);
         let names: Vec<&str> = all.iter().map(|p| p.record.meta.name.as_str()).collect();
         Err(crate::resolve::not_found::<Project>(reference, &names).field("project"))
     }
@@ -58,7 +63,7 @@ impl Control {
     }
 
     /// Makes a project with a network `default`, a subnet, a router to the default external network and a
-    /// security group `default`.
+    /// security group `default`. The cloud's first user is an admin in it, so that it can be worked in by every door.
     ///
     /// # Errors
     /// `forbidden`, `invalid`, `taken`.
@@ -75,9 +80,18 @@ impl Control {
         project.meta.description = description.to_string();
         self.transact(|tx| {
             self.add_project(tx, &project)?;
+            self.admit_first_user(tx, project.meta.id);
             Ok(project.clone())
         })
         .await
+    }
+
+    fn admit_first_user(&self, tx: &mut Transaction, project: ProjectId) {
+        let user = self.user_named(DomainId::DEFAULT, crate::user::ADMIN_USER);
+        if let (Some(user), Some(role)) = (user, self.role_named(model::role::ADMIN)) {
+            let actor = Actor::User(user.record.id);
+            tx.raw().put(&Assignment { actor, target: Target::Project(project), role: role.record.id });
+        }
     }
 
     /// Adds a project and all that it starts with to a transaction.
@@ -109,7 +123,8 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_project(caller, reference)?;
             self.refuse_leftovers(id)?;
-            self.drop_default_group(tx, id);
+            self.drop_groups(tx, id);
+            self.drop_steps(tx, id);
             tx.delete(&found);
             Ok(())
         })
@@ -127,6 +142,7 @@ impl Control {
             Resource::FloatingIps,
             Resource::Images,
             Resource::Snapshots,
+            Resource::Backups,
         ];
         let left: Vec<String> = counted
             .iter()
@@ -145,11 +161,8 @@ impl Control {
     /// # Errors
     /// `invalid` when it cannot be told which network is meant.
     pub fn own_network(&self, caller: &Caller) -> Result<Arc<Stored<Network>>> {
-        let all: Vec<_> = self
-            .list::<Network>(caller)
-            .into_iter()
-            .filter(|n| n.record.meta.project == caller.project && n.record.external().is_none())
-            .collect();
+        let all: Vec<_> =
+            self.list_own::<Network>(caller).into_iter().filter(|n| n.record.external().is_none()).collect();
         let named = all.iter().find(|n| n.record.meta.name.as_str() == "default");
         match (named, all.as_slice()) {
             (Some(network), _) | (None, [network]) => Ok(Arc::clone(network)),
@@ -163,8 +176,6 @@ impl Control {
 
     /// Instances of a project, those that are going included.
     pub fn instances_of(&self, project: ProjectId) -> Vec<Arc<Stored<Instance>>> {
-        let mut all = self.store.mirror().list::<Instance>();
-        all.retain(|i| i.record.meta.project == project);
-        all
+        self.store.by_index(&by_project::<Instance>(), &project.to_string())
     }
 }

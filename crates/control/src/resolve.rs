@@ -1,9 +1,15 @@
 //! Finding what a user means: a name, an id or the unique start of an id, among what the caller may see.
 
-use crate::{Caller, Control, Error, Result};
+use crate::{
+    Caller, Control, Error, Result,
+    schema::{by_name, by_project},
+};
 use model::{error::Code, id, meta::Meta, record::Record};
 use std::{fmt::Display, sync::Arc};
 use store::Stored;
+
+/// Characters of an id that are enough to name a thing by.
+const START_CHARS_MIN: usize = 4;
 
 /// A record that users name.
 pub trait Noun: Record {
@@ -11,6 +17,8 @@ pub trait Noun: Record {
     type Id: Copy + Eq + Display + std::str::FromStr + std::fmt::Debug;
     /// What messages call it.
     const WORD: &'static str;
+    /// Whether only its own project may ever list or use it, whatever its record says.
+    const IS_PRIVATE: bool = false;
     /// Its head.
     fn meta(&self) -> &Meta<Self::Id>;
     /// Its head, to change.
@@ -42,29 +50,31 @@ pub trait Noun: Record {
 }
 
 macro_rules! nouns {
-    ($($type:path, $id:ident, $word:literal, |$r:ident| $public:expr;)*) => {$(
+    ($($type:path, $id:ident, $word:literal $(, |$r:ident| $public:expr)?;)*) => {$(
         impl Noun for $type {
             type Id = id::$id;
             const WORD: &'static str = $word;
+            // What says when it is public may be another project's to use.
+            const IS_PRIVATE: bool = { let public: &[&str] = &[$(stringify!($r))?]; public.is_empty() };
             fn meta(&self) -> &Meta<Self::Id> { &self.meta }
             fn meta_mut(&mut self) -> &mut Meta<Self::Id> { &mut self.meta }
-            fn is_public(&self) -> bool { let $r = self; $public }
+            $(fn is_public(&self) -> bool { let $r = self; $public })?
         }
     )*};
 }
 
 nouns! {
-    model::instance::Instance, InstanceId, "instance", |_r| false;
+    model::instance::Instance, InstanceId, "instance";
     model::network::Network, NetworkId, "network", |r| r.shared || r.external().is_some();
-    model::subnet::Subnet, SubnetId, "subnet", |_r| false;
+    model::subnet::Subnet, SubnetId, "subnet";
     model::subnet_pool::SubnetPool, SubnetPoolId, "subnet pool", |r| r.shared;
     model::address_scope::AddressScope, AddressScopeId, "address scope", |r| r.shared;
-    model::port::Port, PortId, "port", |_r| false;
-    model::router::Router, RouterId, "router", |_r| false;
-    model::security_group::SecurityGroup, SecurityGroupId, "security group", |_r| false;
-    model::server_group::ServerGroup, ServerGroupId, "server group", |_r| false;
-    model::volume::Volume, VolumeId, "volume", |_r| false;
-    model::snapshot::Snapshot, SnapshotId, "snapshot", |_r| false;
+    model::port::Port, PortId, "port";
+    model::router::Router, RouterId, "router";
+    model::security_group::SecurityGroup, SecurityGroupId, "security group";
+    model::server_group::ServerGroup, ServerGroupId, "server group";
+    model::volume::Volume, VolumeId, "volume";
+    model::snapshot::Snapshot, SnapshotId, "snapshot";
 }
 
 impl Noun for model::image::Image {
@@ -88,11 +98,15 @@ impl Noun for model::image::Image {
     fn has_own_name(&self) -> bool {
         !self.name_repeats
     }
+    fn is_hidden(&self) -> bool {
+        self.step.is_some()
+    }
 }
 
 impl Noun for model::keypair::Keypair {
     type Id = id::KeypairId;
     const WORD: &'static str = "keypair";
+    const IS_PRIVATE: bool = true;
     fn meta(&self) -> &Meta<Self::Id> {
         &self.meta
     }
@@ -148,9 +162,31 @@ impl Noun for model::flavor::Flavor {
     }
 }
 
+impl Noun for model::volume_type::VolumeType {
+    type Id = id::VolumeTypeId;
+    const WORD: &'static str = "volume type";
+    fn meta(&self) -> &Meta<Self::Id> {
+        &self.meta
+    }
+    fn meta_mut(&mut self) -> &mut Meta<Self::Id> {
+        &mut self.meta
+    }
+    fn is_public(&self) -> bool {
+        self.public
+    }
+    fn is_listed_for(&self, project: id::ProjectId) -> bool {
+        self.is_open_to(project)
+    }
+    /// In the whole cloud.
+    fn name_scope(&self) -> String {
+        "name/volume_type".to_string()
+    }
+}
+
 impl Noun for model::floating_ip::FloatingIp {
     type Id = id::FloatingIpId;
     const WORD: &'static str = "floating IP";
+    const IS_PRIVATE: bool = true;
     fn meta(&self) -> &Meta<Self::Id> {
         &self.meta
     }
@@ -165,8 +201,37 @@ impl Noun for model::floating_ip::FloatingIp {
 impl Control {
     /// All records of a noun that the caller's project has or may use, by name and then by age.
     pub fn list<R: Noun>(&self, caller: &Caller) -> Vec<Arc<Stored<R>>> {
-        let mut all = self.store.mirror().list::<R>();
-        all.retain(|s| s.record.meta().project == caller.project || s.record.is_listed_for(caller.project));
+        let mut all = if R::IS_PRIVATE {
+            self.store.by_index(&by_project::<R>(), &caller.project.to_string())
+        } else {
+            self.store.list::<R>()
+        };
+        all.retain(|s| is_listed(caller, &s.record));
+        sort(&mut all);
+        all
+    }
+
+    /// Those of [`Self::list`] that are called so, by age.
+    pub fn named<R: Noun>(&self, caller: &Caller, name: &str) -> Vec<Arc<Stored<R>>> {
+        let mut all = self.store.by_index(&by_name::<R>(), name);
+        all.retain(|s| is_listed(caller, &s.record));
+        sort(&mut all);
+        all
+    }
+
+    /// Those of [`Self::list`] whose id starts so, written with dashes or without.
+    pub fn starting<R: Noun>(&self, caller: &Caller, start: &str) -> Vec<Arc<Stored<R>>> {
+        let Some(start) = dashed(start) else {
+            return vec![];
+        };
+        let mut all = self.store.mirror().list_prefix::<R>(&start);
+        all.retain(|s| is_listed(caller, &s.record));
+        all
+    }
+
+    /// Those of [`Self::list`] that the caller's own project has.
+    pub fn list_own<R: Noun>(&self, caller: &Caller) -> Vec<Arc<Stored<R>>> {
+        let mut all = self.store.by_index(&by_project::<R>(), &caller.project.to_string());
         all.retain(|s| !s.record.is_hidden());
         sort(&mut all);
         all
@@ -195,10 +260,9 @@ impl Control {
                 _ => Err(not_found::<R>(reference, &[])),
             };
         }
-        let all = self.list::<R>(caller);
+        let named = self.named::<R>(caller, reference);
         let own = |s: &&Arc<Stored<R>>| s.record.meta().project == caller.project;
-        let named: Vec<_> = all.iter().filter(|s| s.record.meta().name.as_str() == reference).collect();
-        let own_named: Vec<_> = named.iter().copied().filter(|s| own(s)).collect();
+        let own_named: Vec<_> = named.iter().filter(own).cloned().collect();
         for candidates in [own_named, named] {
             match candidates.as_slice() {
                 [one] => return Ok(Arc::clone(one)),
@@ -206,18 +270,14 @@ impl Control {
                 several => return Err(ambiguous::<R>(reference, several.len())),
             }
         }
-        // With dashes or without, as docker shows ids.
-        let prefix = reference.to_ascii_lowercase().replace('-', "");
-        let starts: Vec<_> = if prefix.len() >= 4 {
-            all.iter()
-                .filter(|s| s.record.meta().id.to_string().replace('-', "").starts_with(&prefix))
-                .collect()
-        } else {
-            vec![]
+        let starting = match reference.len() >= START_CHARS_MIN {
+            true => self.starting::<R>(caller, reference),
+            false => vec![],
         };
-        match starts.as_slice() {
+        match starting.as_slice() {
             [one] => Ok(Arc::clone(one)),
             [] => {
+                let all = self.list::<R>(caller);
                 let names: Vec<&str> = all.iter().map(|s| s.record.meta().name.as_str()).collect();
                 Err(not_found::<R>(reference, &names))
             }
@@ -266,6 +326,26 @@ fn sort<R: Noun>(all: &mut [Arc<Stored<R>>]) {
         let (a, b) = (a.record.meta(), b.record.meta());
         a.name.cmp(&b.name).then(a.created_at.cmp(&b.created_at))
     });
+}
+
+fn is_listed<R: Noun>(caller: &Caller, record: &R) -> bool {
+    (record.meta().project == caller.project || record.is_listed_for(caller.project)) && !record.is_hidden()
+}
+
+/// The start of an id as keys have it. `None` for what is no start of an id.
+fn dashed(start: &str) -> Option<String> {
+    let digits = start.to_ascii_lowercase().replace('-', "");
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if [8, 12, 16, 20].contains(&place) {
+            text.push('-');
+        }
+        text.push(digit);
+    }
+    Some(text)
 }
 
 fn visible<R: Noun>(caller: &Caller, record: &R) -> bool {
@@ -324,6 +404,23 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn starts_of_ids_are_read_with_dashes_and_without() {
+        for (start, expected) in [
+            ("", None),
+            ("-", None),
+            ("abcd", Some("abcd")),
+            ("ABCD-", Some("abcd")),
+            ("12345678", Some("12345678")),
+            ("123456789", Some("12345678-9")),
+            ("12345678-9abc-4", Some("12345678-9abc-4")),
+            ("123456789abc4def8", Some("12345678-9abc-4def-8")),
+            ("web1", None),
+        ] {
+            assert_eq!(dashed(start).as_deref(), expected, "{start}");
+        }
+    }
 
     #[test]
     fn near_names_are_offered_and_far_ones_are_not() {

@@ -195,6 +195,8 @@ impl Control {
             rate_mbit: None,
             foreign_user: None,
             device_tag: None,
+            aliases: vec![],
+            spread: None,
             delete_with_instance: false,
         });
         Ok(Interface { subnet: subnet.meta.id, network: subnet.network, port: id })
@@ -269,6 +271,7 @@ impl Control {
         if record.device != Device::None {
             return Err(Error::new(Code::InUse, format!("port {} is in use", record.meta.name)).field("port"));
         }
+        crate::port::refuse_spread(record)?;
         let v4 = record.addresses.iter().filter(|fixed| fixed.address.is_ipv4()).count();
         if record.addresses.is_empty() || v4 > 1 {
             let message = "a router's port has at least one address, and at most one of IPv4";

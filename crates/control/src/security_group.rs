@@ -1,6 +1,6 @@
 //! Security groups and their rules.
 
-use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use crate::{Caller, Control, Error, Result, Role, schema::by_project, transact::Transaction};
 use ipnet::IpNet;
 use model::{
     error::Code,
@@ -58,6 +58,17 @@ impl NewSecurityGroup {
     /// A group with nothing but a name.
     pub fn named(name: &str) -> Self {
         Self { name: name.to_string(), ..Self::default() }
+    }
+}
+
+/// Where a default group that was made anew holds its project's only place: names alone may be shared.
+const DEFAULT_PLACE: &str = "slot/default_security_group";
+
+/// Gives the place of a default group back. Those that projects began with hold none.
+fn release_place(tx: &mut Transaction, group: &SecurityGroup) {
+    if group.is_default {
+        let (project, id) = (group.meta.project.to_string(), group.meta.id.to_string());
+        tx.raw().release_if_owned(DEFAULT_PLACE, &project, &id);
     }
 }
 
@@ -162,7 +173,7 @@ impl Control {
     }
 
     /// The group `default` of a new project: its members reach each other.
-    pub(crate) fn add_default_group(&self, tx: &mut Transaction, project: ProjectId) {
+    pub(crate) fn add_default_group(&self, tx: &mut Transaction, project: ProjectId) -> SecurityGroupId {
         let name = "default".parse().expect("a constant name parses");
         let id = SecurityGroupId::from_random(rand::random());
         let mut group = self.new_group(id, project, name, "Members reach each other; out is open");
@@ -175,35 +186,50 @@ impl Control {
             group.rules.push(rule);
         }
         self.add_group(tx, &group);
+        id
     }
 
-    pub(crate) fn drop_default_group(&self, tx: &mut Transaction, project: ProjectId) {
+    /// Removes the groups of a project that goes.
+    pub(crate) fn drop_groups(&self, tx: &mut Transaction, project: ProjectId) {
         for group in self.store.mirror().list::<SecurityGroup>() {
             if group.record.meta.project == project {
+                release_place(tx, &group.record);
                 tx.delete(&group);
             }
         }
     }
 
+    /// The group `default` of a project for a port that names none. Where an admin removed it, it is made anew in
+    /// the same transaction, once however many ask at the same time.
+    pub(crate) fn default_group_of(&self, tx: &mut Transaction, project: ProjectId) -> SecurityGroupId {
+        if let Ok(found) = self.default_group(project) {
+            return found.record.meta.id;
+        }
+        if let Some(id) = tx.default_group_of(project) {
+            return id;
+        }
+        let id = self.add_default_group(tx, project);
+        tx.claim(DEFAULT_PLACE, &project.to_string(), &id.to_string());
+        tx.note_default_group(project, id);
+        id
+    }
+
     /// The project's group `default`.
     ///
     /// # Errors
-    /// `not_found`, if an admin removed it by force.
+    /// `not_found`, if an admin removed it and no port has needed it since.
     pub fn default_group(&self, project: ProjectId) -> Result<Arc<Stored<SecurityGroup>>> {
-        let all = self.store.mirror().list::<SecurityGroup>();
+        let all = self.store.by_index(&by_project::<SecurityGroup>(), &project.to_string());
         all.into_iter()
-            .find(|g| g.record.meta.project == project && g.record.is_default)
+            .find(|g| g.record.is_default)
             .ok_or_else(|| Error::new(Code::NotFound, "the project has no default security group"))
     }
 
-    /// Ids of the groups named, or of the project's default group when none is.
+    /// Ids of the groups named.
     ///
     /// # Errors
     /// `not_found`.
-    pub fn groups_asked(&self, caller: &Caller, names: Option<&[String]>) -> Result<Vec<SecurityGroupId>> {
-        let Some(names) = names else {
-            return Ok(vec![self.default_group(caller.project)?.record.meta.id]);
-        };
+    pub fn groups_asked(&self, caller: &Caller, names: &[String]) -> Result<Vec<SecurityGroupId>> {
         let mut ids = vec![];
         for name in names {
             let id = self.find_for::<SecurityGroup>(caller, "security_groups", name)?.record.meta.id;
@@ -331,7 +357,8 @@ impl Control {
         .await
     }
 
-    /// Removes a group that no port has and no other group's rule names.
+    /// Removes a group that no port has and no other group's rule names. A project keeps its default group, but an
+    /// admin of another project may take it away, as tools do that clear a project before they delete it.
     ///
     /// # Errors
     /// `in_use`, `conflict` for the default group, `not_found`, `forbidden`.
@@ -339,7 +366,8 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_own::<SecurityGroup>(caller, reference, "deleting a security group")?;
             let meta = &found.record.meta;
-            if found.record.is_default {
+            let is_cleared = caller.role == Role::Admin && caller.project != meta.project;
+            if found.record.is_default && !is_cleared {
                 return Err(Error::new(Code::Conflict, "the default security group cannot be deleted")
                     .hint("remove its rules instead"));
             }
@@ -355,6 +383,7 @@ impl Control {
                 meta.project,
                 &[(Resource::SecurityGroups, -1), (Resource::SecurityGroupRules, -count)],
             );
+            release_place(tx, &found.record);
             tx.delete(&found);
             Ok(())
         })

@@ -1,6 +1,6 @@
 //! Server groups: made and deleted here, kept where instances are placed.
 
-use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use crate::{Caller, Control, Error, Result, Role, schema::INSTANCE_BY_SERVER_GROUP, transact::Transaction};
 use model::{
     error::Code,
     id::{NodeId, ServerGroupId, UserId},
@@ -56,8 +56,7 @@ impl Control {
         meta.labels.clone_from(&new.labels);
         let group = ServerGroup { meta, user: new.user, policy: new.policy, per_host_max: new.per_host_max };
         self.transact(|tx| {
-            let all = self.store.list::<ServerGroup>();
-            let own = all.iter().filter(|group| group.record.meta.project == caller.project).count();
+            let own = self.list_own::<ServerGroup>(caller).len();
             if own as u64 >= GROUPS_MAX {
                 let message = format!("a project has at most {GROUPS_MAX} server groups");
                 return Err(Error::new(Code::QuotaExceeded, message).hint("delete one that is not needed"));
@@ -89,8 +88,8 @@ impl Control {
 
     /// Instances of a server group, oldest first.
     pub fn members_of_server_group(&self, id: ServerGroupId) -> Vec<Arc<Stored<Instance>>> {
-        let mut all = self.store.list::<Instance>();
-        all.retain(|i| i.record.server_group == Some(id) && !i.record.meta.is_deleting());
+        let mut all = self.store.by_index(&INSTANCE_BY_SERVER_GROUP, &id.to_string());
+        all.retain(|i| !i.record.meta.is_deleting());
         all.sort_by_key(|i| i.record.meta.created_at);
         all
     }

@@ -1,6 +1,6 @@
 //! Snapshots of volumes.
 
-use crate::{Caller, Control, Error, Result, Role, resolve::Noun};
+use crate::{Caller, Control, Error, Result, Role, resolve::Noun, schema::SNAPSHOT_BY_VOLUME};
 use model::{
     error::Code,
     id::{SnapshotId, VolumeId},
@@ -82,8 +82,7 @@ impl Control {
 
     /// Snapshots of a volume, oldest first.
     pub fn snapshots_of(&self, volume: VolumeId) -> Vec<Arc<Stored<Snapshot>>> {
-        let mut all = self.store.list::<Snapshot>();
-        all.retain(|s| s.record.volume == volume);
+        let mut all = self.store.by_index(&SNAPSHOT_BY_VOLUME, &volume.to_string());
         all.sort_by_key(|s| (s.record.layer, s.record.meta.id));
         all
     }

@@ -148,7 +148,7 @@ impl Control {
             host_routes: new.host_routes.clone(),
             ipv6_mode: if cidr.addr().is_ipv6() { mode } else { new.ipv6_mode },
             ipv6_part: new.ipv6_part,
-            security_groups: self.groups_asked(caller, Some(&new.security_groups))?,
+            security_groups: self.groups_asked(caller, &new.security_groups)?,
             subnet_pool,
         };
         check_subnet(&subnet)?;
@@ -208,7 +208,7 @@ impl Control {
             let mut next = found.record.clone();
             if let Some(groups) = groups {
                 let owner = Caller { project: next.meta.project, ..caller.clone() };
-                next.security_groups = self.groups_asked(&owner, Some(groups))?;
+                next.security_groups = self.groups_asked(&owner, groups)?;
             }
             edit(&mut next)?;
             crate::change::check_labels(&next.meta.labels)?;

@@ -3,7 +3,7 @@
 use crate::{Control, Error, Result, resolve::Noun};
 use model::{
     error::Code,
-    id::{NetworkId, ProjectId},
+    id::{NetworkId, ProjectId, SecurityGroupId},
     quota::{Exceeded, Resource},
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
@@ -21,6 +21,7 @@ pub struct Transaction {
     tx: Tx,
     addresses: HashSet<(NetworkId, IpAddr)>,
     implied: HashSet<(String, String)>,
+    default_group: Option<(ProjectId, SecurityGroupId)>,
     names: Names,
 }
 
@@ -53,9 +54,10 @@ impl Transaction {
         self.tx.create(record);
     }
 
-    /// Replaces a record, and moves its name if that changed.
+    /// Replaces a record, and moves its name if that or its project changed.
     pub fn update<R: Noun>(&mut self, stored: &Stored<R>, next: &R) {
-        let is_renamed = stored.record.meta().name != next.meta().name;
+        let is_renamed =
+            stored.record.meta().name != next.meta().name || stored.record.name_scope() != next.name_scope();
         if is_renamed || stored.record.has_own_name() != next.has_own_name() {
             self.release_name(&stored.record);
             self.claim_name(next);
@@ -100,6 +102,16 @@ impl Transaction {
         self.addresses.contains(&(network, address))
     }
 
+    /// The default group that this very transaction gives the project, if it does.
+    pub(crate) fn default_group_of(&self, project: ProjectId) -> Option<SecurityGroupId> {
+        self.default_group.filter(|(owner, _)| *owner == project).map(|(_, id)| id)
+    }
+
+    /// Remembers that this transaction gives the project its default group.
+    pub(crate) fn note_default_group(&mut self, project: ProjectId, id: SecurityGroupId) {
+        self.default_group = Some((project, id));
+    }
+
     /// The store's transaction, for what has no shorthand here.
     pub fn raw(&mut self) -> &mut Tx {
         &mut self.tx
@@ -117,7 +129,7 @@ impl Transaction {
         let (name, owner) = (meta.name.as_str(), meta.id.to_string());
         match self.names {
             // What names alone tell apart stays unique on every door.
-            Names::Shared if !matches!(R::TABLE, "project" | "flavor" | "keypair") => {
+            Names::Shared if !matches!(R::TABLE, "project" | "flavor" | "volume_type" | "keypair") => {
                 self.tx.claim_if_free(&scope, name, &owner);
             }
             _ => {

@@ -137,7 +137,9 @@ impl Control {
     async fn begin_admin_roles(&self, user: UserId, project: ProjectId) -> Result<()> {
         let missing = || Error::new(Code::Internal, "the cloud has no role admin");
         let role = self.role_named(role::ADMIN).ok_or_else(missing)?.record.id;
-        for target in [Target::Project(project), Target::Domain(DomainId::DEFAULT), Target::System] {
+        let own = self.project_named(crate::bootstrap::DEFAULT_PROJECT).ok().map(Target::Project);
+        let all = [Target::Project(project), Target::Domain(DomainId::DEFAULT), Target::System];
+        for target in all.into_iter().chain(own) {
             self.assign(Assignment { actor: Actor::User(user), target, role }).await?;
         }
         Ok(())

@@ -1,16 +1,19 @@
 //! Volumes: disks of VMs and directories of containers.
 
-mod attach;
+pub(crate) mod attach;
 mod copy;
+mod retype;
+mod transfer;
 
 pub use attach::Attach;
 pub use copy::NewImageOfVolume;
+pub use retype::TypeAsked;
 
-use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use crate::{Caller, Control, Error, Result, Role, schema::VOLUME_BY_INSTANCE, transact::Transaction};
 use model::{
     error::Code,
     flavor::DISK_GIB_MAX,
-    id::{InstanceId, NodeId, VolumeId},
+    id::{InstanceId, NodeId, VolumeId, VolumeTypeId},
     image::{Image, ImageKind},
     instance::Instance,
     meta::{Labels, Meta},
@@ -33,6 +36,8 @@ pub struct NewVolume {
     pub size_gib: Option<u64>,
     /// Take the space at once.
     pub thick: bool,
+    /// Instead of that, a type that an admin made.
+    pub kind: Option<VolumeTypeId>,
     /// What it starts as.
     pub source: SourceAsked,
     /// Labels.
@@ -109,8 +114,13 @@ impl Control {
             Some(node) => node,
             None => self.any_node()?,
         };
-        let provisioning = if new.thick { Provisioning::Thick } else { Provisioning::Thin };
+        let provisioning = match new.kind {
+            Some(kind) => self.take_volume_type(tx, kind, caller.project)?,
+            None if new.thick => Provisioning::Thick,
+            None => Provisioning::Thin,
+        };
         Ok(Volume {
+            kind: new.kind,
             bootable: found.bootable,
             node: Some(node),
             ..fresh_volume(meta, size_gib, provisioning, found.source)
@@ -180,6 +190,7 @@ impl Control {
         if !volume.meta.is_deleting() {
             self.charge(tx, volume.meta.project, &[(Resource::Volumes, -1), (Resource::VolumeGib, -size)]);
         }
+        self.drop_transfer(tx, volume.meta.id);
         tx.raw().remove::<VolumeStatus>(&volume.meta.id.to_string());
         tx.delete(stored);
     }
@@ -244,9 +255,7 @@ impl Control {
 
     /// Volumes that say they belong to an instance, those being unplugged included.
     pub fn volumes_of_instance(&self, instance: InstanceId) -> Vec<Arc<Stored<Volume>>> {
-        let mut all = self.store.list::<Volume>();
-        all.retain(|v| v.record.attached_to == Some(instance));
-        all
+        self.store.by_index(&VOLUME_BY_INSTANCE, &instance.to_string())
     }
 
     /// What the node that keeps a volume says of it.
@@ -279,6 +288,7 @@ pub(crate) fn fresh_volume(
         meta,
         size_gib,
         provisioning,
+        kind: None,
         source,
         attached_to: None,
         attached_at: None,

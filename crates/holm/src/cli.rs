@@ -10,6 +10,8 @@
 //! talk to stderr.
 
 mod address_scope;
+mod advise;
+mod build;
 mod completion;
 mod connection;
 mod console;
@@ -18,11 +20,13 @@ mod event;
 mod failure;
 mod flavor;
 mod floating_ip;
+mod health;
 mod image;
 mod input;
 mod instance;
 mod keypair;
 mod keys;
+mod kube;
 mod logs;
 mod network;
 mod node;
@@ -51,7 +55,7 @@ mod token;
 mod version;
 mod volume;
 mod wait;
-mod wording;
+pub(crate) mod wording;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use connection::ConnectionArgs;
@@ -119,7 +123,9 @@ enum Command {
     Restart(power::RestartArgs),
     /// Freeze instances
     Pause(power::PowerArgs),
-    /// Let frozen instances go on
+    /// Put VMs to sleep: their memory goes to disk, and they go on where they were, after a restart of the host too
+    Suspend(power::PowerArgs),
+    /// Let paused or suspended instances go on
     Resume(power::PowerArgs),
     /// Delete instances
     #[command(visible_alias = "delete")]
@@ -130,6 +136,10 @@ enum Command {
     Resize(renew::ResizeArgs),
     /// Begin anew from an image, with the same name, addresses and further volumes
     Rebuild(renew::RebuildArgs),
+    /// Start a VM that does not come up from another image, with its own root disk as the second one
+    Rescue(renew::RescueArgs),
+    /// End a rescue: start from its own root disk again
+    Unrescue(power::PowerArgs),
     /// Refuse deletion and power changes of instances
     Lock(renew::LockArgs),
     /// Allow them again
@@ -140,6 +150,8 @@ enum Command {
     Console(console::ConsoleArgs),
     /// Show what an instance wrote
     Logs(logs::LogsArgs),
+    /// Build an image of containers from a Dockerfile
+    Build(Box<build::BuildArgs>),
     /// Run a program in a container
     Exec(stream::ExecArgs),
     /// Join the terminal or streams of a container's own program
@@ -150,6 +162,8 @@ enum Command {
     Unpublish(publish::UnpublishArgs),
     /// List all that can be reached from outside, and from where
     Exposed(publish::ExposedArgs),
+    /// Show what instances use, and which would do with less
+    Advise(advise::AdviseArgs),
     /// Show what happened, and with -f what happens
     Events(event::EventsArgs),
     /// Show or set how much a project may have
@@ -215,6 +229,10 @@ enum Command {
     /// Who may come in from elsewhere
     #[command(subcommand)]
     Token(token::Verb),
+
+    /// Files of Kubernetes: play them, take down what they made, write one
+    #[command(subcommand)]
+    Kube(kube::Verb),
 
     /// How OpenStack's clients get in
     #[command(subcommand)]
@@ -303,25 +321,31 @@ async fn act(session: &Session, connection: &ConnectionArgs, command: Command) -
         Command::Kill(args) => power::kill(session, &args).await,
         Command::Restart(args) => power::restart(session, &args).await,
         Command::Pause(args) => power::pause(session, &args).await,
+        Command::Suspend(args) => power::suspend(session, &args).await,
         Command::Resume(args) => power::resume(session, &args).await,
         Command::Rm(args) => instance::remove(session, &args).await,
         Command::Set(args) => instance::set(session, &args).await,
         Command::Resize(args) => renew::resize(session, &args).await,
         Command::Rebuild(args) => renew::rebuild(session, &args).await,
+        Command::Rescue(args) => renew::rescue(session, &args).await,
+        Command::Unrescue(args) => power::unrescue(session, &args).await,
         Command::Lock(args) => renew::lock(session, &args).await,
         Command::Unlock(args) => renew::unlock(session, &args).await,
         Command::Ssh(args) => ssh::run(session, connection, &args).await,
         Command::Console(args) => console::run(session, &args).await,
         Command::Logs(args) => logs::run(session, &args).await,
+        Command::Build(args) => build::run(session, &args).await,
         Command::Exec(args) => stream::exec(session, &args).await,
         Command::Attach(args) => stream::attach(session, &args).await,
         Command::Publish(args) => publish::publish(session, &args).await,
         Command::Unpublish(args) => publish::unpublish(session, &args).await,
         Command::Exposed(args) => publish::exposed(session, &args).await,
         Command::Events(args) => event::events(session, &args).await,
+        Command::Advise(args) => advise::run(session, &args).await,
         Command::Quota(args) => quota::run(session, args).await,
         Command::Version => version::run(session).await,
         Command::Api(args) => raw::run(session, &args).await,
+        Command::Kube(verb) => kube::run(session, connection.project.as_deref(), verb).await,
         Command::Openstack(verb) => openstack::run(session, connection, verb).await,
         noun => act_on_noun(session, noun).await,
     }

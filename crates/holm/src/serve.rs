@@ -1,6 +1,6 @@
 //! `holm serve`: the daemon. Opens the store, starts the node's loops and the doors, and stops in the reverse order.
 //!
-//! Stopping it stops no guest: what runs is found again by looking.
+//! Stopping it stops no guest: what runs is found again by looking. Only when the machine goes down are guests asked to end.
 
 mod backup;
 mod config;
@@ -9,6 +9,9 @@ mod heartbeat;
 mod host;
 mod identity;
 mod openstack;
+mod poweroff;
+mod ready;
+mod schedule;
 mod streams;
 
 pub use config::Options;
@@ -22,14 +25,15 @@ use api::{
     },
 };
 use control::{Control, Role, bootstrap::Beginning};
-use model::{id::NodeId, instance::Kind};
+use model::{id::NodeId, instance::Kind, seal::SealKey};
 use node::{
     agent::{Agent, Parts},
     container::driver::{PodDriver, PodDriverConfig},
     driver::Driver,
+    health::Health,
     host::HostFacts,
     image::reconcile::{Images, RegistrySettings},
-    instance::{InstanceDirs, Instances},
+    instance::{InstanceDirs, Instances, measure::Meter},
     network::{
         apply::Dataplane, directory_mirror::MirrorDirectory, dns_server::Upstream, gather::Gather,
         host_record, reconcile::Networks,
@@ -40,10 +44,14 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use store::{Sqlite, Store};
 use sys::netns::NetNs;
 use tokio_util::sync::CancellationToken;
+
+/// How often memory that was freed is given back to the system. Costs a millisecond each time.
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(20);
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -135,18 +143,28 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let dirs = Dirs::make(&options)?;
     let engine = Arc::new(open_engine(&dirs.state)?);
     let store = Store::open(Arc::clone(&engine) as _, control::schema::schema()).await?;
-    let control = Control::new(store.clone()).with_rules(options.openstack.rules());
+    let seal_key = identity::seal_key(&dirs.state).map_err(host_error("read the key to what is sealed"))?;
+    let control =
+        Control::new(store.clone()).with_rules(options.openstack.rules()).with_seal_key(seal_key.clone());
     let node_id = identity::node_id(&dirs.state).map_err(host_error("read the node's id"))?;
     let beginning =
         Beginning { external_v4: options.external_v4, external_v6: options.external_v6.range(node_id) };
     control.bootstrap(&beginning).await?;
     openstack::begin(&control, &dirs).await?;
     control.join_node(node_id, &identity::host_name()).await?;
-    let built = build(&options, &dirs, &store, node_id)?;
+    // Builds live in the daemon's memory: what is here of one was cut off.
+    control.sweep_builds().await?;
+    let built = build(&options, &dirs, &store, (node_id, seal_key))?;
     let known = built.facts.clone();
     heartbeat::beat(&store, node_id, &dirs.state, &known).await?;
-    let streams =
-        streams::NodeStreams::new(Arc::clone(&built.instances), Arc::clone(&built.images), store.clone());
+    let meter = Arc::new(Meter::new(store.clone(), Arc::clone(&built.instances)));
+    let streams = streams::NodeStreams::new(
+        Arc::clone(&built.instances),
+        Arc::clone(&built.images),
+        Arc::clone(&meter),
+        store.clone(),
+    );
+    let instances = Arc::clone(&built.instances);
     let agent = Agent::start(built.parts).await;
     let stopping = CancellationToken::new();
     let doors = doors(&options, &dirs, &control, streams, &stopping).await?;
@@ -154,18 +172,45 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let copies = tokio::spawn(backup::run(engine, dirs.state.clone(), stopping.clone()));
     let heart =
         tokio::spawn(heartbeat::run(control.clone(), node_id, dirs.state.clone(), known, stopping.clone()));
+    let measuring = stopping.clone();
+    let measured = tokio::spawn(async move { meter.run(measuring).await });
+    let clock = tokio::spawn(schedule::run(control.clone(), stopping.clone()));
+    let tidy = tokio::spawn(give_back_memory(stopping.clone()));
     tracing::info!(socket = %options.socket().display(), "holm is ready");
+    ready::ready();
     wait_for_signal().await.map_err(host_error("wait for signals"))?;
-    tracing::info!("stopping; guests go on");
+    let goes_down = poweroff::goes_down().await;
+    match goes_down {
+        true => tracing::info!("the machine goes down; guests are asked to end"),
+        false => tracing::info!("stopping; guests go on"),
+    }
+    ready::stopping(if goes_down { instances.parting_max() } else { Duration::ZERO });
     stopping.cancel();
     for door in doors {
         let _ = door.await;
     }
     let _ = finalizer.await;
+    let _ = clock.await;
     let _ = heart.await;
     let _ = copies.await;
+    let _ = measured.await;
+    let _ = tidy.await;
     agent.stop().await;
+    if goes_down {
+        instances.part().await;
+    }
     Ok(())
+}
+
+/// Gives back what the start took, and what bursts took, from time to time: two thirds of what a new daemon has.
+async fn give_back_memory(stopping: CancellationToken) {
+    loop {
+        let _ = tokio::task::spawn_blocking(sys::memory::give_back).await;
+        tokio::select! {
+            () = tokio::time::sleep(GIVE_BACK_PAUSE) => {}
+            () = stopping.cancelled() => return,
+        }
+    }
 }
 
 fn open_engine(state: &Path) -> Result<Sqlite, ServeError> {
@@ -243,7 +288,12 @@ struct Built {
     facts: HostFacts,
 }
 
-fn build(options: &Options, dirs: &Dirs, store: &Store, node: NodeId) -> Result<Built, ServeError> {
+fn build(
+    options: &Options,
+    dirs: &Dirs,
+    store: &Store,
+    (node, seal_key): (NodeId, SealKey),
+) -> Result<Built, ServeError> {
     let host = NetNs::current().map_err(|e| ServeError::Unfit(e.to_string()))?;
     let dns_host = NetNs::current().map_err(|e| ServeError::Unfit(e.to_string()))?;
     let gather = Gather::new(store.clone(), node);
@@ -272,15 +322,10 @@ fn build(options: &Options, dirs: &Dirs, store: &Store, node: NodeId) -> Result<
         disks: node::volume::files::disks_dir(&dirs.state),
     };
     let boot = node::host::boot_id().map_err(host_error("read the host's boot id"))?;
-    let instances = Arc::new(Instances::new(
-        store.clone(),
-        node,
-        instance_dirs,
-        Arc::clone(&networks),
-        images.layers().clone(),
-        drivers.clone(),
-        boot,
-    ));
+    let layers = images.layers().clone();
+    let wires = Arc::clone(&networks);
+    let instances = Instances::new(store.clone(), node, instance_dirs, wires, layers, drivers.clone(), boot);
+    let instances = Arc::new(instances.with_seal_key(seal_key));
     let parts = Parts {
         store: store.clone(),
         images: Arc::clone(&images),
@@ -288,6 +333,7 @@ fn build(options: &Options, dirs: &Dirs, store: &Store, node: NodeId) -> Result<
         networks,
         dataplane,
         instances: Arc::clone(&instances),
+        health: Arc::new(Health::new(store.clone(), node, drivers.clone())),
         drivers,
     };
     Ok(Built { parts, instances, images, facts })
@@ -305,7 +351,9 @@ fn drivers(options: &Options, dirs: &Dirs) -> Result<(Drivers, HostFacts), Serve
     });
     let (vms, facts) = host::vm_driver(options, &dirs.state, &dirs.run)?;
     let mut drivers: Drivers = HashMap::new();
-    drivers.insert(Kind::Container, Arc::new(pods));
+    let pods: Arc<dyn Driver> = Arc::new(pods);
+    drivers.insert(Kind::System, Arc::clone(&pods));
+    drivers.insert(Kind::Container, pods);
     drivers.insert(Kind::Vm, if options.fake_vms { host::fake_driver() } else { Arc::new(vms) });
     Ok((drivers, facts))
 }

@@ -263,8 +263,9 @@ fn remove_network(options: &Options, proxies: Vec<(String, IpAddr)>) -> Result<(
     let handles = options.run.join("netns");
     let dataplane = Dataplane::new(&handles, NetNs::current()?, settings);
     for name in dataplane.handle_names()? {
-        match place_of(&name) {
+        match Place::of_handle_name(&name) {
             Some(place) => dataplane.remove(place)?,
+            // A pod's own namespace.
             None => NetNs::delete(&handles.join(&name))?,
         }
     }
@@ -275,18 +276,6 @@ fn remove_network(options: &Options, proxies: Vec<(String, IpAddr)>) -> Result<(
     Ok(dataplane.remove(Place::Host)?)
 }
 
-/// The place that a handle's name stands for; `None` for a pod's own namespace.
-fn place_of(handle: &str) -> Option<Place> {
-    let (kind, hex) = handle.split_once('-')?;
-    let place = match kind {
-        "n" => Place::Network(hex.parse().ok()?),
-        "x" => Place::External(hex.parse().ok()?),
-        "r" => Place::Router(hex.parse().ok()?),
-        _ => return None,
-    };
-    Some(place)
-}
-
 /// Removes a directory with all in it; one that is not there is fine. Never follows a mount: those are gone before.
 fn remove_directory(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
@@ -294,22 +283,5 @@ fn remove_directory(path: &Path) -> Result<()> {
             Err(UninstallError::File { operation: "delete", path: path.to_path_buf(), source })
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use model::id::{NetworkId, RouterId};
-
-    #[test]
-    fn handles_name_their_place() {
-        let (network, router) =
-            (NetworkId::from_random(rand::random()), RouterId::from_random(rand::random()));
-        for place in [Place::Network(network), Place::External(network), Place::Router(router)] {
-            assert_eq!(place_of(&place.handle_name().unwrap_or_default()), Some(place));
-        }
-        assert_eq!(place_of("i-0011"), None);
-        assert_eq!(place_of("else"), None);
     }
 }

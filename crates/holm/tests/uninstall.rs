@@ -25,14 +25,19 @@ const STORY: &str = r#"
 set -euo pipefail
 ip link set lo up
 ip link add lan0 type veth peer name lan1
-# An address the kernel makes itself stays tentative for a second or so: it would change without us.
-ip link set lan0 addrgenmode none
+# An address the kernel makes itself comes when the carrier is seen and stays tentative for a second or so.
+for link in lan0 lan1; do ip link set $link addrgenmode none; done
 ip address add 192.0.2.1/24 dev lan0
 ip link set lan0 up
 ip link set lan1 up
 mkdir -p "$RUN"
-# Addresses by themselves have settled when none is tentative.
-for _ in $(seq 100); do ip -6 address show tentative | grep -q . || break; sleep 0.1; done
+# The carrier is seen a moment after the links are up, and brings the route of multicast; the kernel does no more by itself.
+settled() {
+  for link in lan0 lan1; do ip -6 route show table local type multicast dev $link | grep -q . || return 1; done
+  ! ip -6 address show tentative | grep -q .
+}
+for _ in $(seq 100); do ! settled || break; sleep 0.1; done
+settled
 "$STATE_OF" >"$DIR/before"
 
 serve() {

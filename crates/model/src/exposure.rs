@@ -8,7 +8,7 @@ use crate::{
     id::{InstanceId, PortId, ProjectId, SecurityGroupId},
     instance::Instance,
     network::Network,
-    port::Port,
+    port::{Port, spread::Spread},
     publish::outside_of,
     security_group::{Direction, Family, IcmpMatch, Peer, PortRange, Protocol, Rule, SecurityGroup},
     subnet::Subnet,
@@ -97,6 +97,9 @@ fn of_floating(view: &ExposureView<'_>, floating: &FloatingIp) -> Vec<Exposure> 
     let Some((target, port)) = floating.target.and_then(|t| Some((t, port_of(view, t.port)?))) else {
         return vec![];
     };
+    if let Some(spread) = &port.spread {
+        return of_spread(view, floating, port, spread);
+    }
     let instance = port.instance();
     if instance.is_some_and(|id| is_going(view, id)) {
         return vec![];
@@ -140,6 +143,56 @@ fn of_floating(view: &ExposureView<'_>, floating: &FloatingIp) -> Vec<Exposure> 
     all
 }
 
+/// What comes to an address that is spread gets in where any of those behind it lets it in, ready or not. The network itself
+/// answers whoever asks whether the address is there.
+fn of_spread(view: &ExposureView<'_>, floating: &FloatingIp, port: &Port, spread: &Spread) -> Vec<Exposure> {
+    let family = Family::of(floating.address);
+    let is_behind = |other: &&Port| {
+        (other.network, other.meta.project) == (port.network, port.meta.project)
+            && other.instance().is_some_and(|id| !is_going(view, id))
+            && other.aliases.iter().any(|alias| alias.is_meant(spread.over.as_str()))
+    };
+    let exposure = |protocol, ports, icmp, inner_port, from| Exposure {
+        way: Way::FloatingIp,
+        project: floating.meta.project,
+        instance: None,
+        port: port.meta.id,
+        address: floating.address,
+        protocol: Some(protocol),
+        ports,
+        icmp,
+        inner_port,
+        from,
+    };
+    let is_up = unfiltered(view, port, family).is_none_or(|from| !from.is_empty());
+    let mut all = vec![];
+    for led in &spread.ports {
+        let lets_in = |rule: &Rule| is_let_in(rule, led.protocol, led.to);
+        let of_member = |member: &Port| {
+            let own = member.addresses.iter().find(|fixed| Family::of(fixed.address) == family);
+            let rules = own.map(|own| rules_of(view, member, own.address)).unwrap_or_default();
+            let rules: Vec<Rule> = rules.into_iter().filter(lets_in).collect();
+            unfiltered(view, member, family).unwrap_or_else(|| sources(&rules, family))
+        };
+        let members = view.ports.iter().filter(is_behind).filter(|_| is_up);
+        let from = IpNet::aggregate(&members.flat_map(of_member).collect());
+        let outer = PortRange { first: led.port, last: led.port };
+        all.push(exposure(led.protocol, Some(outer), None, Some(led.to), from));
+    }
+    if family == Family::Ipv4 && is_up {
+        let echo = IcmpMatch { kind: 8, code: None };
+        all.push(exposure(Protocol::ICMP, None, Some(echo), None, vec![family.everything()]));
+    }
+    all
+}
+
+/// Whether a rule lets in what goes to a port.
+fn is_let_in(rule: &Rule, protocol: Protocol, port: u16) -> bool {
+    rule.protocol.is_none_or(|p| p == protocol)
+        && rule.ports.is_none_or(|p| (p.first..=p.last).contains(&port))
+        && rule.icmp.is_none()
+}
+
 fn of_published(view: &ExposureView<'_>, instance: &Instance) -> Vec<Exposure> {
     let mut all = Vec::new();
     if instance.meta.is_deleting() {
@@ -154,11 +207,7 @@ fn of_published(view: &ExposureView<'_>, instance: &Instance) -> Vec<Exposure> {
         let family = if v4 { Family::Ipv4 } else { Family::Ipv6 };
         let everywhere: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         for publish in instance.publish.iter().filter(|p| p.is_for(v4)) {
-            let lets_in = |rule: &Rule| {
-                rule.protocol.is_none_or(|p| p == publish.protocol)
-                    && rule.ports.is_none_or(|p| (p.first..=p.last).contains(&publish.port))
-                    && rule.icmp.is_none()
-            };
+            let lets_in = |rule: &Rule| is_let_in(rule, publish.protocol, publish.port);
             let rules: Vec<Rule> = rules_of(view, port, target.address).into_iter().filter(lets_in).collect();
             all.push(Exposure {
                 way: Way::Published,

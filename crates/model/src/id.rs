@@ -91,6 +91,10 @@ ids! {
     VolumeId,
     /// A snapshot of a volume.
     SnapshotId,
+    /// An admin's name for a way of keeping volumes.
+    VolumeTypeId,
+    /// An offer of a volume to another project.
+    TransferId,
     /// A host.
     NodeId,
     /// A long-running action that a user asked for.

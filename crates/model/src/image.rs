@@ -2,10 +2,13 @@
 
 use crate::{
     error::Fault,
-    id::{ImageId, NodeId, ProjectId, VolumeId},
+    health::HealthSpec,
+    id::{ImageId, NodeId, ProjectId, SnapshotId, VolumeId},
     image_format::{ContainerFormat, FileFormat},
+    image_reference::Reference,
     meta::Meta,
     plan::DiskFormat,
+    quota::Resource,
     record::Record,
     volume::Ground,
 };
@@ -80,6 +83,56 @@ pub struct Image {
     /// Its name need not be its own: others of its project may have the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub name_repeats: bool,
+    /// Its reference is another image's now, or nobody's: docker shows it as `<none>`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untagged: bool,
+    /// It is kept as a backup of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupOf>,
+    /// It is a step of a build, for the next build that has the same: the cloud's own, which no list shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<BuildStep>,
+}
+
+/// Most steps of builds that are kept in one project; the one that was used longest ago goes first.
+pub const STEPS_MAX: usize = 512;
+/// Most characters of what is told of a step.
+pub const STEP_CHARS_MAX: usize = 200;
+
+/// A step of a build: what an image was after one instruction of a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildStep {
+    /// SHA-256 in hex of all that it depends on: the step before, the instruction, what it copies.
+    pub key: String,
+    /// The build that is making it: it is nobody else's until that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// What it did, for people.
+    pub what: String,
+    /// When a build last had it.
+    pub used_at: Timestamp,
+    /// How many builds had it beside the one that made it.
+    #[serde(default)]
+    pub uses: u64,
+}
+
+/// The disk that an image is a backup of, as it was when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupOf {
+    /// The volume, whose record may be gone.
+    pub volume: VolumeId,
+    /// The snapshot, if it was made of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// An instance could boot from the volume.
+    pub bootable: bool,
+}
+
+impl Image {
+    /// What it takes of its project's quota.
+    pub fn resource(&self) -> Resource {
+        if self.backup.is_some() { Resource::Backups } else { Resource::Images }
+    }
 }
 
 /// A project that an image is shared with.
@@ -148,6 +201,8 @@ pub enum ImageKind {
     Initrd,
     /// An OCI image of a container.
     Oci,
+    /// A root file system with an init, which system containers boot.
+    System,
 }
 
 /// Who may use an image.
@@ -209,6 +264,11 @@ pub enum ImageSource {
         size_gib: u64,
         /// Format that the image gets.
         format: DiskFormat,
+    },
+    /// What an OCI image's node has already: under another name, out of an archive, or what a container was.
+    Content {
+        /// Digest of the manifest.
+        digest: String,
     },
 }
 
@@ -360,21 +420,34 @@ pub struct OciContent {
     /// When it was made, RFC 3339.
     #[serde(default)]
     pub created: String,
+    /// How the health of its containers is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
 }
 
 /// What a status says that is out of date.
 static WAITING: ImageState = ImageState::Waiting;
 
 impl Image {
+    /// What docker calls an OCI image, if it can.
+    pub fn reference(&self) -> Option<Reference> {
+        match &self.source {
+            _ if self.untagged => None,
+            ImageSource::Registry { reference } => reference.parse().ok(),
+            _ => self.meta.name.as_str().parse().ok(),
+        }
+    }
+
     /// How far the image is. A failure that somebody asked to try again since is none any more.
     pub fn state<'a>(&self, status: Option<&'a ImageStatus>) -> &'a ImageState {
         let Some(status) = status else { return &WAITING };
         let ImageState::Failed(fault) = &status.state else { return &status.state };
         let is_told = match &self.source {
             ImageSource::Staged { asked } | ImageSource::Web { asked, .. } => fault.since >= asked.at,
-            ImageSource::Upload | ImageSource::Registry { .. } | ImageSource::Volume { .. } => {
-                status.asked >= self.asked
-            }
+            ImageSource::Upload
+            | ImageSource::Registry { .. }
+            | ImageSource::Volume { .. }
+            | ImageSource::Content { .. } => status.asked >= self.asked,
         };
         if is_told { &status.state } else { &WAITING }
     }

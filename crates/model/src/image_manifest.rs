@@ -4,7 +4,7 @@
 //! These are views for reading: the bytes whose digest names a document are kept as they came and never rewritten.
 //! Fields that nobody here reads are left out. Documents come from strangers, so every list has a limit.
 
-use crate::image_digest::Digest;
+use crate::{health::HealthSpec, image_digest::Digest};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -255,8 +255,31 @@ pub struct Healthcheck {
     pub timeout: i64,
     /// In which failures do not count.
     pub start_period: i64,
+    /// Between two runs in that time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
     /// Failures until unhealthy.
     pub retries: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Healthcheck {
+    /// As holm has it. What makes no sense is left out: an image cannot be refused for it.
+    pub fn spec(&self) -> HealthSpec {
+        let ms = |nanos: i64| u64::try_from(nanos / 1_000_000).ok().filter(|ms| *ms > 0);
+        HealthSpec {
+            test: self.test.clone().try_into().ok(),
+            interval_ms: ms(self.interval),
+            timeout_ms: ms(self.timeout),
+            retries: u32::try_from(self.retries).ok().filter(|n| *n > 0),
+            start_period_ms: ms(self.start_period),
+            start_interval_ms: ms(self.start_interval),
+        }
+        .moved_into_bounds()
+    }
 }
 
 /// How a layer came to be.

@@ -6,27 +6,40 @@
 //!                    \_____________ next_step() ____________ what the node does next
 //! ```
 
+pub mod content;
+pub mod extra_host;
 pub mod keys;
 pub mod lock;
 pub mod order;
 pub mod phase;
+pub mod rescue;
 pub mod step;
+pub mod succession;
 pub mod tag;
 pub mod trial;
+pub mod ulimit;
 
+use content::{FileSet, Mount, Role};
+use extra_host::ExtraHost;
 use keys::NamedKey;
 use lock::Lock;
+use rescue::Rescue;
+use succession::Succession;
 use tag::Tag;
 use trial::Trial;
+use ulimit::Ulimits;
 
 use crate::{
     error::Fault,
     flavor::Size,
+    health::{HealthSpec, probe::Probes},
     id::{FlavorId, ImageId, InstanceId, NodeId, PortId, ServerGroupId, UserId, VolumeId},
     meta::Meta,
     plan::{Accelerator, LogLimits, RestartPolicy},
     publish::Publish,
     record::Record,
+    schedule::Schedule,
+    seal::Sealed,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -129,6 +142,9 @@ pub struct Instance {
     /// The boot that was the first on the disks of the last rebuild; 0 when it never was rebuilt.
     #[serde(default)]
     pub rebuilt: u64,
+    /// The boot that was the first on its own root disk after the last rescue; missing when it never was rescued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unrescued: Option<u64>,
     /// How often a pod was rebuilt: each build has writable layers of its own.
     #[serde(default)]
     pub build: u32,
@@ -138,9 +154,27 @@ pub struct Instance {
     /// It was put away: stopped for a while, until somebody starts it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shelved: bool,
+    /// It sleeps: its memory is kept on disk until somebody lets it go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
+    /// It runs from another disk, to be rescued (VM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Rescue>,
     /// Group whose policy chose its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_group: Option<ServerGroupId>,
+    /// Names that its containers find in /etc/hosts (pod); told to those that start from then on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// What it takes over with its first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<Succession>,
+    /// Files that came with it (pod).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSet>,
+    /// When it is started by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 /// Addresses at which users say that an instance is reached. They are told, and decide nothing.
@@ -170,13 +204,34 @@ fn usual_weight() -> u32 {
 }
 
 impl Instance {
-    /// What it is to get of its host's CPUs and memory.
+    /// Its own root disk (VM): the first of its volumes, but for one in rescue.
+    pub fn root_volume(&self) -> Option<VolumeId> {
+        let place = usize::from(self.rescue.is_some());
+        self.volumes.get(place).copied().filter(|_| self.kind == Kind::Vm)
+    }
+
+    /// What it is to get of its host's CPUs, memory and disk.
     pub fn grant(&self) -> Grant {
-        Grant { vcpus: self.size.vcpus, memory_mib: self.size.memory_mib, cpu_weight: self.cpu_weight }
+        Grant {
+            vcpus: self.size.vcpus,
+            memory_mib: self.size.memory_mib,
+            cpu_weight: self.cpu_weight,
+            disk_gib: self.own_disk_gib(),
+        }
+    }
+
+    /// Most that its containers may write to their own files, in GiB; 0 is no limit, and what a VM has, whose root disk is
+    /// a volume. What is on trial counts when it is confirmed, since a disk never shrinks.
+    pub fn own_disk_gib(&self) -> u64 {
+        match (&self.trial, self.kind) {
+            (_, Kind::Vm) => 0,
+            (Some(trial), _) => trial.size.disk_gib,
+            (None, _) => self.size.disk_gib,
+        }
     }
 }
 
-/// What an instance gets of its host's CPUs and memory. What a running guest has may be behind the wish: a VM finds
+/// What an instance gets of its host's CPUs, memory and disk. What a running guest has may be behind the wish: a VM finds
 /// other CPUs and other memory when it boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -186,6 +241,13 @@ pub struct Grant {
     pub memory_mib: u64,
     /// Weight when CPUs are short.
     pub cpu_weight: u32,
+    /// Most that a pod's containers may write, in GiB; 0 is no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_gib: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Kinds of instance.
@@ -287,6 +349,27 @@ pub struct ContainerSpec {
     /// Standard input ends for good with the first client that was attached to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin_once: bool,
+    /// Limits of its processes instead of the usual ones, as far as its host allows them.
+    #[serde(default, skip_serializing_if = "Ulimits::is_empty")]
+    pub ulimits: Ulimits,
+    /// How its health is checked, over what its image says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
+    /// When it runs, of the pod's containers.
+    #[serde(default, skip_serializing_if = "Role::is_main")]
+    pub role: Role,
+    /// Volumes and files of the pod that it alone is shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// Variables of its environment whose values are sealed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_env: BTreeMap<String, Sealed>,
+    /// Memory in MiB, within the instance's; all of it when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// What is asked of it again and again, and what follows.
+    #[serde(default, skip_serializing_if = "Probes::is_empty")]
+    pub probes: Probes,
 }
 
 impl Record for Instance {
@@ -338,6 +421,9 @@ pub struct InstanceStatus {
     /// What the last start gave it, and what was changed while it ran.
     #[serde(default)]
     pub grant: Option<Grant>,
+    /// The host cannot let the disk of a running pod grow: it is larger after a restart.
+    #[serde(default)]
+    pub disk_waits: bool,
     /// Layers of these that it writes to, where that is not 0.
     #[serde(default)]
     pub layers: BTreeMap<VolumeId, u32>,
@@ -347,6 +433,9 @@ pub struct InstanceStatus {
     /// Why the guest has not taken the keys of the wish, in words; empty where nobody knows of a reason.
     #[serde(default)]
     pub keys_refused: String,
+    /// Its memory is on disk: it goes on where it was when it is started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asleep: bool,
     /// Nothing of it is left on the host: its records may go.
     #[serde(default)]
     pub gone: bool,

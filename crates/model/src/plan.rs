@@ -6,7 +6,7 @@
 use crate::{
     address::Mac,
     id::{InstanceId, PortId, ProjectId, VolumeId},
-    instance::Grant,
+    instance::{Grant, content::Role, ulimit::Ulimits},
     metadata::GuestData,
 };
 use ipnet::IpNet;
@@ -50,9 +50,17 @@ pub struct InstancePlan {
 }
 
 impl InstancePlan {
-    /// What it gives of the host's CPUs and memory.
+    /// What it gives of the host's CPUs, memory and disk.
     pub fn grant(&self) -> Grant {
-        Grant { vcpus: self.vcpus, memory_mib: self.memory_mib, cpu_weight: self.cpu_weight }
+        Grant {
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            cpu_weight: self.cpu_weight,
+            disk_gib: match &self.body {
+                Body::Pod(PodPlan { root_disk: Some(disk), .. }) => disk.size_gib,
+                _ => 0,
+            },
+        }
     }
 }
 
@@ -90,6 +98,9 @@ pub struct NicPlan {
     pub mtu: u32,
     /// Addresses with the prefix length of their subnet.
     pub addresses: Vec<IpNet>,
+    /// Ranges of its IPv6 subnets, whose prefixes the addresses do not tell.
+    #[serde(default)]
+    pub ranges_v6: Vec<IpNet>,
     /// IPv4 gateway.
     pub gateway_v4: Option<Ipv4Addr>,
     /// IPv6 gateway: `fe80::1` on every routed network.
@@ -204,6 +215,58 @@ pub struct PodPlan {
     /// Names told in /etc/hosts beside the pod's own.
     #[serde(default)]
     pub extra_hosts: Vec<(IpAddr, String)>,
+    /// What all its containers write goes here, where that is limited.
+    #[serde(default)]
+    pub root_disk: Option<RootDiskPlan>,
+    /// Sets of small files that containers are shown.
+    #[serde(default)]
+    pub files: Vec<FileSetPlan>,
+}
+
+/// A set of files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileSetPlan {
+    /// Name of its directory.
+    pub name: String,
+    /// Path in it, permissions and bytes of each file.
+    pub files: Vec<FilePlan>,
+}
+
+/// A file of a set.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilePlan {
+    /// Path in the set.
+    pub path: String,
+    /// Permissions.
+    pub mode: u32,
+    /// Its bytes, which may be a secret.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for FilePlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (mode {:o}, {} bytes)", self.path, self.mode, self.bytes.len())
+    }
+}
+
+/// The limited space that the containers of a pod write to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDiskPlan {
+    /// A file that holds a file system; removed with the containers.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_gib: u64,
+}
+
+/// Variables whose values are not shown.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretEnv(pub Vec<(String, String)>);
+
+impl std::fmt::Debug for SecretEnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
 }
 
 /// One container.
@@ -217,6 +280,9 @@ pub struct ContainerPlan {
     pub argv: Vec<String>,
     /// Environment.
     pub env: Vec<(String, String)>,
+    /// More of it, which is written to no disk.
+    #[serde(default)]
+    pub secret_env: SecretEnv,
     /// Working directory.
     pub cwd: PathBuf,
     /// User as docker spells it: `name`, `uid`, `name:group`, `uid:gid` or empty for root.
@@ -246,6 +312,9 @@ pub struct ContainerPlan {
     pub memory_mib: Option<u64>,
     /// CPUs of this container in thousandths; `None` means the pod's.
     pub cpu_millis: Option<u32>,
+    /// Limits of its processes, instead of the usual ones.
+    #[serde(default)]
+    pub ulimits: Ulimits,
     /// Rotation of its log.
     pub log: LogLimits,
     /// Writable root files go here; removed with the container.
@@ -253,6 +322,23 @@ pub struct ContainerPlan {
     /// Labels told to clients.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// When it runs, of the pod's containers.
+    #[serde(default)]
+    pub role: Role,
+    /// Its program is an init, which is looked for in the image where `argv` is empty. A stop signal of 0 is then the init's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemPlan>,
+}
+
+/// Who a system container is, told to its files before its first boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemPlan {
+    /// Public keys that it lets in by SSH.
+    pub keys: Vec<String>,
+    /// The user who is let in.
+    pub login: String,
+    /// Its machine id: 32 hex digits (machine-id(5)).
+    pub machine_id: String,
 }
 
 /// Rotation of a log.
@@ -312,5 +398,12 @@ pub enum MountSource {
     Tmpfs {
         /// Most bytes.
         size_bytes: u64,
+    },
+    /// Files of the pod.
+    Files {
+        /// Name of the set.
+        set: String,
+        /// A path in it, instead of all of it.
+        path: Option<PathBuf>,
     },
 }

@@ -1,5 +1,11 @@
 //! Ports: where an instance meets a network. A port has the MAC, the addresses and the security groups.
 
+pub mod alias;
+pub mod spread;
+
+use alias::Alias;
+use spread::Spread;
+
 use crate::{
     address::Mac,
     id::{InstanceId, NetworkId, PortId, RouterId, SecurityGroupId, SubnetId},
@@ -55,6 +61,12 @@ pub struct Port {
     /// A word by which its user tells it from the instance's other interfaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_tag: Option<Tag>,
+    /// Further names by which it is found in its network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<Alias>,
+    /// What comes to its addresses goes on to others; no instance uses it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
 }
 
 /// An address of a port in one subnet.

@@ -11,9 +11,11 @@
 //!              image
 //! ```
 
+pub mod transfer;
+
 use crate::{
     error::Fault,
-    id::{ImageId, InstanceId, NodeId, SnapshotId, VolumeId},
+    id::{ImageId, InstanceId, NodeId, SnapshotId, VolumeId, VolumeTypeId},
     instance::tag::Tag,
     meta::Meta,
     plan::{BackingFile, DiskFormat},
@@ -31,6 +33,9 @@ pub struct Volume {
     pub size_gib: u64,
     /// When its space is taken.
     pub provisioning: Provisioning,
+    /// Its type, where that is one that an admin made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<VolumeTypeId>,
     /// What it starts as.
     pub source: VolumeSource,
     /// Instance that has it.
@@ -246,6 +251,26 @@ pub struct VolumeStatus {
     pub at: Timestamp,
 }
 
+/// How a volume lies on its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A file that is a disk to VMs.
+    Disk,
+    /// A directory of files for containers.
+    Directory,
+}
+
+impl VolumeStatus {
+    /// How it lies on its host, as its path tells; `None` while nothing is there.
+    pub fn form(&self) -> Option<Form> {
+        let path = self.path.as_deref()?;
+        if path.contains(".dir/") || path.ends_with(".dir") {
+            return Some(Form::Directory);
+        }
+        (path.ends_with(".qcow2") || path.ends_with(".raw")).then_some(Form::Disk)
+    }
+}
+
 impl Record for VolumeStatus {
     const TABLE: &'static str = "volume_status";
     fn key(&self) -> String {
@@ -263,6 +288,7 @@ mod tests {
             meta: Meta::new(id, project, "v".parse().unwrap(), Timestamp::UNIX_EPOCH),
             size_gib: 1,
             provisioning: Provisioning::Thin,
+            kind: None,
             source,
             attached_to: None,
             attached_at: None,

@@ -109,6 +109,8 @@ fn port_record(
         foreign_user: None,
         delete_with_instance: true,
         device_tag: None,
+        aliases: vec![],
+        spread: None,
     }
 }
 
@@ -166,6 +168,7 @@ fn network_view() -> NetworkView {
             far_ranges: vec!["10.0.1.0/24".parse().unwrap()],
         }],
         attachments,
+        spreads: vec![],
         network,
     }
 }
@@ -245,7 +248,7 @@ fn show(plan: &NamespacePlan) -> String {
     for (name, device) in &plan.devices {
         let kind = match &device.kind {
             DeviceKind::Tap { owner_uid } => format!("tap of uid {owner_uid}"),
-            DeviceKind::Veth { peer } => format!("veth, peer {peer} waits"),
+            DeviceKind::Veth { peer, .. } => format!("veth, peer {peer} waits"),
             DeviceKind::Link { peer_place, peer, peer_mac } => {
                 format!("link to {peer} {peer_mac} in {peer_place:?}")
             }
@@ -363,6 +366,43 @@ fn a_rule_more_is_a_small_script() {
     });
     let script = network::compile(&view, "h").table.update_script(&before.table);
     assert_eq!(script, format!("add element inet holm m4_{} {{ 10.0.0.9 }}\n", view.groups[1].meta.id.hex()));
+}
+
+#[test]
+fn only_what_is_added_ends_no_flow() {
+    let mut new = network_view();
+    new.ports[1].allowed_pairs.clear();
+    let mut old = new.clone();
+    // A port less, with its device, its group and its place among the members of the other.
+    let gone = old.ports.remove(0);
+    old.attachments.remove(&gone.meta.id);
+    old.groups.remove(0);
+    old.members.values_mut().for_each(|members| {
+        members.remove(&ip("10.0.0.4"));
+    });
+    assert!(new.only_adds_to(&old) && new.only_adds_to(&new));
+    assert!(!old.only_adds_to(&new), "a port went");
+    let changes: [fn(&mut NetworkView); 8] = [
+        |view| drop(view.groups[1].rules.remove(0)),
+        |view| {
+            view.members.values_mut().for_each(|members| {
+                members.remove(&ip("10.0.0.7"));
+            })
+        },
+        |view| view.ports[1].port_security = !view.ports[1].port_security,
+        |view| view.ports[1].security_groups.clear(),
+        |view| view.network.admin_up = false,
+        |view| drop(view.subnets.remove(1)),
+        |view| view.routers.clear(),
+        |view| {
+            view.ports[0].allowed_pairs = vec![AddressPair { net: "10.0.0.9/32".parse().unwrap(), mac: None }]
+        },
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let mut other = new.clone();
+        change(&mut other);
+        assert!(!other.only_adds_to(&old), "change {number}");
+    }
 }
 
 #[test]

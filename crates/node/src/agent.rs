@@ -4,10 +4,12 @@
 //!   store changes ──► route() ──► images ──► volumes ──► instances ──► drivers
 //!                            └──► namespaces (networks, routers, outside, host)
 //!   drivers tell of guests that changed by themselves ──► instances
+//!   statuses of instances ──► health checks
 //! ```
 
 use crate::{
     driver::Driver,
+    health::Health,
     image::reconcile::Images,
     instance::Instances,
     network::{apply::Dataplane, reconcile::Networks},
@@ -16,14 +18,20 @@ use crate::{
 use model::{
     dataplane::namespace::Place,
     floating_ip::FloatingIp,
+    health::status::{ContainerHealth, Word},
     id::{ImageId, InstanceId, VolumeId},
     image::{Image, ImageSource},
-    instance::{Instance, Kind},
+    instance::{Instance, InstanceStatus, Kind},
     port::Port,
+    record::Record,
     volume::{Ground, Volume, VolumeStatus},
 };
 use reconcile::{Outcome, Queue, Runner, RunnerHandle};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 use store::{Change, Store};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
@@ -51,6 +59,8 @@ pub struct Parts {
     pub dataplane: Arc<Dataplane>,
     /// Instances.
     pub instances: Arc<Instances>,
+    /// Health checks.
+    pub health: Arc<Health>,
     /// Drivers by kind, to hear of guests that change by themselves.
     pub drivers: HashMap<Kind, Arc<dyn Driver>>,
 }
@@ -88,6 +98,7 @@ impl Agent {
         }
         let images_kept = Arc::clone(&parts.images);
         tasks.spawn(async move { images_kept.collect_always().await });
+        tasks.spawn(Arc::clone(&parts.health).keep());
         tasks.spawn(hear_grown(parts.instances.grown(), queues.volumes.clone()));
         tasks.spawn(count(Arc::clone(&parts.volumes), queues.volumes.clone()));
         let rooms = (Arc::clone(&parts.networks), Arc::clone(&parts.volumes));
@@ -121,7 +132,8 @@ impl Agent {
 fn start_places(parts: &Parts) -> RunnerHandle<Place> {
     let networks = Arc::clone(&parts.networks);
     let lister = Arc::clone(&networks);
-    Runner::builder("namespaces", move || lister.places()).concurrency(1).spawn(move |place| {
+    let keys = move || lister.places().into_iter().chain(lister.strays()).collect();
+    Runner::builder("namespaces", keys).concurrency(1).spawn(move |place| {
         let networks = Arc::clone(&networks);
         async move { networks.run(place).await.map(|()| Outcome::Done) }
     })
@@ -200,10 +212,12 @@ struct Queues {
 
 async fn route_all(store: Store, queues: Queues, (networks, volumes): (Arc<Networks>, Arc<Volumes>)) {
     let mut changes = store.subscribe();
+    let mut words = BTreeMap::new();
     while let Some(change) = changes.next().await {
         match change {
             Change::Record { table, key, .. } => {
                 queues.route(table, &key, &networks);
+                queues.route_readiness(table, &key, &mut words);
                 queues.route_leftovers(table, &key, &volumes);
             }
             Change::Resync => {
@@ -241,6 +255,31 @@ impl Queues {
                 if let Some(port) = self.store.get::<Port>(&port.to_string()) {
                     self.places.add(Place::Network(port.record.network));
                 }
+            }
+        }
+    }
+
+    /// Addresses that are spread lead to those that are up and ready. Probes write again and again and mostly the same word:
+    /// `words` has the last one of each run, and one that is not known there is taken for a change.
+    fn route_readiness(&self, table: &str, key: &str, words: &mut BTreeMap<String, (i64, Word)>) {
+        let id: Option<InstanceId> = match table {
+            InstanceStatus::TABLE => key.parse().ok(),
+            ContainerHealth::TABLE => {
+                let record = self.store.get::<ContainerHealth>(key);
+                let word = record.map(|stored| (stored.record.run_ms, stored.record.health.word));
+                let before = match word {
+                    Some(word) => words.insert(key.to_string(), word),
+                    None => words.remove(key),
+                };
+                ContainerHealth::instance_of(key).filter(|_| before != word)
+            }
+            _ => None,
+        };
+        let Some(instance) = id.and_then(|id| self.store.get::<Instance>(&id.to_string())) else { return };
+        for port in &instance.record.ports {
+            let port = self.store.get::<Port>(&port.to_string());
+            if let Some(port) = port.filter(|port| !port.record.aliases.is_empty()) {
+                self.places.add(Place::Network(port.record.network));
             }
         }
     }

@@ -3,15 +3,19 @@
 //! Every verb is idempotent and may be repeated after a crash on either side of its effect. A driver remembers
 //! nothing that it cannot find again by looking: a new driver over the same directories sees the same guests.
 
+use crate::{
+    container::files::{ContainerFiles, FilesError},
+    room::Short,
+};
 use async_trait::async_trait;
 use model::{
     id::{InstanceId, PortId, VolumeId},
     instance::{Grant, keys::KeyChange},
-    plan::{DiskPlan, InstancePlan, NicPlan},
+    plan::{DiskPlan, IdRange, InstancePlan, NicPlan},
 };
 use serde::{Deserialize, Serialize};
-use std::{io, os::fd::OwnedFd, path::PathBuf};
-use tokio::sync::broadcast;
+use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use tokio::{net::TcpStream, sync::broadcast};
 
 /// What a driver sees of an instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +29,14 @@ pub enum Seen {
     Running(Running),
     /// It is here and frozen.
     Paused(Running),
+    /// It is here and frozen, because the host has no room for what it writes. It loses nothing and goes on when it is
+    /// resumed, if there is room by then.
+    Stalled(Running),
+    /// It does not run, and its memory is on disk.
+    Asleep {
+        /// `InstancePlan::boot` of the boot that goes on when it is started.
+        boot: u64,
+    },
 }
 
 /// A running instance.
@@ -101,6 +113,15 @@ pub enum DriverError {
         #[source]
         source: io::Error,
     },
+    /// The disk of the host has too little room.
+    #[error("{operation}")]
+    NoRoom {
+        /// Operation and object.
+        operation: String,
+        /// The numbers.
+        #[source]
+        source: Short,
+    },
     /// Anything the hypervisor or runtime answered.
     #[error("{operation}: {answer}")]
     Refused {
@@ -109,6 +130,9 @@ pub enum DriverError {
         /// The answer.
         answer: String,
     },
+    /// A container's files cannot be had.
+    #[error(transparent)]
+    Files(#[from] FilesError),
 }
 
 /// A two-way byte stream to a console, an attached container or an exec.
@@ -131,6 +155,9 @@ pub struct ExecRequest {
     pub tty: bool,
     /// Size of the terminal: rows and columns.
     pub size: Option<(u16, u16)>,
+    /// It ends with its handle, and a SIGKILL ends what it started in its session along with it.
+    #[serde(default)]
+    pub tied: bool,
 }
 
 /// Standard streams of an exec or attach, handed over as file descriptors.
@@ -236,16 +263,48 @@ pub trait Driver: Send + Sync + 'static {
     async fn observe(&self, id: InstanceId) -> Result<Seen, DriverError>;
     /// Ids of all instances of which this driver finds anything on this host, to find strays.
     async fn list(&self) -> Result<Vec<InstanceId>, DriverError>;
+    /// Makes the place that an instance's network is made for, before that is: what comes with it is quicker than what is
+    /// brought later. Whether it was called changes nothing else.
+    async fn make_room(&self, _id: InstanceId, _ids: IdRange) -> Result<(), DriverError> {
+        Ok(())
+    }
     /// Starts the instance, or finishes a start that a crash cut short.
     async fn start(&self, plan: &InstancePlan) -> Result<(), DriverError>;
     /// Asks the guest to stop and returns at once.
     async fn shutdown(&self, id: InstanceId) -> Result<(), DriverError>;
     /// Ends the instance at once.
     async fn kill(&self, id: InstanceId) -> Result<(), DriverError>;
+    /// Ends the run of a container that began at `since_ms`, as a failed probe wants it: by its stop signal, and by force
+    /// after `grace_ms`. Whether it is started again is its restart policy's. Another run is left alone.
+    async fn renew(
+        &self,
+        _: InstanceId,
+        _container: &str,
+        _since_ms: i64,
+        _grace_ms: u64,
+    ) -> Result<(), DriverError> {
+        Err(unserved("its containers"))
+    }
+    /// Connects to a port of the instance from within its own network.
+    async fn dial(&self, _: InstanceId, _port: u16, _limit: Duration) -> Result<TcpStream, DriverError> {
+        Err(unserved("its ports"))
+    }
     /// Freezes a running instance.
     async fn pause(&self, id: InstanceId) -> Result<(), DriverError>;
     /// Lets a frozen instance go on.
     async fn resume(&self, id: InstanceId) -> Result<(), DriverError>;
+    /// Puts the memory of an instance on disk and ends it. [`Self::start`] of the same boot lets it go on from there, and
+    /// one of a later boot throws the memory away.
+    async fn suspend(&self, _id: InstanceId) -> Result<(), DriverError> {
+        Err(DriverError::Unsupported {
+            what: "its memory cannot be put on disk".into(),
+            hint: "Freeze it in memory with `holm pause`.".into(),
+        })
+    }
+    /// Throws away the memory that [`Self::suspend`] put on disk.
+    async fn discard(&self, _id: InstanceId) -> Result<(), DriverError> {
+        Ok(())
+    }
     /// Ends the instance and removes all that this driver made for it.
     async fn destroy(&self, id: InstanceId) -> Result<(), DriverError>;
 
@@ -300,6 +359,17 @@ pub trait Driver: Send + Sync + 'static {
     async fn console_log(&self, id: InstanceId, bytes_max: usize) -> Result<Vec<u8>, DriverError>;
     /// A two-way stream to the serial console or the first container's terminal.
     async fn console(&self, id: InstanceId) -> Result<Stream, DriverError>;
+    /// Lets root in at the serial console, with no password. Whoever was logged in there is logged out.
+    async fn open_login(&self, _: InstanceId) -> Result<(), DriverError> {
+        Err(DriverError::Unsupported {
+            what: "only VMs have a log in at their console".into(),
+            hint: "run a program in a container with `holm exec`".into(),
+        })
+    }
+    /// Ends what was begun there; the console asks for a password again.
+    async fn close_login(&self, _: InstanceId) -> Result<(), DriverError> {
+        Ok(())
+    }
     /// A two-way stream of the RFB protocol (VNC).
     async fn vnc(&self, id: InstanceId) -> Result<Stream, DriverError>;
     /// Lines of a container's log, oldest first, until the end or the receiver is dropped.
@@ -341,6 +411,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Its processes.
     async fn processes(&self, _: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {
         Err(unserved("its processes"))
+    }
+
+    /// The files of an instance's first container, whether it runs or not. `plan` is what its next start would run.
+    async fn files(&self, _plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {
+        Err(unserved("its files"))
     }
 
     /// Tells which instances changed by themselves (exit, crash, guest reboot).

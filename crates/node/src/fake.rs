@@ -47,6 +47,8 @@ pub enum Verb {
     Kill,
     Pause,
     Resume,
+    Suspend,
+    Discard,
     Destroy,
     AttachNic,
     DetachNic,
@@ -70,6 +72,8 @@ impl Verb {
             Self::Kill => "kill",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Suspend => "suspend",
+            Self::Discard => "discard",
             Self::Destroy => "destroy",
             Self::AttachNic => "attach_nic",
             Self::DetachNic => "detach_nic",
@@ -148,6 +152,7 @@ enum Life {
     Running(Running),
     Paused(Running),
     Stopped(Exit),
+    Asleep(u64),
 }
 
 /// A call as it was made.
@@ -218,9 +223,9 @@ impl FakeHost {
         self.tell(id);
     }
 
-    /// The host is restarted: all that ran is gone without a trace, and its plugs with it.
+    /// The host is restarted: all that ran is gone without a trace, and its plugs with it. What sleeps goes on sleeping.
     pub fn reboot(&self) {
-        self.lock().guests.clear();
+        self.lock().guests.retain(|_, guest| matches!(guest.life, Life::Asleep(_)));
     }
 
     /// What the host has of an instance; `None` when nothing.
@@ -297,6 +302,7 @@ impl State {
             Some(Life::Running(running)) => Seen::Running(running.clone()),
             Some(Life::Paused(running)) => Seen::Paused(running.clone()),
             Some(Life::Stopped(exit)) => Seen::Stopped(exit.clone()),
+            Some(Life::Asleep(boot)) => Seen::Asleep { boot: *boot },
         }
     }
 
@@ -320,10 +326,13 @@ impl State {
         guest.ports = plan.nics.iter().map(|n| n.port).collect();
         guest.volumes = plan.disks.iter().map(|d| d.volume).collect();
         guest.stacked.clear();
+        let is_new = !matches!(guest.life, Life::Asleep(boot) if boot == plan.boot);
         guest.life = Life::Running(running);
         guest.stops_at = None;
         guest.plan = Some(plan.clone());
-        self.boots.push((plan.id, plan.boot));
+        if is_new {
+            self.boots.push((plan.id, plan.boot));
+        }
         if let Some(code) = self.behaviour(plan.id).exits_at_once {
             let exit = |boot| Exit {
                 code: Some(code),
@@ -345,6 +354,26 @@ impl State {
         {
             let boot = running.boot;
             guest.stop(exit(boot));
+        }
+    }
+
+    fn fall_asleep(&mut self, id: InstanceId) -> Result<(), DriverError> {
+        if matches!(self.guests.get(&id).map(|guest| &guest.life), Some(Life::Asleep(_))) {
+            return Ok(());
+        }
+        let guest = self.running(id)?;
+        if let Life::Running(running) | Life::Paused(running) = guest.life.clone() {
+            guest.stop(Exit::default());
+            guest.life = Life::Asleep(running.boot);
+        }
+        Ok(())
+    }
+
+    fn forget_memory(&mut self, id: InstanceId) {
+        if let Some(guest) = self.guests.get_mut(&id)
+            && let Life::Asleep(boot) = guest.life
+        {
+            guest.stop(Exit { code: None, cause: "its memory was thrown away".into(), failed: false, boot });
         }
     }
 

@@ -1,7 +1,10 @@
 //! This host as it tells of itself: what it has, what it can do, and that it lives.
 
 use jiff::Timestamp;
-use model::{id::NodeId, node::NodeStatus};
+use model::{
+    id::NodeId,
+    node::{NodeStatus, Room},
+};
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 /// What does not change while holm runs, besides what is asked afresh each time.
@@ -15,6 +18,8 @@ pub struct HostFacts {
     pub qemu: String,
     /// Further facts.
     pub facts: BTreeMap<String, String>,
+    /// CPUs that it is taken to have, where these are not its own.
+    pub cpus: Option<u32>,
 }
 
 /// Id of this boot of the host, from the kernel.
@@ -30,7 +35,7 @@ pub fn boot_id() -> io::Result<String> {
 /// # Errors
 /// When /proc or the directory cannot be read.
 pub fn status(id: NodeId, state: &Path, known: &HostFacts) -> io::Result<NodeStatus> {
-    let (disk_gib, disk_free_gib) = disk_space(state)?;
+    let Room { total_bytes, available_bytes, .. } = disk_room(state)?;
     Ok(NodeStatus {
         id,
         arch: std::env::consts::ARCH.to_string(),
@@ -38,16 +43,20 @@ pub fn status(id: NodeId, state: &Path, known: &HostFacts) -> io::Result<NodeSta
         os: os_name(),
         version: env!("CARGO_PKG_VERSION").to_string(),
         boot_id: boot_id()?,
-        cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+        cpus: known.cpus.unwrap_or_else(own_cpus),
         memory_mib: memory_mib(&fs::read_to_string("/proc/meminfo")?),
-        disk_gib,
-        disk_free_gib,
+        disk_gib: total_bytes >> 30,
+        disk_free_gib: available_bytes >> 30,
         accelerator: known.accelerator.clone(),
         accelerator_reason: known.accelerator_reason.clone(),
         qemu: known.qemu.clone(),
         facts: known.facts.clone(),
         at: Timestamp::now(),
     })
+}
+
+fn own_cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
 }
 
 fn memory_mib(meminfo: &str) -> u64 {
@@ -62,10 +71,25 @@ fn os_name() -> String {
     name.map_or("Linux".to_string(), |n| n.trim_matches('"').to_string())
 }
 
-fn disk_space(path: &Path) -> io::Result<(u64, u64)> {
+/// The room in the file system of a directory.
+///
+/// # Errors
+/// When it is not there.
+pub fn disk_room(path: &Path) -> io::Result<Room> {
     let stat = nix::sys::statvfs::statvfs(path)?;
     let unit = stat.fragment_size();
-    Ok(((stat.blocks() * unit) >> 30, (stat.blocks_available() * unit) >> 30))
+    Ok(Room {
+        total_bytes: stat.blocks() * unit,
+        used_bytes: stat.blocks().saturating_sub(stat.blocks_free()) * unit,
+        available_bytes: stat.blocks_available() * unit,
+    })
+}
+
+/// CPUs of this host that a process may run on, as the kernel lists them: `0-3,8` (proc_pid_status(5)).
+pub fn cpus_of(pid: i32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    Some(line.trim().to_string())
 }
 
 /// Version of a QEMU program, like `7.2.22`; empty when it cannot be run.
@@ -84,5 +108,12 @@ mod tests {
     fn memory_is_read() {
         assert_eq!(memory_mib("MemTotal:       24652128 kB\nMemFree: 1 kB\n"), 24074);
         assert_eq!(memory_mib(""), 0);
+    }
+
+    #[test]
+    fn cpus_of_a_process_are_read() {
+        let own = cpus_of(i32::try_from(std::process::id()).unwrap()).expect("it lives");
+        assert!(own.starts_with(|first: char| first.is_ascii_digit()), "{own}");
+        assert_eq!(cpus_of(-1), None);
     }
 }

@@ -6,10 +6,13 @@
 mod deadline;
 pub mod guest;
 pub mod history;
+pub mod measure;
+mod parting;
 pub mod plan;
 mod ready;
 mod restart;
 mod settle;
+mod stall;
 mod status;
 mod stop;
 pub mod wires;
@@ -28,13 +31,15 @@ use model::{
         step::{Sight, Step, Wanted, next_step},
     },
     plan::{IdRange, RestartPolicy},
+    seal::SealKey,
     volume::VolumeStatus,
 };
 use reconcile::Outcome;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ffi::OsString,
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -96,6 +101,12 @@ impl InstanceError {
             Self::Driver(DriverError::Missing { hint, .. }) => (Code::Unavailable, hint.clone()),
             Self::Driver(DriverError::Unsupported { hint, .. }) => (Code::Unsupported, hint.clone()),
             Self::Driver(DriverError::Timeout { .. }) => (Code::Timeout, String::new()),
+            Self::Driver(DriverError::NoRoom { .. }) => {
+                (Code::NoCapacity, "free space there; it is tried again".into())
+            }
+            Self::Driver(DriverError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                (Code::NoCapacity, "free space on the host; it is tried again".into())
+            }
             Self::Storage { hint, .. } => (Code::Internal, hint.clone()),
             _ => (Code::Internal, String::new()),
         };
@@ -143,7 +154,9 @@ pub struct Instances {
     host_boot: String,
     clock: Clock,
     asked: stop::Asked,
+    revived: stall::Revived,
     grown: broadcast::Sender<VolumeId>,
+    seal_key: Option<SealKey>,
 }
 
 impl Instances {
@@ -159,15 +172,35 @@ impl Instances {
     ) -> Self {
         let gather = crate::network::gather::Gather::new(store.clone(), node);
         let (wires, clock) = (Box::new(wires), Arc::new(Timestamp::now));
-        let asked = stop::Asked::default();
+        let (asked, revived) = (stop::Asked::default(), stall::Revived::default());
         let grown = broadcast::Sender::new(GROWN_MAX);
-        Self { store, node, dirs, wires, layers, gather, drivers, host_boot, clock, asked, grown }
+        Self {
+            store,
+            node,
+            dirs,
+            wires,
+            layers,
+            gather,
+            drivers,
+            host_boot,
+            clock,
+            asked,
+            revived,
+            grown,
+            seal_key: None,
+        }
     }
 
     /// The same, with the time read from `clock`.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same with the key for what records do not tell.
+    #[must_use]
+    pub fn with_seal_key(self, key: SealKey) -> Self {
+        Self { seal_key: Some(key), ..self }
     }
 
     /// Tells of disks that were made larger under their guests.
@@ -266,6 +299,7 @@ impl Instances {
             }
             let outcome = match step {
                 Step::Start => self.start(instance, &status, sight, &driver).await?,
+                Step::Resume if matches!(seen, Seen::Stalled(_)) => self.revive(instance, &driver).await?,
                 step => self.take(step, instance, &status, &driver).await?,
             };
             match outcome {
@@ -290,6 +324,18 @@ impl Instances {
             return self.forget(instance, driver).await;
         }
         if !matches!(status.state, State::Running { .. } | State::Paused { .. }) {
+            let sleeps = Sight::Stopped {
+                boot: status.boot,
+                failed: false,
+                host_rebooted: false,
+                retries: status.restarts,
+                asleep: true,
+            };
+            // Memory that nobody can wake is kept until somebody wants to be rid of it.
+            if status.asleep && next_step(wanted(instance, &status), sleeps) == Step::Discard {
+                driver.discard(instance.meta.id).await?;
+                return Ok(Outcome::Again);
+            }
             return Err(error.into());
         }
         let stop = stop::stop_progress(instance, &status, self.now());
@@ -314,6 +360,7 @@ impl Instances {
             failed,
             host_rebooted: status.host_boot != self.host_boot,
             retries: status.restarts,
+            asleep: false,
         };
         match seen {
             // It ran, and the host has forgotten it. How it ended is in the status alone.
@@ -322,10 +369,17 @@ impl Instances {
             }
             Seen::Absent => Sight::Absent,
             Seen::Stopped(exit) => stopped(exit.boot, exit.failed),
+            Seen::Asleep { boot } => Sight::Stopped {
+                boot: *boot,
+                failed: false,
+                host_rebooted: false,
+                retries: status.restarts,
+                asleep: true,
+            },
             Seen::Running(running) => {
                 Sight::Running { boot: running.boot, stop: stop::stop_progress(instance, status, self.now()) }
             }
-            Seen::Paused(running) => Sight::Paused { boot: running.boot },
+            Seen::Paused(running) | Seen::Stalled(running) => Sight::Paused { boot: running.boot },
         }
     }
 
@@ -355,6 +409,11 @@ impl Instances {
             Step::Kill => driver.kill(id).await?,
             Step::Pause => driver.pause(id).await?,
             Step::Resume => driver.resume(id).await?,
+            Step::Suspend => {
+                self.note(instance, |status| status.progress = "putting its memory on disk".into()).await?;
+                driver.suspend(id).await?;
+            }
+            Step::Discard => driver.discard(id).await?,
             Step::Destroy | Step::Forget => return self.forget(instance, driver).await.map(Some),
             Step::Settle => {
                 self.settle(instance, driver).await?;
@@ -389,14 +448,7 @@ impl Instances {
         if !wait.is_zero() {
             return Ok(Some(Outcome::After(wait)));
         }
-        if self.is_any_behind(instance) && !status.volumes.is_empty() {
-            // Nothing runs. Said now, so that a disk that was to be frozen when the last guest ended is.
-            self.note(instance, |status| {
-                status.volumes.clear();
-                status.layers.clear();
-            })
-            .await?;
-        }
+        self.say_free(instance, status).await?;
         let with_host = matches!(sight, Sight::Stopped { host_rebooted: true, .. });
         let awaited = if with_host { self.awaits(instance) } else { None };
         if let Some(waiting) = awaited.map_or_else(|| self.not_ready(instance), |text| Ok(Some(text)))? {
@@ -407,6 +459,7 @@ impl Instances {
             .await?;
             return Ok(Some(Outcome::After(READY_PAUSE)));
         }
+        driver.make_room(instance.meta.id, id_range(instance)).await?;
         self.note(instance, |status| status.progress = "starting".into()).await?;
         for port in self.gather.ports(&instance.ports) {
             self.wires.ensure(port.network).await?;
@@ -419,7 +472,7 @@ impl Instances {
             status.ports = ports;
             status.volumes.clone_from(&instance.volumes);
             status.layers.clone_from(&layers);
-            status.grant = Some(instance.grant());
+            (status.grant, status.disk_waits) = (Some(instance.grant()), false);
             if settle::takes_keys(instance, status) {
                 status.keys = Some(instance.keys.clone());
                 status.keys_refused.clear();
@@ -434,7 +487,10 @@ impl Instances {
         }
         let plan = self.plan(instance)?;
         self.remove_old_builds(instance).await?;
-        driver.start(&plan).await?;
+        match sight {
+            Sight::Stopped { asleep: true, .. } => driver.wake(&plan).await?,
+            _ => driver.start(&plan).await?,
+        }
         let host_boot = self.host_boot.clone();
         self.note(instance, |status| {
             // A guest that ends at once is never seen running.
@@ -445,6 +501,19 @@ impl Instances {
         })
         .await?;
         Ok(None)
+    }
+
+    /// Says that nothing has the disks of an instance that does not run, so that one that was to be frozen when the last
+    /// guest ended is.
+    async fn say_free(&self, instance: &Instance, status: &InstanceStatus) -> Result<(), InstanceError> {
+        if !self.is_any_behind(instance) || status.volumes.is_empty() {
+            return Ok(());
+        }
+        self.note(instance, |status| {
+            status.volumes.clear();
+            status.layers.clear();
+        })
+        .await
     }
 
     fn ports_of(&self, instance: &Instance) -> Vec<PortId> {
@@ -479,11 +548,15 @@ impl Instances {
         }
         let dir = self.dirs.state.join(instance.meta.id.to_string());
         let names = instance.containers.iter().map(|c| plan::layer_name(instance, &c.name));
-        let kept: HashSet<OsString> = names.map(OsString::from).collect();
+        let kept: HashSet<OsString> =
+            names.chain([plan::root_disk_name(instance)]).map(OsString::from).collect();
         let sweep = move || {
             for entry in std::fs::read_dir(&dir).into_iter().flatten() {
                 let entry = entry?;
-                if entry.file_type()?.is_dir() && !kept.contains(&entry.file_name()) {
+                let (kind, name) = (entry.file_type()?, entry.file_name());
+                let is_root_disk =
+                    kind.is_file() && Path::new(&name).extension().is_some_and(|e| e == "ext4");
+                if (kind.is_dir() || is_root_disk) && !kept.contains(&name) {
                     remove_tree(&entry.path())?;
                 }
             }
@@ -568,6 +641,7 @@ fn wanted(instance: &Instance, status: &InstanceStatus) -> Wanted {
     Wanted {
         gone: instance.meta.is_deleting(),
         power: instance.power,
+        sleeps: instance.suspended,
         boots: instance.boots,
         hard: instance.hard,
         autostart: instance.autostart || has_restarting_container(instance),
@@ -579,5 +653,5 @@ fn wanted(instance: &Instance, status: &InstanceStatus) -> Wanted {
 /// for them to be kept.
 fn has_restarting_container(instance: &Instance) -> bool {
     let restarts = |policy| matches!(policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
-    instance.kind == Kind::Container && instance.containers.iter().any(|c| restarts(c.restart))
+    instance.kind != Kind::Vm && instance.containers.iter().any(|c| restarts(c.restart))
 }

@@ -3,7 +3,7 @@
 //! A disk on an image or another disk is a qcow2 file whose backing file that is, or a clone of it where the file system
 //! makes clones: a new VM takes no space but what it writes. A thick one is raw and takes its space at once, so a full
 //! disk shows at creation and never under a running guest. A container's volume is a directory, `<id>.dir` beside the
-//! disks (see [`files`]).
+//! disks (see [`files`]). It becomes a disk with these files when a VM is given it (see [`directory`]).
 //!
 //! A disk that a guest has open is never changed here: its guest's driver grows it and leads it to a new layer (see
 //! `instance::settle`), and what it became is read back. What a guest may have open is in its status before it can,
@@ -15,9 +15,11 @@
 //!                                             └─► its guest's driver ──► the guest has 2 ────┘
 //! ```
 
+mod directory;
 pub mod files;
 
 use crate::{
+    driver::DriverError,
     image::{
         disk::{self, DiskError, DiskSource, DiskStore},
         rootfs,
@@ -32,7 +34,7 @@ use model::{
     id::{NodeId, VolumeId},
     instance::{Instance, InstanceStatus, Kind},
     plan::{BackingFile, DiskFormat},
-    volume::{Provisioning, Volume, VolumeStatus},
+    volume::{Ground, Provisioning, Volume, VolumeStatus},
 };
 use reconcile::Outcome;
 use std::{
@@ -84,6 +86,12 @@ pub enum VolumeError {
     /// What it is a copy of cannot be had.
     #[error("what the volume is a copy of cannot be had: {}", .0.message)]
     Source(Fault),
+    /// Making a disk of a directory failed.
+    #[error("the files of the volume do not become a disk")]
+    Populate(#[source] DriverError),
+    /// A container is to have a disk that was written.
+    #[error("the volume is a disk with something on it: a container is given directories")]
+    HoldsDisk,
     /// holm stops.
     #[error("the work was cancelled")]
     Cancelled,
@@ -99,6 +107,19 @@ impl VolumeError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 (Code::NoCapacity, "free space on the host".to_string())
             }
+            Self::Populate(DriverError::Refused { .. }) => (
+                Code::NoCapacity,
+                "make the volume larger, if its files do not fit: `holm volume grow`".to_string(),
+            ),
+            Self::Populate(DriverError::Missing { hint, .. }) => (Code::Unavailable, hint.clone()),
+            Self::Populate(DriverError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                (Code::NoCapacity, "free space on the host".to_string())
+            }
+            Self::HoldsDisk => (
+                Code::Unsupported,
+                "copy its files from inside a virtual machine, or give the container a new volume"
+                    .to_string(),
+            ),
             Self::Source(fault) => (fault.code, fault.hint.clone()),
             Self::Lost { .. } => (Code::Internal, "put the file back, or delete the volume".to_string()),
             _ => (Code::Internal, String::new()),
@@ -259,9 +280,24 @@ impl Volumes {
     async fn make(&self, decided: &Decided<'_>) -> Result<Option<Seen>, VolumeError> {
         let volume = &decided.volume.record;
         let id = volume.meta.id;
-        // The volumes of pods are directories.
-        if self.user_of(volume).is_some_and(|instance| instance.kind != Kind::Vm) {
-            return self.make_directory(volume).await.map(Some);
+        let user = self.user_of(volume).map(|instance| instance.kind);
+        let has_directory = self.directory(id).exists();
+        // A disk that holds something is what counts, whatever lies beside it.
+        let is_written = match (user, has_directory) {
+            (Some(Kind::Vm) | None, false) | (Some(Kind::Container | Kind::System), true) => false,
+            _ => self.is_written(volume).await?,
+        };
+        match (user, has_directory) {
+            // The volumes of pods are directories, and stay so while nobody has them.
+            (Some(Kind::Container | Kind::System), false) if is_written => {
+                return Err(VolumeError::HoldsDisk);
+            }
+            (Some(Kind::Container | Kind::System), _) => return self.make_directory(volume).await.map(Some),
+            (None, true) if !is_written => return self.make_directory(volume).await.map(Some),
+            (Some(Kind::Vm), true) if !is_written && self.holder(volume).is_none() => {
+                self.make_disk_of_files(volume).await?;
+            }
+            _ => {}
         }
         let Some(below) = self.below(volume)? else { return Ok(None) };
         let made = self.made_before(id);
@@ -387,10 +423,54 @@ impl Volumes {
         Ok(sys::file::sync_directory(self.files.dir())?)
     }
 
+    fn directory(&self, id: VolumeId) -> PathBuf {
+        self.dir.join(format!("{id}.dir"))
+    }
+
+    /// Whether a guest may have written to the disk, or it began with something on it.
+    async fn is_written(&self, volume: &Volume) -> Result<bool, VolumeError> {
+        if volume.ground() != Ground::default() || volume.layer > 0 {
+            return Ok(true);
+        }
+        let Some(file) =
+            self.files.layer(volume.meta.id, 0).map_err(at("look for a layer in", self.files.dir()))?
+        else {
+            return Ok(false);
+        };
+        let work =
+            move || directory::is_blank(&file).map(|blank| !blank).map_err(at("look into", &file.path));
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(VolumeError::Cancelled))
+    }
+
+    /// Makes a disk with a file system of the files that containers left, for a VM. They count until the disk has its
+    /// name: a crash before that makes it anew, and after it the disk is what counts.
+    async fn make_disk_of_files(&self, volume: &Volume) -> Result<(), VolumeError> {
+        let id = volume.meta.id;
+        let (closed, new) = (self.directory(id), self.files.unfinished(id));
+        let data = closed.join(DATA);
+        let disk = directory::NewDisk {
+            path: new.clone(),
+            size_bytes: volume.size_gib << 30,
+            is_thick: volume.provisioning == Provisioning::Thick,
+        };
+        let done = tokio::task::spawn_blocking(move || directory::populate(&data, &disk));
+        done.await.map_err(|_| VolumeError::Cancelled)?.map_err(VolumeError::Populate)?;
+        for format in [DiskFormat::Qcow2, DiskFormat::Raw] {
+            self.disks.delete(self.files.path(id, 0, format)).await?;
+        }
+        let path = self.files.path(id, 0, DiskFormat::Raw);
+        tokio::fs::rename(&new, &path).await.map_err(at("name", &path))?;
+        sys::file::sync_directory(self.files.dir())?;
+        self.counts().remove(&id);
+        let removed =
+            tokio::task::spawn_blocking(move || remove_tree(&closed).map_err(at("remove", &closed)));
+        removed.await.unwrap_or(Err(VolumeError::Cancelled))
+    }
+
     /// A directory with ids as containers see them, whatever ids their instance has on the host; so it is closed to all
     /// users of the host, who would find programs of their root in it.
     async fn make_directory(&self, volume: &Volume) -> Result<Seen, VolumeError> {
-        let closed = self.dir.join(format!("{}.dir", volume.meta.id));
+        let closed = self.directory(volume.meta.id);
         let path = closed.join(DATA);
         let data = path.clone();
         let done = tokio::task::spawn_blocking(move || {
@@ -440,7 +520,7 @@ impl Volumes {
         self.disks.delete(self.files.unfinished(id)).await?;
         self.remove_needless(id).await?;
         self.counts().remove(&id);
-        let directory = self.dir.join(format!("{id}.dir"));
+        let directory = self.directory(id);
         let removed =
             tokio::task::spawn_blocking(move || remove_tree(&directory).map_err(at("remove", &directory)));
         removed.await.unwrap_or(Err(VolumeError::Cancelled))

@@ -15,6 +15,8 @@ pub mod fdpass;
 pub mod file;
 pub mod jail;
 pub mod kvm;
+pub mod loop_device;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod netns;

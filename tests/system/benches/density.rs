@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fs, time::Instant};
 
 const CONTAINERS: usize = 50;
 const VMS: usize = 10;
+/// Of memory that is shared out, in MiB.
+const GIB_MIB: f64 = 1024.0;
 
 /// Proportional memory of a process and its descendants, in MiB.
 fn memory_mib(root: i64) -> f64 {
@@ -46,11 +48,17 @@ pub fn crowd(table: &mut Table, lab: &Lab, shop: &Cloud) {
     assert_eq!(all.len(), CONTAINERS + VMS);
     let what = "50 containers and 10 micro VMs: from the first request until all run";
     table.value(what, began.elapsed().as_secs_f64(), " s", Budget::None);
+    let mut each = vec![];
     for (kind, what) in [(Kind::Container, "a container, its shim included"), (Kind::Vm, "a micro VM")] {
         let of: Vec<&Instance> = all.iter().filter(|i| i.kind == kind).collect();
         let total: f64 = of.iter().map(|i| memory_mib(i.facts["pid"].as_i64().expect("a pid"))).sum();
         table.value(&format!("memory of {what}"), total / of.len() as f64, " MiB", Budget::None);
+        each.push(total / of.len() as f64);
     }
+    let fit = |each: f64| (GIB_MIB / each).floor();
+    let what = "how many fit into 1 GiB by that: containers, beside micro VMs";
+    let (containers, vms) = (fit(each[0]), fit(each[1]));
+    table.ratio(what, &containers.to_string(), &vms.to_string(), containers / vms.max(1.0), Budget::None);
     let mut list: Vec<_> = (0..20).map(|_| crate::table::took(|| drop(shop.list::<Instance>()))).collect();
     let time = crate::table::median(&mut list).as_secs_f64() * 1e3;
     table.value("list of these 60 while they run", time, " ms", Budget::None);

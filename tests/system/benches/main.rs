@@ -11,6 +11,7 @@ mod containers;
 mod daemon;
 mod density;
 mod network;
+mod openstack;
 mod table;
 mod vms;
 
@@ -44,6 +45,9 @@ fn main() {
     lab.finish();
     if wanted("many") {
         daemon::many(&mut table);
+    }
+    if wanted("openstack") {
+        openstack::calls(&mut table);
     }
     let page = page(&table);
     println!("{page}");

@@ -1,7 +1,11 @@
 //! The network beside a plain veth pair, and how soon a change is in force.
 
 use crate::table::{Budget, Table, median, soon};
-use api::v1::types::instance::{CreateInstance, Instance};
+use api::v1::types::{
+    instance::{CreateInstance, Instance, NetworkRequest},
+    network::{CreateNetwork, Network, NetworkKind},
+    subnet::{CreateSubnet, Subnet},
+};
 use lab::{Cloud, Lab, Watch, can_connect, echo_server, v4_of};
 use std::{
     io::{Read as _, Write as _},
@@ -44,11 +48,29 @@ fn throughput(from: &NetNs, to: &NetNs, at: SocketAddr) -> f64 {
     sink.join().expect("sink") as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Traffic between two containers through their security groups, beside two namespaces and a veth.
+/// Traffic between two containers through their security groups, beside two namespaces and a veth: in the project's own
+/// network, and in one that leads to their host alone.
 pub fn traffic(table: &mut Table, lab: &Lab, shop: &Cloud) {
     shop.add_group("iperf", &["tcp"]);
-    let (a, b) = (launch(shop, "sender", "iperf"), launch(shop, "sink", "iperf"));
-    let (from, to) = (inside(lab, &a), inside(lab, &b));
+    shop.create::<Network>(&CreateNetwork {
+        name: "near".into(),
+        kind: NetworkKind::HostOnly,
+        ..CreateNetwork::default()
+    });
+    let request = serde_json::json!({"name": "near", "network": "near", "cidr": "192.168.77.0/24"});
+    shop.create::<Subnet>(&serde_json::from_value::<CreateSubnet>(request).expect("a subnet"));
+    let launch = |name: &str, network: &str| {
+        let network = NetworkRequest { network: Some(network.into()), ..NetworkRequest::default() };
+        shop.launch(&CreateInstance {
+            networks: Some(vec![network]),
+            security_groups: Some(vec!["iperf".into()]),
+            ..shop.idle_container(name)
+        })
+    };
+    let pairs = [("default", ""), ("near", " of a host-only network")].map(|(network, of)| {
+        let (a, b) = (launch(&format!("{network}-a"), network), launch(&format!("{network}-b"), network));
+        (inside(lab, &a), inside(lab, &b), SocketAddr::new(v4_of(&b), PORT), of)
+    });
     let (here, there) = (NetNs::anonymous().expect("namespace"), NetNs::anonymous().expect("namespace"));
     let (near, far) = (Netlink::open(&here).expect("netlink"), Netlink::open(&there).expect("netlink"));
     near.add_veth("eth0", "eth0", Some(&there)).expect("veth");
@@ -57,17 +79,20 @@ pub fn traffic(table: &mut Table, lab: &Lab, shop: &Cloud) {
         side.add_address("eth0", address.parse().expect("address")).expect("address");
     }
     let plain = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 2), PORT));
-    let (mut ours, mut theirs) = (vec![], vec![]);
-    for _ in 0..ROUNDS {
-        ours.push(throughput(&from, &to, SocketAddr::new(v4_of(&b), PORT)));
-        theirs.push(throughput(&here, &there, plain));
+    for (from, to, at, of) in &pairs {
+        let (mut ours, mut theirs) = (vec![], vec![]);
+        for _ in 0..ROUNDS {
+            ours.push(throughput(from, to, *at));
+            theirs.push(throughput(&here, &there, plain));
+        }
+        ours.sort_by(f64::total_cmp);
+        theirs.sort_by(f64::total_cmp);
+        let (a, b) = (ours[ROUNDS / 2], theirs[ROUNDS / 2]);
+        let gbit = |bytes: f64| format!("{:.1} Gbit/s", bytes * 8.0 / 1e9);
+        let what =
+            format!("one TCP stream between two containers{of}, through both groups, beside a plain veth");
+        table.ratio(&what, &gbit(a), &gbit(b), a / b, Budget::AtLeast(0.85));
     }
-    ours.sort_by(f64::total_cmp);
-    theirs.sort_by(f64::total_cmp);
-    let (a, b) = (ours[ROUNDS / 2], theirs[ROUNDS / 2]);
-    let gbit = |bytes: f64| format!("{:.1} Gbit/s", bytes * 8.0 / 1e9);
-    let what = "one TCP stream between two containers, through both groups, beside a plain veth";
-    table.ratio(what, &gbit(a), &gbit(b), a / b, Budget::AtLeast(0.85));
     shop.empty();
 }
 

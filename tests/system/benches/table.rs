@@ -100,6 +100,12 @@ pub fn median(all: &mut [Duration]) -> Duration {
     all[all.len() / 2]
 }
 
+/// The duration within which so many of a hundred are done.
+pub fn percentile(all: &mut [Duration], percent: usize) -> Duration {
+    all.sort();
+    all[(all.len() * percent).div_ceil(100).saturating_sub(1)]
+}
+
 /// A duration as people read it.
 pub fn millis(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)

@@ -74,6 +74,8 @@ fn bare_qemu(lab: &Lab, accelerator: &str) -> (Duration, Duration) {
     let monitor = lab.directory().join("bare.qmp");
     let _ = fs::remove_file(&console);
     let _ = fs::remove_file(&monitor);
+    let disk = lab.directory().join("bare.disk");
+    fs::File::create(&disk).and_then(|file| file.set_len(1 << 30)).expect("a disk");
     let cmdline = fs::read_to_string(lab.images.micro("cmdline")).expect("cmdline");
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
@@ -94,6 +96,10 @@ fn bare_qemu(lab: &Lab, accelerator: &str) -> (Duration, Duration) {
     .args(["-serial", &format!("file:{}", console.display())])
     .args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())])
     .args(["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng"])
+    // A disk and a card, as ours has: a guest looks for both. QEMU itself answers to DHCP.
+    .args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())])
+    .args(["-device", "virtio-blk-pci,drive=disk"])
+    .args(["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"])
     .stdin(Stdio::null());
     let began = Instant::now();
     let _qemu = Bare(qemu.spawn().expect("QEMU"));

@@ -177,6 +177,11 @@ impl Cloud {
         }
     }
 
+    /// A request for a system container of an image that was brought in.
+    pub fn system(&self, name: &str, image: &str) -> CreateInstance {
+        CreateInstance { kind: Some(Kind::System), ..self.container(name, image) }
+    }
+
     /// A request for a busybox that waits.
     pub fn idle_container(&self, name: &str) -> CreateInstance {
         CreateInstance { args: Some(words("sleep 1000000")), ..self.container(name, "busybox") }

@@ -36,6 +36,39 @@ impl Said {
     }
 }
 
+/// A project of `docker compose`.
+pub struct Compose<'a> {
+    docker: &'a Docker,
+    project: String,
+    file: PathBuf,
+}
+
+impl Compose<'_> {
+    /// Replaces its file.
+    ///
+    /// # Panics
+    /// As do all functions here when something goes wrong that is not the client's answer.
+    pub fn write(&self, file: &str) {
+        fs::write(&self.file, file).expect("the project's file");
+    }
+
+    fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let file = self.file.to_str().expect("a path of text");
+        let own = ["compose", "--ansi", "never", "--progress", "plain", "-p", &self.project, "-f", file];
+        [&own, arguments].concat()
+    }
+
+    /// Runs a command that must succeed, and gives its output without the last line's end.
+    pub fn does(&self, arguments: &[&str]) -> String {
+        self.docker.does(&self.arguments(arguments))
+    }
+
+    /// Runs a command to its end.
+    pub fn says(&self, arguments: &[&str]) -> Said {
+        self.docker.says(&self.arguments(arguments))
+    }
+}
+
 impl Docker {
     /// The client that `scripts/docker-client` finds, working in this project.
     ///
@@ -53,6 +86,25 @@ impl Docker {
         Self { client: said.out.trim().into(), socket: lab.run().join("docker.sock"), config }
     }
 
+    /// Gives the client the compose plugin that `scripts/docker-compose` finds, and a project's directory with this file.
+    pub fn compose(&self, project: &str, file: &str) -> Compose<'_> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/docker-compose");
+        let said = Said::of(Command::new(script).output().expect("scripts/docker-compose"));
+        assert_eq!(said.code, 0, "{}", said.err);
+        let plugins = self.config.join("cli-plugins");
+        fs::create_dir_all(&plugins).expect("a directory for plugins");
+        let link = plugins.join("docker-compose");
+        if !link.exists() {
+            std::os::unix::fs::symlink(said.out.trim(), &link).expect("a link to the plugin");
+        }
+        let directory = self.config.join(project);
+        fs::create_dir_all(&directory).expect("a directory for the project");
+        let compose =
+            Compose { docker: self, project: project.to_string(), file: directory.join("compose.yaml") };
+        compose.write(file);
+        compose
+    }
+
     /// A command that is not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
@@ -64,6 +116,8 @@ impl Docker {
     fn dress(&self, command: &mut Command) {
         command.env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
         command.env("DOCKER_CONFIG", &self.config).env("HOME", &self.config);
+        // The builder that needs no plugin.
+        command.env("DOCKER_BUILDKIT", "0");
         command.env_remove("DOCKER_CONTEXT").env_remove("DOCKER_API_VERSION").stdin(Stdio::null());
     }
 

@@ -8,9 +8,11 @@
 //! Tests must fail, never skip, when something that they need is missing, and never send a packet anywhere but on
 //! loopback and in namespaces of the lab.
 
+mod capture;
 mod cloud;
 mod daemon;
 mod docker;
+mod firewalls;
 mod images;
 mod registry;
 mod remains;
@@ -19,9 +21,11 @@ mod streams;
 mod wait;
 mod world;
 
+pub use capture::Capture;
 pub use cloud::{Cloud, v4_of, v6_of};
 pub use daemon::{Daemon, program};
-pub use docker::{Docker, Said};
+pub use docker::{Compose, Docker, Said};
+pub use firewalls::Firewalls;
 pub use images::Images;
 pub use registry::Registry;
 pub use remains::{Remains, sweep_dead_labs};

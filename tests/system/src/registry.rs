@@ -25,6 +25,21 @@ impl Registry {
         registry
     }
 
+    /// Starts an empty one that nobody may use but `demo`, whose password is `open sesame`.
+    ///
+    /// # Panics
+    /// With what the script says.
+    pub fn start_closed(machine: &NetNs, directory: &Path, port: u16) -> Self {
+        // bcrypt, with the least work that it has.
+        const USERS: &str = "demo:$2b$04$qCK7USjWmdNPDEg1Gvx0MeYqkOt1hly.z.COJvxB3m5X0toaPfRre\n";
+        std::fs::create_dir_all(directory).expect("a directory for the registry");
+        std::fs::write(directory.join("htpasswd"), USERS).expect("its users");
+        let registry =
+            Self { script: super::images::scripts().join("registry"), directory: directory.to_path_buf() };
+        registry.run(machine, &["start"], &[&port.to_string()]);
+        registry
+    }
+
     /// Pushes the image of an OCI layout directory and gives its digest.
     ///
     /// # Panics

@@ -6,7 +6,7 @@ use api::{
     frame::Frame,
     v1::types::{
         instance::Instance,
-        stream::{ConsoleLogQuery, ExecRequest, LogQuery},
+        stream::{ConsoleLogQuery, ConsoleQuery, ExecRequest, LogQuery},
     },
 };
 use futures::{SinkExt as _, StreamExt as _};
@@ -206,7 +206,16 @@ impl Cloud {
 
     /// Opens a console.
     pub fn console(&self, instance: &str) -> Console {
-        let stream = self.must("console", self.client.console(instance));
+        self.open_console(instance, &ConsoleQuery::default())
+    }
+
+    /// Opens a console with root logged in.
+    pub fn console_login(&self, instance: &str) -> Console {
+        self.open_console(instance, &ConsoleQuery { login: true })
+    }
+
+    fn open_console(&self, instance: &str, query: &ConsoleQuery) -> Console {
+        let stream = self.must("console", self.client.console(instance, query));
         Console { stream, runtime: Arc::clone(&self.runtime), shown: String::new() }
     }
 }

@@ -117,6 +117,9 @@ fn shown_in_full(lab: &Lab, user: &User<'_>) {
     };
     let pid = row("Process");
     assert!(Path::new("/proc").join(&pid).exists(), "{page}");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    assert_eq!(row("CPUs of host"), allowed.trim(), "the CPUs that its QEMU may use: {page}");
     assert!(page.contains("2 CPUs, 160 MiB memory") && page.contains("t1.c2m160"), "{page}");
     let disk = page.split_whitespace().find(|word| word.contains("/volumes/")).expect("a disk's path");
     assert!(Path::new(disk).exists(), "{disk}");
@@ -196,11 +199,14 @@ fn another_size(user: &User<'_>, key: &str) {
 
 /// What is so already is no error, and what cannot be says why and what to do.
 fn verbs_twice(user: &User<'_>) {
-    for verb in ["pause", "pause", "resume", "stop", "stop", "start", "start", "kill", "kill"] {
+    for verb in [
+        "pause", "pause", "resume", "suspend", "suspend", "resume", "stop", "stop", "start", "start", "kill",
+        "kill",
+    ] {
         user.does(&[verb, "db"]);
     }
     for (arguments, code, words) in [
-        (vec!["resume", "db"], 4, "not paused"),
+        (vec!["resume", "db"], 4, "neither paused nor suspended"),
         (vec!["restart", "db"], 4, "holm start db"),
         (vec!["start", "nobody"], 3, "nobody"),
         (vec!["run", "--name", "db", "--flavor", "t1.c2m160", "micro"], 4, "db"),

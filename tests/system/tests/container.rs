@@ -18,8 +18,6 @@ use std::{
 };
 
 const LONG: Duration = Duration::from_secs(30);
-/// 19 of 20 starts take less, on a machine that may have much else to do; an idle one needs a tenth of it.
-const START_P95_MAX: Duration = Duration::from_secs(3);
 const NAMESPACES: [&str; 7] = ["pid", "mnt", "net", "uts", "ipc", "user", "cgroup"];
 
 fn script(cloud: &Cloud, name: &str, text: &str) -> CreateInstance {
@@ -319,7 +317,7 @@ fn real_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
-/// An image's files are there once, however many run from it; and starting one more is a matter of a blink.
+/// An image's files are there once, however many run from it. How soon one more runs is measured by `make bench`.
 #[test]
 fn containers_of_one_image_share_it() {
     const MORE: u64 = 5;
@@ -338,18 +336,13 @@ fn containers_of_one_image_share_it() {
     eprintln!("a further container takes {each} bytes; the first and its image took {before}");
     assert!(each < 1 << 20, "a further container takes {each} bytes");
 
-    let mut times: Vec<Duration> = (0..20)
-        .map(|_| {
-            let began = Instant::now();
-            let ran = lab.holm("shop", &["run", "--rm", "busybox", "true"]).output().expect("holm");
-            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-            began.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    let p95 = times[times.len() * 95 / 100 - 1];
-    eprintln!("`holm run --rm busybox true`: median {:?}, p95 {p95:?}", times[times.len() / 2]);
-    assert!(p95 < START_P95_MAX, "{times:?}");
+    // Those that are thrown away leave nothing, one after the other.
+    for _ in 0..20 {
+        let ran = lab.holm("shop", &["run", "--rm", "busybox", "true"]).output().expect("holm");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let left = || shop.list::<Instance>().len() as u64;
+    eventually("none of them is left", LONG, || left() == 1 + MORE);
     shop.empty();
     lab.finish();
 }

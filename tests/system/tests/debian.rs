@@ -1,9 +1,9 @@
-//! An ordinary cloud guest: Debian with cloud-init, once told by the metadata service and once by its config drive,
-//! beside a guest of another distribution.
+//! Ordinary cloud guests of two releases of Debian with cloud-init, one told by the metadata service and one by its config
+//! drive, beside a guest of another distribution.
 
 use api::v1::types::{
     image::{Image, UpdateImage},
-    instance::{AttachVolume, CreateInstance, Instance, NetworkRequest},
+    instance::{AttachPort, AttachVolume, CreateInstance, Instance, NetworkRequest},
     list::WaitQuery,
     network::{CreateNetwork, Network},
     subnet::{CreateSubnet, Subnet},
@@ -11,10 +11,12 @@ use api::v1::types::{
 use base64::Engine as _;
 use lab::{Cloud, Lab, Options, eventually, v6_of};
 use model::image::ImageKind;
-use std::{fs, process::Command, time::Duration};
+use std::{fs, net::IpAddr, process::Command, time::Duration};
 
 /// A Debian guest boots in 40 s where it is emulated and alone. Here are two, and whatever else the machine has to do.
 const BOOT: Duration = Duration::from_secs(600);
+/// cloud-init takes its time for a card that was plugged in.
+const CONFIGURED: Duration = Duration::from_secs(300);
 const LONG: Duration = Duration::from_secs(120);
 const USER_DATA: &str = "#cloud-config
 write_files:
@@ -29,34 +31,44 @@ fn debian_guest_is_what_was_asked_for() {
     let lab = Lab::with(Options::default());
     let shop = lab.project("shop");
     shop.add_micro(&lab.images);
-    shop.upload("debian-12", ImageKind::Disk, None, &lab.images.file("debian-12", "disk.qcow2"));
-    let login = UpdateImage { login: Some(Some("debian".into())), ..UpdateImage::default() };
-    shop.update::<Image>("debian-12", &login);
+    for image in ["debian-12", "debian-13"] {
+        shop.upload(image, ImageKind::Disk, None, &lab.images.file(image, "disk.qcow2"));
+        let login = UpdateImage { login: Some(Some("debian".into())), ..UpdateImage::default() };
+        shop.update::<Image>(image, &login);
+    }
     add_back_network(&shop);
-    let request = |name: &str, config_drive| CreateInstance {
-        image: Some("debian-12".into()),
+    let request = |name: &str, image: &str, config_drive| CreateInstance {
+        image: Some(image.into()),
         memory_mib: Some(512),
         disk_gib: Some(4),
         user_data: Some(base64::engine::general_purpose::STANDARD.encode(USER_DATA)),
         config_drive,
         ..shop.micro(name)
     };
-    shop.launch(&request("asked", false));
-    shop.launch(&request("handed", true));
-    for (name, source) in [("asked", "DataSourceOpenStack"), ("handed", "DataSourceConfigDrive")] {
+    shop.launch(&request("asked", "debian-12", false));
+    shop.launch(&request("handed", "debian-13", true));
+    let guests = [
+        ("asked", "DataSourceOpenStack", "Debian GNU/Linux 12"),
+        ("handed", "DataSourceConfigDrive", "Debian GNU/Linux 13"),
+    ];
+    for (name, source, system) in guests {
         came_up(&lab, &shop, name);
-        told_by(&shop, name, source);
+        told_by(&shop, name, source, system);
     }
     beside_another(&shop);
+    let_in_at_the_console(&shop);
     not_by_password(&shop);
-    eventually("the guest's own name for its system", LONG, || {
-        let page = lab.holm("shop", &["info", "asked"]).output().expect("holm").stdout;
-        let page = String::from_utf8_lossy(&page).into_owned();
-        page.lines().any(|line| line.starts_with("Guest OS") && line.contains("Debian GNU/Linux 12"))
-    });
+    for (name, _, system) in guests {
+        eventually("the guest's own name for its system", LONG, || {
+            let page = lab.holm("shop", &["info", name]).output().expect("holm").stdout;
+            let page = String::from_utf8_lossy(&page).into_owned();
+            page.lines().any(|line| line.starts_with("Guest OS") && line.contains(system))
+        });
+    }
     keys_changed(&lab, &shop);
     full_control(&shop);
     disk_plugged_in(&shop);
+    card_plugged_in(&shop);
     let stopped = shop.act("handed", api::client::Verb::Stop);
     assert!(!stopped.exit.as_ref().is_some_and(|exit| exit.failed), "it powered off: {stopped:#?}");
     shop.empty();
@@ -72,10 +84,10 @@ fn add_back_network(shop: &Cloud) {
 
 /// Waits for the log in, and for cloud-init's end.
 fn came_up(lab: &Lab, shop: &Cloud, name: &str) {
+    let ends = |said: &str, how: &str| said.lines().any(|line| line == format!("status: {how}"));
     let status = || shop.ssh(name, "cloud-init status --wait >/dev/null; cloud-init status --long").stdout;
-    let came =
-        lab::until(BOOT, || Some(status()).filter(|said| said.contains("done") || said.contains("error")));
-    if let Some(failed) = came.as_ref().filter(|said| said.contains("error")) {
+    let came = lab::until(BOOT, || Some(status()).filter(|said| ends(said, "done") || ends(said, "error")));
+    if let Some(failed) = came.as_ref().filter(|said| ends(said, "error")) {
         panic!("{name}: {failed}");
     }
     let console = shop.console_log(name);
@@ -84,14 +96,14 @@ fn came_up(lab: &Lab, shop: &Cloud, name: &str) {
 }
 
 /// Name, key (by which we are here), user-data and hardware are those that were asked for.
-fn told_by(shop: &Cloud, name: &str, source: &str) {
+fn told_by(shop: &Cloud, name: &str, source: &str, system: &str) {
     let ran = |script: &str| shop.ssh(name, script).text();
     assert_eq!(ran("hostname"), name);
     assert_eq!(ran("cat /srv/proof"), "written by cloud-init");
     assert_eq!(ran("cat /srv/ran"), "0");
     let result = ran("cat /run/cloud-init/result.json");
     assert!(result.contains(source), "{name}: {result}");
-    assert!(ran("cat /etc/os-release").contains("Debian GNU/Linux 12"));
+    assert!(ran("cat /etc/os-release").contains(system));
     let own = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_ne!(ran("uname -r"), own.trim(), "a kernel of its own");
     assert_eq!(ran("nproc"), "1");
@@ -131,8 +143,11 @@ fn beside_another(shop: &Cloud) {
         ..shop.micro("small")
     });
     shop.wait_ssh("small");
-    let system = |name: &str| shop.ssh(name, ". /etc/os-release; echo $ID").text();
-    assert_eq!((system("asked"), system("small")), ("debian".into(), "holm-micro".into()));
+    let system = |name: &str| shop.ssh(name, ". /etc/os-release; echo $ID $VERSION_CODENAME").text();
+    let systems = ["asked", "handed", "small"].map(system);
+    assert_eq!(systems.each_ref().map(String::as_str), ["debian bookworm", "debian trixie", "holm-micro"]);
+    let kernels = ["asked", "handed"].map(|name| shop.ssh(name, "uname -r").text());
+    assert_ne!(kernels[0], kernels[1]);
     let mut pids = ["asked", "handed", "small"].map(|name| shop.instance(name).facts["pid"].as_i64());
     pids.sort_unstable();
     assert!(pids.windows(2).all(|pair| pair[0] != pair[1]), "each has a QEMU of its own: {pids:?}");
@@ -142,6 +157,20 @@ fn beside_another(shop: &Cloud) {
         let of = |line: &str| line.split_whitespace().next() == Some(&pid.to_string());
         assert!(listed.lines().any(|line| of(line) && line.contains("qemu")), "{pid} in {listed}");
     }
+}
+
+/// An owner with no other way in is root at the console as long as it is open, and nothing of that stays.
+fn let_in_at_the_console(shop: &Cloud) {
+    let mut console = shop.console_login("asked");
+    console.expect("root@asked", LONG);
+    console.type_in("echo $(id -u) at $(tty)\r");
+    console.expect("0 at /dev/ttyS0", LONG);
+    drop(console);
+    eventually("who comes next is asked", LONG, || {
+        let there = shop.ssh("asked", "ps -o args= -t ttyS0").stdout;
+        there.contains("agetty") && !there.contains("autologin") && !there.contains("bash")
+    });
+    assert!(!shop.ssh("asked", "test -e /run/systemd/system/serial-getty@ttyS0.service.d").ok());
 }
 
 /// Nobody logs in by a password, and none is set.
@@ -205,4 +234,34 @@ fn disk_plugged_in(shop: &Cloud) {
     )
     .text();
     shop.ssh("asked", "sudo umount /mnt").text();
+}
+
+/// A card that is plugged in while it runs gets its address by cloud-init, as on images that know of no others than those it
+/// configures, and works in both directions.
+fn card_plugged_in(shop: &Cloud) {
+    shop.ssh("asked", "sudo rm /etc/netplan/90-default.yaml && sudo netplan apply").text();
+    let asked = AttachPort {
+        network: Some("back".into()),
+        security_groups: Some(vec!["default".into(), "pinged".into()]),
+        ..AttachPort::default()
+    };
+    let wait = WaitQuery { wait: Some(60), phase: None };
+    let with: Instance = shop.must("attach a port", shop.client.attach_port("asked", &asked, &wait));
+    let card = with.ports.last().unwrap().clone();
+    let address = *card.addresses.iter().find(|a| a.is_ipv4()).unwrap();
+    has_address(shop, "eth1", address);
+    let small = shop.instance("small");
+    assert_eq!(small.ports.len(), 2, "{small:#?}");
+    let beyond = *small.ports[1].addresses.iter().find(|a| a.is_ipv4()).unwrap();
+    // An address comes before its routes and neighbours are known everywhere.
+    eventually("out by the new card", LONG, || shop.ssh("asked", &format!("ping -c1 -W5 {beyond}")).ok());
+    eventually("in by the new card", LONG, || shop.ssh("small", &format!("ping -c1 -W5 {address}")).ok());
+}
+
+fn has_address(shop: &Cloud, card: &str, address: IpAddr) {
+    let seen = || shop.ssh("asked", &format!("ip -4 address show dev {card}")).stdout;
+    if lab::until(CONFIGURED, || seen().contains(&address.to_string()).then_some(())).is_none() {
+        let log = shop.ssh("asked", "ip address; ip route; sudo tail -n 60 /var/log/cloud-init.log").stdout;
+        panic!("{card} has no {address}: {log}");
+    }
 }

@@ -10,18 +10,21 @@ use std::{
 
 const SHORT: Duration = Duration::from_millis(700);
 const LONG: Duration = Duration::from_secs(30);
+/// The project that its client works in.
+pub const PROJECT: &str = "shop";
 const MACHINE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 1);
 
-fn lab() -> (Lab, Docker) {
+/// A lab, and docker's client in its project.
+pub fn lab() -> (Lab, Docker) {
     let lab = Lab::new();
-    lab.project("shop");
-    let docker = Docker::find(&lab, "shop");
+    lab.project(PROJECT);
+    let docker = Docker::find(&lab, PROJECT);
     (lab, docker)
 }
 
-fn finish(lab: Lab) {
-    let shop = lab.project("shop");
-    shop.empty();
+/// Removes all that was made, and looks for what is left.
+pub fn finish(lab: Lab) {
+    lab.project(PROJECT).empty();
     lab.finish();
 }
 
@@ -327,20 +330,14 @@ fn docker_refuses_in_dockers_words() {
         (&["-v", "/etc:/host"][..], "directories of the host are not put into containers"),
         (&["--network", "host"], "NetworkMode is not honoured"),
         (&["--pid", "host"], "PidMode is not honoured"),
-        (&["--add-host", "a:1.2.3.4"], "ExtraHosts is not honoured"),
+        (&["--add-host", "a b:192.0.2.1"], "bad format for add-host"),
         (&["--security-opt", "seccomp=unconfined"], "SecurityOpt is not honoured"),
-        (&["--health-cmd", "true"], "Healthcheck is not honoured"),
-        (&["--ulimit", "nofile=10"], "Ulimits is not honoured"),
+        (&["--health-cmd", "true", "--health-interval", "2ms"], "interval_ms of a health check is 100 to"),
+        (&["--ulimit", "locks=10:5"], "ulimit"),
         (&["--network", "nosuch"], "network nosuch not found"),
     ] {
         docker.refuses(125, words, &[&["run", "-d"], what, &sleeps[..]].concat());
     }
-    docker.refuses(
-        1,
-        "copying files into and out of containers: not served",
-        &["cp", "one:/etc/passwd", "-"],
-    );
-    docker.refuses(1, "not served by holm's Docker door", &["commit", "one"]);
     docker.does(&["rm", "-f", "one"]);
     finish(lab);
 }
@@ -399,6 +396,76 @@ fn docker_makes_networks_and_volumes() {
     docker.does(&["volume", "rm", "data"]);
     docker.does(&["network", "rm", "back"]);
     docker.refuses(1, "no such volume", &["volume", "inspect", "data"]);
+    finish(lab);
+}
+
+#[test]
+fn docker_gives_containers_names_and_limits_and_prunes() {
+    let (lab, docker) = lab();
+    docker.does(&["pull", "busybox"]);
+    docker.does(&["network", "create", "back"]);
+    let sleeps = ["busybox", "sleep", "1000000"];
+    let run = |options: &[&str]| docker.does(&[&["run", "-d"], options, &sleeps[..]].concat());
+    run(&[
+        "--name",
+        "main_db",
+        "--network",
+        "back",
+        "--network-alias",
+        "db",
+        "--network-alias",
+        "db.internal",
+    ]);
+    run(&["--name", "asker"]);
+    let finds = |name: &str| docker.says(&["exec", "asker", "ping", "-c", "1", "-W", "5", name]).code == 0;
+    assert!(!finds("db"), "an alias means nothing in another network");
+    docker.does(&["network", "connect", "--alias", "client", "back", "asker"]);
+    for name in ["db", "DB", "db.internal", "main_db", "main-db"] {
+        assert!(finds(name), "{name}");
+    }
+    let aliases = "{{json .NetworkSettings.Networks.back.Aliases}}";
+    assert_eq!(docker.does(&["inspect", "-f", aliases, "main_db"]), r#"["db","db.internal"]"#);
+    let back = docker.does(&["exec", "main_db", "ping", "-c", "1", "-W", "5", "client"]);
+    assert!(back.contains("1 packets received"), "{back}");
+
+    // Names of the machine itself, of others, and limits.
+    let hosts = docker.does(&[
+        "run",
+        "--rm",
+        "--network",
+        "back",
+        "--add-host",
+        "old.example:192.0.2.9",
+        "--add-host",
+        "machine:host-gateway",
+        "--link",
+        "main_db:store",
+        "--ulimit",
+        "nofile=123:456",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /etc/hosts; ping -c 1 -W 5 machine; ping -c 1 -W 5 store; ulimit -Sn; ulimit -Hn",
+    ]);
+    assert!(hosts.contains("192.0.2.9\told.example"), "{hosts}");
+    assert_eq!(hosts.matches("1 packets received").count(), 2, "{hosts}");
+    assert!(hosts.ends_with("123\n456"), "{hosts}");
+
+    docker.does(&["volume", "create", "kept"]);
+    docker.does(&["network", "create", "--label", "tier=old", "idle"]);
+    docker.does(&["network", "create", "other"]);
+    docker.does(&["create", "--name", "never", "busybox"]);
+    let pruned = docker.does(&["network", "prune", "-f", "--filter", "label=tier=old"]);
+    assert!(pruned.contains("idle") && !pruned.contains("other"), "{pruned}");
+    let pruned = docker.does(&["container", "prune", "-f"]);
+    assert_eq!(pruned.matches('\n').count(), 3, "{pruned}");
+    assert_eq!(docker.does(&["ps", "-a", "--format", "{{.Names}}"]), "asker\nmain_db");
+    assert!(!docker.does(&["volume", "prune", "-f"]).contains("kept"), "it has a name");
+    docker.does(&["network", "prune", "-f"]);
+    assert_eq!(docker.does(&["network", "ls", "--format", "{{.Name}}"]), "back\nbridge");
+    assert!(docker.does(&["volume", "prune", "-a", "-f"]).contains("kept"));
+    docker.does(&["rm", "-f", "asker", "main_db"]);
+    docker.does(&["network", "rm", "back"]);
     finish(lab);
 }
 

@@ -1,12 +1,14 @@
 //! Faults: each gets a clear error or a visible state, nothing half done stays, and the rest goes on.
 
 use api::v1::types::{
+    image::{CreateImage, Image},
     instance::{CreateInstance, Instance},
     list::WaitQuery,
 };
-use lab::{Lab, Options};
+use lab::{Cloud, Lab, Options};
 use model::{error::Code, instance::phase::Phase};
 use std::{fs, time::Duration};
+use sys::netns::NetNs;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -106,10 +108,60 @@ fn a_full_disk_is_told_and_nothing_half_done_stays() {
     let fault = lab::until(LONG, || shop.instance("web").fault).expect("a fault");
     let words = format!("{} {}", fault.message, fault.hint).to_lowercase();
     assert!(words.contains("no room") || words.contains("space"), "{words}");
+    assert_eq!(fault.code, Code::NoCapacity, "{fault:?}");
+    let partial = fs::read_dir(lab.state().join("blobs/partial")).unwrap().count();
+    assert_eq!(partial, 0, "nothing half done keeps the disk full");
     assert!(shop.exec("box", "true").ok(), "the rest goes on");
     shop.delete::<Instance>("web");
+    no_room_for_an_upload(&lab, &shop);
     shop.launch(&shop.idle_container("another"));
     shop.empty();
+    lab.finish();
+}
+
+/// An image that a user sends is refused while it comes, and leaves nothing.
+fn no_room_for_an_upload(lab: &Lab, shop: &Cloud) {
+    let request = serde_json::json!({"name": "large", "kind": "disk"});
+    let request: CreateImage = serde_json::from_value(request).unwrap();
+    shop.must("name it", shop.client.create::<Image>(&request, &WaitQuery::default()));
+    let path = lab.directory().join("large");
+    fs::write(&path, vec![7; 64 << 20]).unwrap();
+    let refused = shop.ask(async {
+        let file = tokio::fs::File::open(&path).await.expect("image file");
+        shop.client.upload_image("large", file, Some(64 << 20), None, |_| ()).await
+    });
+    let error = refused.expect_err("no room");
+    assert_eq!(error.code(), Code::NoCapacity, "{error}");
+    assert!(error.to_string().contains("no room") && error.hint().contains("holm image rm"), "{error}");
+    let left: Vec<_> = fs::read_dir(lab.state().join("images")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    shop.delete::<Image>("large");
+}
+
+/// A network or router that was deleted in the moment before the daemon was killed.
+#[test]
+fn a_namespace_that_no_record_asks_for_goes_with_the_next_start() {
+    let mut lab = Lab::with(Options::default());
+    let handles = lab.run().join("netns");
+    let names = |handles: &std::path::Path| -> Vec<String> {
+        fs::read_dir(handles)
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    lab.project("shop");
+    let kept =
+        lab::until(LONG, || Some(names(&handles)).filter(|names| names.len() >= 3)).expect("namespaces");
+    lab.kill_daemon();
+    let id = "0123456789abcdef0123456789abcdef";
+    for kind in ["n", "r", "x"] {
+        NetNs::create(&handles.join(format!("{kind}-{id}"))).unwrap();
+    }
+    lab.start_daemon();
+    let is_gone = || names(&handles).iter().all(|name| !name.ends_with(id)).then_some(());
+    lab::until(LONG, is_gone).unwrap_or_else(|| panic!("{:?}", names(&handles)));
+    assert!(kept.iter().all(|name| names(&handles).contains(name)), "what is wished for stays");
     lab.finish();
 }
 

@@ -1,13 +1,23 @@
 //! holm as a whole, proven on real guests, containers, packets and files.
 
 mod command_line;
+mod compose;
 mod container;
 mod cut_off;
 mod debian;
 mod distribution;
 mod docker;
+mod docker_build;
+mod docker_files;
+mod docker_images;
+mod docker_registry;
 mod fault;
+mod firewall;
+mod floating;
+mod health;
 mod image;
+mod kube;
+mod machine;
 mod neighbour;
 mod openstack;
 mod power;
@@ -15,5 +25,6 @@ mod published;
 mod security;
 mod size;
 mod story;
+mod system;
 mod vm;
 mod volume;

@@ -106,9 +106,17 @@ fn openstack_client_manages_identities() {
     lab.finish();
 }
 
-/// Everyday commands around a real guest: it is made, gets volumes, becomes an image, and boots from a volume.
+/// Everyday commands around images, disks and quotas: what holm does without a guest.
 #[test]
-fn openstack_client_runs_a_guest() {
+fn openstack_client_manages_a_cloud() {
+    let lab = lab(PLAIN);
+    let (success, text) = run(&lab, &format!("http://{PLAIN}"), "commands.py", &["cloud"]);
+    assert!(success, "{text}");
+    lab.finish();
+}
+
+/// A lab with the micro guest as an image of the project `admin`.
+fn lab_with_micro() -> Lab {
     let lab = lab(PLAIN);
     let admin = lab.project("admin");
     admin.upload("micro-kernel", ImageKind::Kernel, None, &lab.images.micro("kernel"));
@@ -120,7 +128,24 @@ fn openstack_client_runs_a_guest() {
         cmdline,
     };
     admin.upload("micro", ImageKind::Disk, Some(boot), &lab.images.micro("disk.qcow2"));
+    lab
+}
+
+/// Everyday commands around a real guest: it is made, gets volumes, becomes an image, and boots from a volume.
+#[test]
+fn openstack_client_runs_a_guest() {
+    let lab = lab_with_micro();
     let (success, text) = run(&lab, &format!("http://{PLAIN}"), "commands.py", &["compute"]);
+    assert!(success, "{text}");
+    lab.finish();
+}
+
+/// A guest's screen and serial line by websockets, its rescue from another disk, and a new beginning on its volume; and
+/// a small project by openstacksdk.
+#[test]
+fn openstack_client_rescues_a_guest() {
+    let lab = lab_with_micro();
+    let (success, text) = run(&lab, &format!("http://{PLAIN}"), "commands.py", &["rescue", "sdk"]);
     assert!(success, "{text}");
     lab.finish();
 }

@@ -1,7 +1,10 @@
 //! A power cut: what should come back with its host comes back, with its data and its addresses, and what should not
 //! says why it ended.
 
-use api::v1::types::instance::{CreateInstance, Instance, UpdateInstance, VolumeRequest};
+use api::{
+    client::Verb,
+    v1::types::instance::{CreateInstance, Instance, UpdateInstance, VolumeRequest},
+};
 use lab::{Lab, eventually, http_get, v4_of};
 use model::{image::ImageKind, instance::phase::Phase, plan::RestartPolicy};
 use std::{net::SocketAddr, time::Duration};
@@ -70,6 +73,50 @@ fn guests_come_back_with_the_host() {
     // Another wish, made now, counts from the next time on and starts nothing.
     shop.update::<Instance>("once", &UpdateInstance { autostart: Some(true), ..UpdateInstance::default() });
     assert_eq!(shop.instance("once").phase, Phase::Exited);
+    shop.empty();
+    lab.finish();
+}
+
+/// A VM that sleeps takes nothing of its host but its disk, outlives the daemon and the host, and goes on where it was.
+#[test]
+fn suspended_guest_goes_on_after_its_host_was_restarted() {
+    let mut lab = Lab::new();
+    let shop = lab.project("shop");
+    shop.add_micro(&lab.images);
+    let vm = shop.launch(&shop.micro("vm"));
+    shop.wait_ssh("vm");
+    shop.ssh(
+        "vm",
+        "echo in-memory >/tmp/kept; : >/tmp/ticks; (while sleep 1; do date >>/tmp/ticks; done) >/dev/null 2>&1 &",
+    )
+    .text();
+    let boot = shop.ssh("vm", "cat /proc/sys/kernel/random/boot_id").text();
+    let used = shop.used("memory_mib");
+    shop.drop_ssh(&vm);
+    let asleep = shop.act("vm", Verb::Suspend);
+    assert_eq!(asleep.phase, Phase::Suspended, "{asleep:#?}");
+    assert_eq!(shop.used("memory_mib"), used, "the project keeps its place");
+    let memory = lab.state().join(format!("instances/{}/memory", vm.head.id));
+    assert!(std::fs::metadata(&memory).unwrap().len() > 1 << 20, "its memory is on disk");
+    let processes = lab.remains().processes();
+    assert!(!processes.iter().any(|(_, line)| line.contains("qemu")), "{processes:?}");
+
+    lab.power_cut();
+
+    let shop = lab.project("shop");
+    let asleep = shop.instance("vm");
+    assert_eq!(asleep.phase, Phase::Suspended, "{asleep:#?}");
+    let awake = shop.act("vm", Verb::Resume);
+    assert_eq!((awake.phase, v4_of(&awake)), (Phase::Running, v4_of(&vm)));
+    assert!(!memory.exists(), "disks change from now on");
+    shop.wait_ssh("vm");
+    assert_eq!(
+        shop.ssh("vm", "cat /tmp/kept /proc/sys/kernel/random/boot_id").text(),
+        format!("in-memory\n{boot}")
+    );
+    let ticks = || shop.ssh("vm", "wc -l </tmp/ticks").text().trim().parse::<u32>().unwrap();
+    let before = ticks();
+    eventually("what it was doing goes on", LONG, || ticks() > before);
     shop.empty();
     lab.finish();
 }

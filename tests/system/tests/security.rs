@@ -7,15 +7,14 @@ use api::v1::types::{
     subnet::{CreateSubnet, Subnet, UpdateSubnet},
 };
 use lab::{
-    Cloud, INTERNET, Lab, ask_udp, can_connect, connect, echo_server, eventually, http_get, ping, udp_server,
-    v4_of, v6_of,
+    Capture, Cloud, INTERNET, Lab, ask_udp, can_connect, connect, echo_server, eventually, http_get, ping,
+    udp_server, v4_of, v6_of,
 };
 use model::error::Code;
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 use sys::netns::NetNs;
@@ -44,33 +43,6 @@ fn serve(namespace: &NetNs, port: u16) {
     }
 }
 
-/// Writes down what arrives at a guest, until dropped.
-struct Capture(std::process::Child, std::path::PathBuf);
-
-impl Capture {
-    fn begin(namespace: &NetNs, file: std::path::PathBuf) -> Self {
-        let out = fs::File::create(&file).unwrap();
-        let again = out.try_clone().unwrap();
-        let mut tcpdump = Command::new("tcpdump");
-        tcpdump.args(["-l", "-n", "-i", "eth0"]).stdin(Stdio::null()).stdout(out).stderr(again);
-        let child = namespace.run(move || tcpdump.spawn()).unwrap().expect("tcpdump");
-        let capture = Self(child, file);
-        eventually("tcpdump listens", LONG, || capture.text().contains("listening on"));
-        capture
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(&self.1).unwrap()
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn groups_let_pass_what_they_say() {
     let lab = Lab::new();
@@ -85,8 +57,8 @@ fn groups_let_pass_what_they_say() {
     for port in [7000, 7001] {
         serve(&at, port);
     }
-    let capture = Capture::begin(&at, lab.directory().join("server.dump"));
-    let closed_capture = Capture::begin(&inside(&lab, &closed), lab.directory().join("closed.dump"));
+    let capture = Capture::begin(&at, "eth0", lab.directory().join("server.dump"));
+    let closed_capture = Capture::begin(&inside(&lab, &closed), "eth0", lab.directory().join("closed.dump"));
     for address in [v4_of(&server), v6_of(&server)] {
         let port = |port| SocketAddr::new(address, port);
         assert!(can_connect(&from, None, port(7000), LONG), "tcp to {address} is allowed");
@@ -123,7 +95,7 @@ fn held_back(lab: &Lab, shop: &Cloud, server: &Instance) {
     shop.create::<SecurityGroup>(&serde_json::from_value::<CreateSecurityGroup>(request).unwrap());
     let narrow = launch_in(shop, "narrow", &["narrow"]);
     let within = inside(lab, &narrow);
-    let capture = Capture::begin(&inside(lab, server), lab.directory().join("narrow.dump"));
+    let capture = Capture::begin(&inside(lab, server), "eth0", lab.directory().join("narrow.dump"));
     let to = |port| SocketAddr::new(v4_of(server), port);
     assert!(can_connect(&within, None, to(7000), LONG), "what it names goes out");
     assert!(ask_udp(&within, to(7000), SHORT).is_err(), "no datagram does");
@@ -248,7 +220,7 @@ fn overlapping(lab: &Lab, shop: &Cloud) {
     let stranger = launch_at(&bank, "stranger", at(None), &["default"]);
     serve(&inside(lab, &server), 7000);
     let to = SocketAddr::new(address, 7000);
-    let overheard = Capture::begin(&inside(lab, &stranger), lab.directory().join("stranger.dump"));
+    let overheard = Capture::begin(&inside(lab, &stranger), "eth0", lab.directory().join("stranger.dump"));
     assert!(can_connect(&inside(lab, &friend), None, to, LONG), "within a project");
     assert!(ping(&inside(lab, &friend), address, LONG));
     let heard = overheard.text();

@@ -4,12 +4,18 @@ use api::{
     client::Verb,
     v1::types::{
         instance::{AttachPort, AttachVolume, CreateInstance, Instance},
+        network::{CreateNetwork, Network},
+        port::{Port, UpdatePort},
+        security_group::{CreateSecurityGroup, SecurityGroup},
+        stream::ConsoleQuery,
+        subnet::{CreateSubnet, Subnet},
         volume::{CreateVolume, Volume},
     },
 };
 use base64::Engine as _;
-use lab::{Cloud, Lab, eventually, v4_of};
+use lab::{Capture, Cloud, INTERNET, Lab, eventually, v4_of};
 use model::{
+    error::Code,
     image::ImageKind,
     instance::{Kind, phase::Phase},
 };
@@ -81,11 +87,59 @@ fn guest_hardware_and_plugs() {
     let fresh = real_bytes(lab.state()) - before;
     assert!(fresh < 100 * MIB, "a fresh VM takes {fresh} bytes");
 
+    no_way_to_the_host(&shop);
+    held_back(&lab, &shop, &vm);
     plug(&shop);
+    let vm = two_cards(&shop);
     stays_itself(&shop, &vm);
     confined(&lab, &shop);
     shop.empty();
     lab.finish();
+}
+
+/// The ways to a host that hypervisors can offer are not there; of the others there is one, the guest agent's.
+fn no_way_to_the_host(shop: &Cloud) {
+    let sockets = shop.ssh("vm", "ls /dev/vsock /dev/vhost* 2>/dev/null; grep -c qemu /proc/net/unix");
+    assert_eq!(sockets.stdout.trim(), "0", "{sockets:?}");
+    assert_eq!(shop.ssh("vm", "cat /sys/class/virtio-ports/*/name").text(), "org.qemu.guest_agent.0");
+    // By their kinds (virtio specification, "Device Types"): card, disk, console, entropy and memory balloon; no socket (19),
+    // and no file system of the host (9, 26).
+    let devices = shop.ssh("vm", "cat /sys/bus/virtio/devices/*/device | sort -u").text();
+    for device in devices.lines() {
+        let kind = u32::from_str_radix(device.trim_start_matches("0x"), 16).unwrap();
+        assert!([1, 2, 3, 4, 5].contains(&kind), "a virtio device of kind {kind}: {devices}");
+    }
+    let own = shop.ssh("vm", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").text();
+    assert!(!own.contains("qemu") && !own.contains("holm serve"), "{own}");
+}
+
+/// What a group does not let out of a VM never comes to the outside, whatever root in it does.
+fn held_back(lab: &Lab, shop: &Cloud, vm: &Instance) {
+    let rules = serde_json::json!({"name": "narrow", "closed": true, "rules": [
+        {"direction": "ingress", "family": "ipv4", "protocol": "tcp", "ports": "22"},
+        {"direction": "egress", "family": "ipv4", "protocol": "tcp", "ports": "80"},
+    ]});
+    shop.create::<SecurityGroup>(&serde_json::from_value::<CreateSecurityGroup>(rules).unwrap());
+    let set = |groups: &[&str]| {
+        let groups = Some(groups.iter().map(ToString::to_string).collect());
+        let change = UpdatePort { security_groups: groups, ..UpdatePort::default() };
+        shop.update::<Port>(&vm.ports[0].id.to_string(), &change)
+    };
+    let fetch = || shop.ssh("vm", &format!("timeout 20 wget -q -O - http://{INTERNET}/"));
+    let pings = || shop.ssh("vm", &format!("ping -c1 -W2 {INTERNET}")).ok();
+    eventually("before, all goes out", LONG, || pings() && fetch().ok());
+    let own: Vec<String> = vm.ports[0].security_groups.iter().map(|group| group.name.clone()).collect();
+    set(&["narrow"]);
+    eventually("no ping goes out", LONG, || !pings());
+    let heard = Capture::begin(&lab.world.internet, "eth0", lab.directory().join("held.dump"));
+    assert!(!pings() && !shop.ssh("vm", &format!("nc -w 2 {INTERNET} 22 </dev/null")).ok());
+    fetch().text();
+    let page = format!("> {INTERNET}.80:");
+    eventually("what the group names is heard", LONG, || heard.text().contains(&page));
+    let text = heard.text();
+    assert!(!text.contains("echo request") && !text.contains(&format!("> {INTERNET}.22:")), "{text}");
+    set(&own.iter().map(String::as_str).collect::<Vec<_>>());
+    eventually("all goes out again", LONG, pings);
 }
 
 /// A disk and an interface come and go while the guest runs.
@@ -120,6 +174,31 @@ fn plug(shop: &Cloud) {
     eventually("the interface goes", LONG, || !seen().contains(&port.mac.to_string()));
 }
 
+/// A second card, on another network.
+fn two_cards(shop: &Cloud) -> Instance {
+    shop.create::<Network>(&CreateNetwork { name: "back".into(), ..CreateNetwork::default() });
+    let subnet = serde_json::json!({"name": "back", "network": "back", "cidr": "10.7.0.0/24"});
+    shop.create::<Subnet>(&serde_json::from_value::<CreateSubnet>(subnet).unwrap());
+    let asked = AttachPort { network: Some("back".into()), ..AttachPort::default() };
+    let wait = api::v1::types::list::WaitQuery { wait: Some(60), phase: None };
+    let vm = shop.must("attach a card", shop.client.attach_port("vm", &asked, &wait));
+    assert_eq!(vm.ports.len(), 2, "{vm:#?}");
+    has_its_cards(shop, &vm);
+    vm
+}
+
+/// Each card has the MAC and the address that the cloud says.
+fn has_its_cards(shop: &Cloud, vm: &Instance) {
+    for port in &vm.ports {
+        let (mac, own) = (port.mac.to_string(), port.addresses.iter().find(|a| a.is_ipv4()).unwrap());
+        let script = format!(
+            "for c in /sys/class/net/*; do grep -q {mac} $c/address && ip -4 address show dev ${{c##*/}}; done"
+        );
+        let told = || shop.ssh("vm", &script).stdout.contains(&format!("inet {own}/"));
+        eventually(&format!("the card {mac} has {own}"), LONG, told);
+    }
+}
+
 /// Freeze, reboot, stop and start: the same machine comes back, with its MAC and address.
 fn stays_itself(shop: &Cloud, vm: &Instance) {
     let uptime = || shop.ssh("vm", "cut -d. -f1 /proc/uptime").text().parse::<u64>().unwrap();
@@ -139,8 +218,10 @@ fn stays_itself(shop: &Cloud, vm: &Instance) {
     assert_eq!(stopped.phase, Phase::Stopped, "{stopped:#?}");
     assert!(shop.console_log("vm").contains("stopping"), "the guest was asked");
     let started = shop.act("vm", Verb::Start);
-    assert_eq!((v4_of(&started), started.ports[0].mac), (v4_of(vm), vm.ports[0].mac));
+    let cards = |vm: &Instance| vm.ports.iter().map(|p| (p.mac, p.addresses.clone())).collect::<Vec<_>>();
+    assert_eq!((cards(&started), v4_of(&started)), (cards(vm), v4_of(vm)));
     shop.wait_ssh("vm");
+    has_its_cards(shop, vm);
     assert_ne!(boot_id().text(), second);
     assert_eq!(shop.ssh("vm", "cat /sys/class/net/eth0/address").text(), vm.ports[0].mac.to_string());
 }
@@ -246,6 +327,8 @@ fn guest_ends_are_told() {
     console.type_in("echo $((6*7))-by-console\r");
     console.expect("42-by-console", LONG);
     drop(console);
+    let refused = shop.ask(shop.client.console("vm", &ConsoleQuery { login: true }));
+    assert_eq!(refused.err().expect("no agent runs in it").code(), Code::Unsupported);
     let killed = shop.instance("vm");
     shop.drop_ssh(&killed);
     kill(Pid::from_raw(pid_of(&killed)), Signal::SIGKILL).expect("kill QEMU");

@@ -83,10 +83,14 @@ pub enum Verb {
     Reset,
     /// Freeze it.
     Pause,
+    /// Put a VM to sleep, with its memory on disk.
+    Suspend,
     /// Let it go on.
     Resume,
     /// Let everyone of its project delete it and change its power again.
     Unlock,
+    /// End a rescue.
+    Unrescue,
     /// Keep the size that is on trial.
     ConfirmSize,
     /// Have the size before the one on trial back.
@@ -95,15 +99,17 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Start,
         Self::Stop,
         Self::Kill,
         Self::Reboot,
         Self::Reset,
         Self::Pause,
+        Self::Suspend,
         Self::Resume,
         Self::Unlock,
+        Self::Unrescue,
         Self::ConfirmSize,
         Self::RevertSize,
     ];
@@ -117,8 +123,10 @@ impl Verb {
             Self::Reboot => "reboot",
             Self::Reset => "reset",
             Self::Pause => "pause",
+            Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Unlock => "unlock",
+            Self::Unrescue => "unrescue",
             Self::ConfirmSize => "confirm-size",
             Self::RevertSize => "revert-size",
         }

@@ -4,9 +4,10 @@ use super::{Client, Error, build, full, path, with_query};
 use crate::{
     frame::{FrameCodec, PROTOCOL},
     v1::types::{
+        build::BuildLine,
         event::{Change, EventQuery},
         instance::Instance,
-        stream::{AttachQuery, ConsoleLogQuery, ExecRequest, LogFormat, LogLine, LogQuery},
+        stream::{AttachQuery, ConsoleLogQuery, ConsoleQuery, ExecRequest, LogFormat, LogLine, LogQuery},
     },
 };
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,8 @@ pub type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 pub type FrameStream = Framed<Upgraded, FrameCodec>;
 /// Changes as they come.
 pub type Changes = Lines<Change>;
+/// What a build tells as it goes on.
+pub type BuildLines = Lines<BuildLine>;
 /// Lines of a log as they come.
 pub type LogLines = Lines<LogLine>;
 
@@ -38,7 +41,7 @@ pub struct Lines<T> {
 }
 
 impl<T: DeserializeOwned> Lines<T> {
-    fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Incoming) -> Self {
         Self { body, buffer: BytesMut::new(), kind: PhantomData }
     }
 
@@ -132,9 +135,9 @@ impl Client {
     }
 
     /// The serial console or the first container's terminal.
-    pub async fn console(&self, instance: &str) -> Result<Upgraded, Error> {
+    pub async fn console(&self, instance: &str, query: &ConsoleQuery) -> Result<Upgraded, Error> {
         let path = format!("{}/console", path::<Instance>(instance));
-        self.upgrade(Method::GET, &path, Vec::new()).await
+        self.upgrade(Method::GET, &with_query(&path, query), Vec::new()).await
     }
 
     /// The screen, as RFB (VNC).

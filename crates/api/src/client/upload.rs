@@ -1,7 +1,10 @@
 //! An image's bytes: sent with progress, and fetched.
 
-use super::{Client, Error, build, path, read_all, read_json};
-use crate::v1::types::image::{Image, ImportImage};
+use super::{BuildLines, Client, Error, build, path, read_all, read_json};
+use crate::v1::types::{
+    build::BuildQuery,
+    image::{Image, ImportImage},
+};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, BodyStream, StreamBody};
@@ -44,6 +47,25 @@ impl Client {
 }
 
 impl Client {
+    /// Builds an image of a context, which is sent as a tar. Gives what is told while it goes on; the build ends with it.
+    pub async fn build_image(
+        &self,
+        query: &BuildQuery,
+        context: impl AsyncRead + Send + 'static,
+    ) -> Result<BuildLines, Error> {
+        let target = super::with_query("/v1/builds", query);
+        let builder = self.request(Method::POST, &target).header(header::CONTENT_TYPE, "application/x-tar");
+        let request = build(builder, body_of(context, |_| ()))?;
+        // The context may be large: no deadline, as for an upload.
+        let answer = self.transport.send_alone(request).await?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            let bytes = read_all(answer.into_body()).await?;
+            return Err(Error::from_answer(status, &bytes));
+        }
+        Ok(BuildLines::new(answer.into_body()))
+    }
+
     /// Asks for an image's bytes to be imported.
     pub async fn import_image(&self, image: &str, from: &ImportImage) -> Result<Image, Error> {
         let target = format!("{}/import", path::<Image>(image));

@@ -1,7 +1,7 @@
 //! Events: what becomes of containers, told as it happens. What was before the call is not told.
 
 use super::{
-    container::{found, found::Found, image_name, state_word},
+    container::{found, found::Found, health_event, image_name, state_word},
     door::Door,
     filter::Filters,
     id,
@@ -19,6 +19,7 @@ use control::Caller;
 use futures::StreamExt;
 use jiff::Timestamp;
 use model::{
+    health::status::{ContainerHealth, Word},
     id::InstanceId,
     instance::{Instance, InstanceStatus, State as Seen},
     record::Record,
@@ -41,6 +42,7 @@ struct Known {
     word: &'static str,
     boot: u64,
     code: i32,
+    health: Option<Word>,
 }
 
 /// A caller's containers, as they were when they were last looked at.
@@ -98,6 +100,7 @@ impl Watch {
                 Seen::Stopped { code, .. } => code.unwrap_or(255),
                 _ => 0,
             },
+            health: found.health().map(|health| health.word),
         }
     }
 
@@ -106,7 +109,9 @@ impl Watch {
         loop {
             let change = timeout_at(self.deadline, self.changes.next()).await.ok()??;
             let about = match &change {
-                Change::Record { table, .. } => [Instance::TABLE, InstanceStatus::TABLE].contains(table),
+                Change::Record { table, .. } => {
+                    [Instance::TABLE, InstanceStatus::TABLE, ContainerHealth::TABLE].contains(table)
+                }
                 Change::Resync => true,
             };
             if !about {
@@ -199,6 +204,9 @@ fn actions(before: Option<&Known>, now: &Known) -> Vec<&'static str> {
         (before, "exited") if is_up(before) || is_new_boot => all.push("die"),
         _ => {}
     }
+    if is_up(now.word) && before.and_then(|before| before.health) != now.health {
+        all.extend(now.health.and_then(health_event));
+    }
     all
 }
 
@@ -207,7 +215,15 @@ mod tests {
     use super::*;
 
     fn known(word: &'static str, boot: u64) -> Known {
-        Known { name: "web".into(), image: "busybox".into(), labels: BTreeMap::new(), word, boot, code: 3 }
+        Known {
+            name: "web".into(),
+            image: "busybox".into(),
+            labels: BTreeMap::new(),
+            word,
+            boot,
+            code: 3,
+            health: None,
+        }
     }
 
     #[test]
@@ -228,6 +244,16 @@ mod tests {
         }
         let renamed = Known { name: "other".into(), ..known("running", 1) };
         assert_eq!(actions(Some(&known("running", 1)), &renamed), ["rename"]);
+        for (before, now, wanted) in [
+            (None, Some(Word::Starting), &[][..]),
+            (Some(Word::Starting), Some(Word::Healthy), &["health_status: healthy"]),
+            (Some(Word::Healthy), Some(Word::Healthy), &[]),
+            (Some(Word::Healthy), Some(Word::Unhealthy), &["health_status: unhealthy"]),
+            (Some(Word::Healthy), Some(Word::Starting), &[]),
+        ] {
+            let with = |health| Known { health, ..known("running", 1) };
+            assert_eq!(actions(Some(&with(before)), &with(now)), wanted, "{before:?} {now:?}");
+        }
         let told = event("ab", &known("exited", 1), "die", Timestamp::UNIX_EPOCH);
         assert_eq!(told["Actor"]["Attributes"]["exitCode"], "3");
     }

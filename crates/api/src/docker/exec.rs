@@ -11,6 +11,7 @@ use super::{
     query::{Json as Body, Query},
     refusal,
 };
+use crate::routing::{Router, get, post};
 use crate::{
     app::Asker,
     error::{Failure, Result},
@@ -18,11 +19,10 @@ use crate::{
     v1::audit::{deed, known, note_as},
 };
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use jiff::{SignedDuration, Timestamp};
 use model::{error::Code, id::InstanceId};

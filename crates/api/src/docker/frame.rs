@@ -8,8 +8,8 @@ use crate::{
     limits::URI_BYTES_MAX,
     v1::audit::{deed, known, note_as},
 };
+use axum::Router;
 use axum::{
-    Router,
     body::Body,
     extract::{Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},

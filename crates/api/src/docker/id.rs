@@ -35,6 +35,11 @@ pub fn parse(text: &str) -> Option<Uuid> {
     }
 }
 
+/// What of a beginning of an id is the UUID's own.
+pub fn own_digits(prefix: &str) -> &str {
+    &prefix[..prefix.len().min(32)]
+}
+
 /// Whether a text may be the beginning of an id.
 pub fn is_prefix(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

@@ -10,16 +10,13 @@ use super::{
     refusal::{no_network, not_honoured},
 };
 use crate::error::{Failure, Result};
-use axum::{
-    Router,
-    routing::{get, post},
-};
+use crate::routing::{Router, get, post};
 use control::{
     Caller,
     instance::NicAsked,
     port::{FixedAsked, NewPort},
 };
-use model::{error::Code, id::NetworkId, network::Network};
+use model::{address::Mac, error::Code, id::NetworkId, network::Network, port::alias::Alias};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -54,8 +51,34 @@ pub struct EndpointConfig {
     #[serde(rename = "NetworkID")]
     _network_id: Option<String>,
     aliases: Option<Vec<String>>,
+    links: Option<Vec<String>>,
+    mac_address: String,
+    // What docker tells of a place and never takes; clients send it back, or fill it in by mistake.
+    #[serde(rename = "EndpointID")]
+    _endpoint_id: Option<String>,
+    #[serde(rename = "Gateway")]
+    _gateway: Option<String>,
+    #[serde(rename = "IPAddress")]
+    _address: Option<String>,
+    #[serde(rename = "IPPrefixLen")]
+    _prefix_length: Option<i64>,
+    #[serde(rename = "IPv6Gateway")]
+    _gateway_v6: Option<String>,
+    #[serde(rename = "GlobalIPv6Address")]
+    _address_v6: Option<String>,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    _prefix_length_v6: Option<i64>,
+    #[serde(rename = "DNSNames")]
+    _dns_names: Option<Vec<String>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
+}
+
+impl NetworkingConfig {
+    /// Containers that are to be known by further names: `CONTAINER[:NAME]`.
+    pub fn links(&self) -> impl Iterator<Item = &String> {
+        self.endpoints_config.iter().flat_map(BTreeMap::values).flatten().flat_map(|e| &e.links).flatten()
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -65,6 +88,8 @@ struct EndpointAddresses {
     v4: Option<String>,
     #[serde(rename = "IPv6Address")]
     v6: Option<String>,
+    #[serde(rename = "LinkLocalIPs")]
+    link_local: Option<Vec<String>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -78,16 +103,20 @@ pub fn find(door: &Door, caller: &Caller, reference: &str) -> Result<Arc<Stored<
     if matches!(reference, BRIDGE | "default") {
         return Ok(door.control().own_network(caller)?);
     }
-    let all = shown(door, caller);
+    let inner = |network: &Arc<Stored<Network>>| network.record.external().is_none();
     if let Some(uuid) = id::parse(reference) {
-        return all.into_iter().find(|n| n.record.meta.id == NetworkId(uuid)).ok_or_else(missing);
+        let all = door.control().starting::<Network>(caller, &uuid.to_string());
+        return all.into_iter().find(inner).ok_or_else(missing);
     }
-    if let Some(found) = all.iter().find(|n| n.record.meta.name.as_str() == reference) {
-        return Ok(Arc::clone(found));
+    if let Some(found) = door.control().named::<Network>(caller, reference).into_iter().find(inner) {
+        return Ok(found);
     }
-    let mut fitting = all
-        .into_iter()
-        .filter(|n| id::is_prefix(reference) && id::of(n.record.meta.id).starts_with(reference));
+    if !id::is_prefix(reference) {
+        return Err(missing());
+    }
+    let all = door.control().starting::<Network>(caller, id::own_digits(reference));
+    let mut fitting =
+        all.into_iter().filter(inner).filter(|n| id::of(n.record.meta.id).starts_with(reference));
     match (fitting.next(), fitting.next()) {
         (Some(found), None) => Ok(found),
         (Some(_), Some(_)) => Err(Failure::new(
@@ -99,7 +128,7 @@ pub fn find(door: &Door, caller: &Caller, reference: &str) -> Result<Arc<Stored<
 }
 
 /// Networks that containers may join: those of the project and those that are shared with it, but for the outside.
-fn shown(door: &Door, caller: &Caller) -> Vec<Arc<Stored<Network>>> {
+pub(super) fn shown(door: &Door, caller: &Caller) -> Vec<Arc<Stored<Network>>> {
     let mut all = door.control().list::<Network>(caller);
     all.retain(|network| network.record.external().is_none());
     all
@@ -161,12 +190,22 @@ pub fn nics(
 
 /// A port as it is asked for.
 fn new_port(network: NetworkId, config: &EndpointConfig) -> Result<NewPort> {
-    if let Some(alias) = config.aliases.iter().flatten().next() {
-        return Err(not_honoured("Aliases", format!("{alias:?}: a container is found by its own name")));
-    }
+    let read = |alias: &String| {
+        let wrong =
+            |error| Failure::new(Code::Invalid, format!("invalid network alias {alias:.64?}: {error}"));
+        alias.parse::<Alias>().map_err(wrong)
+    };
+    let aliases = config.aliases.iter().flatten().map(read).collect::<Result<Vec<_>>>()?;
     refuse_rest(&config.rest, "EndpointsConfig.")?;
     let addresses = config.ipam_config.clone().unwrap_or_default();
     refuse_rest(&addresses.rest, "IPAMConfig.")?;
+    if addresses.link_local.as_ref().is_some_and(|all| !all.is_empty()) {
+        return Err(not_honoured("IPAMConfig.LinkLocalIPs", "addresses of a link are made by the container"));
+    }
+    let mac = Some(config.mac_address.as_str()).filter(|text| !text.is_empty()).map(|text| {
+        let wrong = |_| Failure::new(Code::Invalid, format!("invalid MAC address: {text:.64?}"));
+        text.parse::<Mac>().map_err(wrong)
+    });
     let mut fixed = vec![];
     for text in [addresses.v4, addresses.v6].into_iter().flatten().filter(|text| !text.is_empty()) {
         let address: IpAddr = text.parse().map_err(|_| {
@@ -177,6 +216,8 @@ fn new_port(network: NetworkId, config: &EndpointConfig) -> Result<NewPort> {
     Ok(NewPort {
         network: Some(network.to_string()),
         fixed: (!fixed.is_empty()).then_some(fixed),
+        mac: mac.transpose()?,
+        aliases,
         ..NewPort::default()
     })
 }

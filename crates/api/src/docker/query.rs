@@ -44,6 +44,11 @@ impl Query {
         self.0.get(name)?.last().map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// All values that were given, in their order.
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.0.get(name).map_or(&[][..], Vec::as_slice).iter().map(String::as_str)
+    }
+
     /// A switch, as docker reads it: all but nothing, `0`, `no`, `false` and `none` is on.
     pub fn flag(&self, name: &str) -> bool {
         self.text(name).is_some_and(|text| {

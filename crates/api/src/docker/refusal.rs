@@ -42,11 +42,10 @@ pub fn failed(message: impl Display) -> Failure {
 }
 
 /// Paths of the Engine API that this door knows of and does not serve.
-const UNSERVED: [(&str, &str); 13] = [
-    ("build", "building images"),
-    ("session", "building images"),
-    ("grpc", "building images"),
-    ("commit", "making an image of a container"),
+const UNSERVED: [(&str, &str); 12] = [
+    ("build", "this call on builds"),
+    ("session", "building images by BuildKit (set DOCKER_BUILDKIT=0)"),
+    ("grpc", "building images by BuildKit (set DOCKER_BUILDKIT=0)"),
     ("swarm", "swarm mode"),
     ("nodes", "swarm mode"),
     ("services", "swarm mode"),
@@ -66,13 +65,8 @@ pub fn unknown(path: &str) -> Failure {
         return not_served(what);
     }
     let what = match parts.as_slice() {
-        ["containers", _, "archive"] => "copying files into and out of containers",
-        ["containers", _, "changes"] => "the changes of a container's files",
-        ["containers", _, "export"] => "exporting a container's files",
         ["containers", _, "attach", "ws"] => "attaching by WebSocket",
-        ["containers", "prune"] | ["images" | "networks" | "volumes", "prune"] => "pruning",
         ["images", "search"] => "searching Docker Hub",
-        ["images", "get" | "load"] => "saving and loading images",
         _ => return Failure::new(Code::NotFound, "page not found"),
     };
     not_served(what)

@@ -5,16 +5,14 @@ use super::{
     door::Door,
     frame::{API_VERSION_MAX, API_VERSION_MIN},
     id, image,
-    query::Json as Body,
-    refusal::not_served,
 };
-use crate::{app::Asker, error::Result};
+use crate::app::Asker;
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use control::Caller;
 use model::{
@@ -31,7 +29,7 @@ pub fn routes(routes: Router<Door>) -> Router<Door> {
         .route("/_ping", get(ping).head(ping))
         .route("/version", get(version))
         .route("/info", get(info))
-        .route("/auth", post(auth))
+        .route("/auth", post(image::log_in))
         .route("/system/df", get(disk_usage))
         .route("/events", get(super::event::events))
 }
@@ -41,7 +39,7 @@ async fn ping(method: Method) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
-        // The classic builder: what it asks for is refused with a reason.
+        // The classic builder; BuildKit is not served.
         (HeaderName::from_static("builder-version"), HeaderValue::from_static("1")),
         (HeaderName::from_static("swarm"), HeaderValue::from_static("inactive")),
     ];
@@ -148,45 +146,57 @@ async fn info(State(door): State<Door>, Asker(caller): Asker) -> Json<Value> {
     }))
 }
 
-/// Credentials are not kept: a client that logs in would believe that its pulls use them.
-async fn auth(Body(_asked): Body<Value>) -> Result<Response> {
-    Err(not_served("logging in to registries"))
-}
-
 async fn disk_usage(State(door): State<Door>, Asker(caller): Asker) -> Json<Value> {
+    let sizes = image::prune::Sizes::of(&door, &caller).await;
+    let mut shown = vec![];
+    for found in containers::all(&door, &caller) {
+        shown.push(container(&door, &found).await);
+    }
     Json(json!({
-        "LayersSize": image::found::all(&door, &caller).iter().map(|local| local.content.virtual_bytes).sum::<u64>(),
-        "Images": images(&door, &caller),
-        "Containers": containers::all(&door, &caller).iter().map(|found| container(&door, found)).collect::<Vec<_>>(),
+        "LayersSize": sizes.total(),
+        "Images": images(&door, &caller, &sizes),
+        "Containers": shown,
         "Volumes": volumes(&door, &caller),
-        "BuildCache": [],
+        "BuildCache": super::build::cached(&door, &caller).await,
     }))
 }
 
-fn images(door: &Door, caller: &Caller) -> Vec<Value> {
+fn images(door: &Door, caller: &Caller, sizes: &image::prune::Sizes) -> Vec<Value> {
     let used = containers::all(door, caller);
-    let all = image::found::all(door, caller);
-    let one = |local: &image::found::Local| {
-        let users = used.iter().filter(|found| found.spec().image == Some(local.image().meta.id)).count();
+    let one = |same: &Vec<image::found::Local>| {
+        let first = &same[0];
+        let stands = |found: &&containers::Found| {
+            same.iter().any(|local| found.spec().image == Some(local.image().meta.id))
+        };
         json!({
-            "Id": local.id(), "ParentId": "", "RepoTags": local.tag().into_iter().collect::<Vec<_>>(),
-            "RepoDigests": local.repo_digest().into_iter().collect::<Vec<_>>(),
-            "Created": local.image().meta.created_at.as_second(), "Size": local.content.virtual_bytes,
-            "SharedSize": 0, "Labels": local.oci.labels, "Containers": users,
+            "Id": first.id(), "ParentId": "",
+            "RepoTags": same.iter().filter_map(image::found::Local::tag).collect::<Vec<_>>(),
+            "RepoDigests": same.iter().filter_map(image::found::Local::repo_digest).collect::<Vec<_>>(),
+            "Created": first.image().meta.created_at.as_second(), "Size": first.content.virtual_bytes,
+            "SharedSize": sizes.shared(first), "Labels": first.oci.labels,
+            "Containers": used.iter().filter(stands).count(),
         })
     };
-    all.iter().map(one).collect()
+    image::prune::by_id(door, caller).values().map(one).collect()
 }
 
-fn container(door: &Door, found: &containers::Found) -> Value {
+async fn container(door: &Door, found: &containers::Found) -> Value {
+    // One that never ran has written nothing, and nothing is made for it only to be weighed.
+    let has_run = found.status().is_some_and(|status| status.boot > 0);
+    let written = match has_run {
+        // One that is being started or ended at this moment cannot be weighed.
+        true => door.app().streams().written_bytes(found.instance()).await.unwrap_or(0),
+        false => 0,
+    };
+    let image_bytes = found.content(door).map_or(0, |content| content.virtual_bytes);
     json!({
         "Id": id::of(found.id()),
         "Names": [format!("/{}", found.name())],
         "Image": super::container::image_name(door, found),
         "ImageID": "",
         "Created": found.instance().meta.created_at.as_second(),
-        "SizeRw": 0,
-        "SizeRootFs": 0,
+        "SizeRw": written,
+        "SizeRootFs": image_bytes + written,
         "State": super::container::state_word(found),
         "Status": "",
         "Mounts": [],

@@ -7,24 +7,24 @@ use super::{
     query::{Json as Body, Query},
     refusal::{conflict, not_honoured},
 };
+use crate::routing::{Router, get, post};
 use crate::{
     app::Asker,
     error::{Failure, Result},
     v1::audit::{deed, known, note, note_as},
 };
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use control::{
     Caller,
     instance::{DiskAsked, VolumeAsked},
     volume::{Attach, NewVolume},
 };
-use model::{error::Code, meta::Labels, volume::Volume};
+use model::{error::Code, id::InstanceId, meta::Labels, volume::Volume};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -54,8 +54,7 @@ struct NewDockerVolume {
 }
 
 fn find(door: &Door, caller: &Caller, name: &str) -> Result<Arc<Stored<Volume>>> {
-    let all = door.control().list::<Volume>(caller);
-    let found = all.into_iter().find(|volume| volume.record.meta.name.as_str() == name);
+    let found = door.control().named::<Volume>(caller, name).into_iter().next();
     found.ok_or_else(|| Failure::new(Code::NotFound, format!("get {name}: no such volume")))
 }
 
@@ -157,7 +156,8 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The volumes that a new container asks for. One that is named and not there is made, as docker does.
+/// The volumes that a new container asks for. One that is named and not there is made, as docker does. What the container
+/// has whose place the new one takes may be asked for.
 ///
 /// # Errors
 /// `invalid` for directories of the host, and what the cloud refuses.
@@ -165,6 +165,7 @@ pub(super) async fn asked(
     door: &Door,
     caller: &Caller,
     host: &HostConfig,
+    succeeds: Option<InstanceId>,
     anonymous: Option<&BTreeMap<String, Value>>,
 ) -> Result<Vec<VolumeAsked>> {
     let mut wanted: Vec<(Option<String>, String, bool)> = vec![];
@@ -189,6 +190,7 @@ pub(super) async fn asked(
     for (name, target, read_only) in wanted {
         if let Some(name) = &name {
             match find(door, caller, name) {
+                Ok(found) if succeeds.is_some() && found.record.attached_to == succeeds => {}
                 Ok(found) => refuse_used(door, name, &found.record)?,
                 Err(_) => drop(make(door, caller, name, SIZE_GIB, Labels::new()).await?),
             }

@@ -35,6 +35,11 @@ impl Base {
         self.link_to(self.service, path)
     }
 
+    /// A link to what belongs to no service: `path` begins with a slash, like `/console/vnc`.
+    pub fn link_to_root(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
     /// A link into another service.
     pub fn link_to(&self, service: Service, path: &str) -> String {
         format!("{}{}{path}", self.origin, service.path())

@@ -17,7 +17,8 @@ mod tag;
 mod usage;
 
 use super::{base::Base, door::Door, microversion::Microversion};
-use axum::{Json, Router, routing::get};
+use crate::routing::{Router, get};
+use axum::Json;
 use serde_json::{Value, json};
 
 /// The oldest microversion.

@@ -1,5 +1,6 @@
 //! What every call of the OpenStack door shares, and the services behind it.
 
+use super::console::Tickets;
 use crate::App;
 use control::Control;
 use std::sync::Arc;
@@ -96,13 +97,14 @@ pub struct Door {
     app: App,
     control: Control,
     settings: Arc<Settings>,
+    tickets: Arc<Tickets>,
 }
 
 impl Door {
     /// A door to the same cloud as the native one.
     pub fn new(app: App, settings: Settings) -> Self {
         let control = app.control().with_shared_names();
-        Self { app, control, settings: Arc::new(settings) }
+        Self { app, control, settings: Arc::new(settings), tickets: Arc::default() }
     }
 
     /// What the native door shares: streams into guests, places for streams, the end of the server.
@@ -113,6 +115,11 @@ impl Door {
     /// The cloud. Clients of this door name things by id, so new ones may share a name with others.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Tickets for consoles.
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
     }
 
     /// What the operator decided.

@@ -17,11 +17,11 @@ mod token;
 mod user;
 
 use super::{base::Base, door::Door};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
 };
 use serde_json::{Value, json};
 

@@ -18,7 +18,8 @@ mod schema;
 mod view;
 
 use super::{base::Base, door::Door};
-use axum::{Json, Router, http::StatusCode, routing::get};
+use crate::routing::{Router, get};
+use axum::{Json, http::StatusCode};
 use serde_json::{Value, json};
 
 /// The newest minor version; all before it are there too. What Glance added after it is about several stores.

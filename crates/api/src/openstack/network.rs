@@ -28,7 +28,8 @@ mod subnets;
 mod tags;
 
 use super::{base::Base, door::Door, session::Session};
-use axum::{Json, Router, routing::get};
+use crate::routing::{Router, get};
+use axum::Json;
 use serde_json::{Value, json};
 
 /// Resources that the version document names, with their collections.

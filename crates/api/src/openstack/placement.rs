@@ -5,7 +5,8 @@ mod candidate;
 mod provider;
 
 use super::{door::Door, microversion::Microversion};
-use axum::{Json, Router, routing::get};
+use crate::routing::{Router, get};
+use axum::Json;
 use serde_json::{Value, json};
 
 /// The oldest microversion.

@@ -5,6 +5,7 @@
 mod action;
 mod asked;
 mod attachment;
+mod backup;
 mod collection;
 mod find;
 mod form;
@@ -14,6 +15,7 @@ mod list;
 mod metadata;
 mod quota;
 mod snapshot;
+mod transfer;
 
 use super::{
     base::Base,
@@ -22,15 +24,16 @@ use super::{
     microversion::Microversion,
     session::{Bearer, Session},
 };
+use crate::routing::{Router, any, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, Request, State},
     http::{StatusCode, Uri},
     response::Response,
-    routing::{any, get},
 };
 use model::id::ProjectId;
 use serde_json::{Value, json};
+use std::sync::{Arc, OnceLock};
 use tower::ServiceExt;
 
 /// The oldest microversion.
@@ -40,6 +43,12 @@ pub const MAX: Microversion = Microversion::new(3, 71);
 
 /// The routes of the service.
 pub fn router() -> Router<Door> {
+    let inner = Arc::new(OnceLock::new());
+    let of_project =
+        move |State(door): State<Door>, session: Session, path: Path<(String, String)>, request: Request| {
+            let inner: &axum::Router = inner.get_or_init(|| without_project(door));
+            of_project(inner.clone(), session, path, request)
+        };
     Router::new()
         .route("/", get(choices))
         .route("/v3", get(version))
@@ -54,15 +63,22 @@ fn resources() -> Router<Door> {
         .merge(action::router())
         .merge(metadata::router())
         .merge(snapshot::router())
+        .merge(backup::router())
         .merge(kind::router())
+        .merge(transfer::router())
         .merge(quota::router())
         .merge(attachment::router())
         .merge(inventory::router())
 }
 
+fn without_project(door: Door) -> axum::Router {
+    let unknown = async || Fault::status(StatusCode::NOT_FOUND, "The resource could not be found.");
+    resources().axum().fallback(unknown).with_state(door)
+}
+
 /// The same call without the project in its path.
 async fn of_project(
-    State(door): State<Door>,
+    inner: axum::Router,
     session: Session,
     Path((project, rest)): Path<(String, String)>,
     mut request: Request,
@@ -86,10 +102,7 @@ async fn of_project(
     if let Some(base) = outer.get::<Base>() {
         kept.insert(base.clone());
     }
-    let inner = resources()
-        .fallback(async || Fault::status(StatusCode::NOT_FOUND, "The resource could not be found."));
-    let answered = inner.with_state(door).oneshot(request).await;
-    Ok(answered.unwrap_or_else(|never| match never {}))
+    Ok(inner.oneshot(request).await.unwrap_or_else(|never| match never {}))
 }
 
 fn document(base: &Base) -> Value {

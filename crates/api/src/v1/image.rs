@@ -13,7 +13,7 @@ use super::{
         Fault, Head,
         image::{
             CreateImage, Image as View, ImageContent, ImageState, ImportImage, KernelBoot, Progress,
-            UpdateImage,
+            TagImage, UpdateImage,
         },
         list::{ListQuery, WaitQuery},
         patch::apply_labels,
@@ -111,6 +111,7 @@ impl Served for Image {
             ImageKind::Kernel => "kernel",
             ImageKind::Initrd => "initrd",
             ImageKind::Oci => "oci",
+            ImageKind::System => "system",
         };
         Ok(query.kind.as_ref().is_none_or(|kind| kind == own)
             && query.tag.as_ref().is_none_or(|tag| self.tags.contains(tag))
@@ -225,6 +226,28 @@ pub fn routes(routes: Routes) -> Routes {
                 .wait().input::<ImportImage>().answer::<View>(202, "Asked for."),
             import,
         )
+        .add(
+            Method::POST,
+            "/v1/images/{ref}/tag",
+            tag,
+            Doc::new("Give an image's content another name")
+                .details("Of OCI images. Each name is an image of its own; another image that has the name loses it.")
+                .wait().input::<TagImage>().answer::<View>(201, "Named."),
+            tag_image,
+        )
+}
+
+async fn tag_image(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(reference): Path<String>,
+    Params(wait): Params<WaitQuery>,
+    Input(input): Input<TagImage>,
+) -> Result<Response> {
+    check_wait::<Image>(&wait)?;
+    let tagged = app.control().tag_image(&caller, &reference, &input.name).await;
+    let tagged = note(&app, &caller, deed("tag", "image", &reference), tagged).await?;
+    answer(&app, &caller, StatusCode::CREATED, &tagged, &wait).await
 }
 
 async fn import(

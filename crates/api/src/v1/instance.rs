@@ -1,6 +1,7 @@
 //! Instances.
 
 mod action;
+mod content;
 mod make;
 mod publish;
 mod renew;
@@ -16,7 +17,7 @@ use super::{
     types::{
         instance::{AttachPort, AttachVolume, CreateInstance, Instance as View, UpdateInstance},
         list::WaitQuery,
-        stream::{AttachQuery, ConsoleLogQuery, ExecRequest, LogLine, LogQuery},
+        stream::{AttachQuery, ConsoleLogQuery, ConsoleQuery, ExecRequest, LogLine, LogQuery},
     },
 };
 use crate::{
@@ -34,9 +35,11 @@ use control::{
     Error,
     instance::{check_tags, resize::NewSize},
 };
+use jiff::Timestamp;
 use model::{
     error::Code,
     instance::{GRACE_S_MAX, Instance},
+    schedule::Schedule,
 };
 
 /// Adds the routes of instances.
@@ -153,7 +156,7 @@ fn stream_routes(routes: Routes) -> Routes {
             Method::GET,
             "/v1/instances/{ref}/console",
             tag,
-            Doc::new("Open the console").details(UPGRADE).empty(101, "Bytes follow."),
+            Doc::new("Open the console").details(UPGRADE).query::<ConsoleQuery>().empty(101, "Bytes follow."),
             streams::console,
         )
         .add(
@@ -214,6 +217,7 @@ async fn update(
             flavor: input.flavor.clone(),
             vcpus: input.vcpus,
             memory_mib: input.memory_mib,
+            disk_gib: input.disk_gib,
             cpu_weight: input.cpu_weight,
         };
         if !size.is_empty() {
@@ -231,7 +235,8 @@ async fn update(
         if let Some(others) = &input.start_after {
             control.set_start_order(&caller, &id, others).await?;
         }
-        let changed = control.update_instance(&caller, &id, |instance| apply(instance, &input)).await?;
+        let changed =
+            control.update_instance(&caller, &id, |instance| apply(instance, &input, control.now())).await?;
         match input.locked {
             Some(true) if changed.lock.is_none() => control.lock_instance(&caller, &id, None).await,
             _ => Ok(changed),
@@ -242,7 +247,7 @@ async fn update(
     answer(&app, &caller, StatusCode::OK, &changed, &wait).await
 }
 
-fn apply(instance: &mut Instance, input: &UpdateInstance) -> control::Result<()> {
+fn apply(instance: &mut Instance, input: &UpdateInstance, now: Timestamp) -> control::Result<()> {
     describe(&mut instance.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
     control::change::check_labels(&instance.meta.labels)?;
     if let Some(grace_s) = input.grace_s {
@@ -257,6 +262,11 @@ fn apply(instance: &mut Instance, input: &UpdateInstance) -> control::Result<()>
     if let Some(tags) = &input.tags {
         instance.tags.clone_from(tags);
         check_tags(&instance.tags)?;
+    }
+    if let Some(asked) = &input.schedule {
+        // What came due before it was asked for is nothing to start it for.
+        let at = asked.as_deref().map(make::cron).transpose()?;
+        instance.schedule = at.map(|at| Schedule { at, since: now });
     }
     instance.access.v4 = input.access_v4.unwrap_or(instance.access.v4);
     instance.access.v6 = input.access_v6.unwrap_or(instance.access.v6);
@@ -282,4 +292,4 @@ async fn delete(
 }
 
 /// Every verb, for the routes.
-const VERBS: [Verb; 10] = Verb::ALL;
+const VERBS: [Verb; 12] = Verb::ALL;

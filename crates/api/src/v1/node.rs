@@ -18,14 +18,11 @@ use axum::{
     extract::{Path, State},
     http::Method,
 };
-use control::Control;
+use control::{Control, capacity::Promised};
 use model::{
     error::Code,
-    id::NodeId,
-    instance::Instance,
     node::{Node, NodeStatus},
 };
-use std::collections::HashMap;
 
 /// Adds the routes of nodes.
 pub fn routes(routes: Routes) -> Routes {
@@ -74,26 +71,18 @@ fn status_view(status: &NodeStatus) -> StatusView {
     }
 }
 
-fn used_by_node(control: &Control) -> HashMap<NodeId, NodeUse> {
-    let mut used: HashMap<NodeId, NodeUse> = HashMap::new();
-    for instance in control.store().list::<Instance>() {
-        if let Some(node) = instance.record.node {
-            let entry = used.entry(node).or_default();
-            entry.instances += 1;
-            entry.vcpus += u64::from(instance.record.size.vcpus);
-            entry.memory_mib += instance.record.size.memory_mib;
-        }
-    }
-    used
+fn use_view(promised: Promised) -> NodeUse {
+    let Promised { instances, vcpus, memory_mib, disk_gib, running: _ } = promised;
+    NodeUse { instances, vcpus, memory_mib, disk_gib }
 }
 
 fn views(control: &Control) -> Vec<View> {
-    let used = used_by_node(control);
+    let promised = control.promised();
     let all = control.nodes();
     all.iter()
         .map(|(node, status)| {
-            let used = used.get(&node.record.id).copied().unwrap_or_default();
-            view(&node.record, status.as_ref().map(|s| &s.record), used)
+            let promised = promised.get(&node.record.id).copied().unwrap_or_default();
+            view(&node.record, status.as_ref().map(|s| &s.record), use_view(promised))
         })
         .collect()
 }

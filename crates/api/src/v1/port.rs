@@ -7,7 +7,7 @@ use super::{
     scene::Scene,
     served::{Served, answer, check_wait},
     types::{
-        Head,
+        self, Head,
         list::{ListQuery, WaitQuery},
         port::{
             AddressPair, CreatePort, FixedIp, FixedIpRequest, Port as View, PortDevice, UpdatePort, UserNote,
@@ -31,9 +31,12 @@ use control::{
 use model::{
     instance::Instance,
     network::Network,
-    port::{Device, ForeignUser, Port},
+    port::{
+        Device, ForeignUser, Port,
+        spread::{Spread, SpreadPort},
+    },
     router::Router,
-    security_group::SecurityGroup,
+    security_group::{Protocol, SecurityGroup},
     subnet::Subnet,
 };
 
@@ -74,6 +77,8 @@ impl Served for Port {
                 .map(|user| UserNote { kind: user.kind.clone(), id: user.id.clone() }),
             floating_ips: scene.floating_of(self.meta.id),
             delete_with_instance: self.delete_with_instance,
+            aliases: self.aliases.clone(),
+            spread: self.spread.as_ref().map(Into::into),
         }
     }
 
@@ -167,13 +172,25 @@ fn foreign_user(given: &UserNote) -> ForeignUser {
     ForeignUser { kind: given.kind.clone(), id: given.id.clone() }
 }
 
+fn spread(asked: &types::port::Spread) -> control::Result<Spread> {
+    let port = |it: &types::port::SpreadPort| {
+        let protocol =
+            it.protocol.parse::<Protocol>().map_err(|wrong| control::Error::invalid("spread", wrong))?;
+        Ok::<_, control::Error>(SpreadPort { protocol, port: it.port, to: it.to })
+    };
+    Ok(Spread {
+        over: asked.over.clone(),
+        ports: asked.ports.iter().map(port).collect::<control::Result<_>>()?,
+    })
+}
+
 async fn make(app: &App, caller: &Caller, input: &CreatePort) -> control::Result<Port> {
     let fixed: Vec<FixedAsked> = input.addresses.iter().map(fixed_asked).collect();
     let new = NewPort {
         name: input.name.clone().unwrap_or_default(),
         description: input.description.clone(),
         labels: input.labels.clone(),
-        network: Some(input.network.clone()),
+        network: input.network.clone(),
         fixed: (!fixed.is_empty()).then_some(fixed),
         mac: input.mac,
         security_groups: input.security_groups.clone(),
@@ -183,6 +200,8 @@ async fn make(app: &App, caller: &Caller, input: &CreatePort) -> control::Result
         rate_mbit: input.rate_mbit,
         foreign_user: input.foreign_user.as_ref().map(foreign_user),
         device_tag: None,
+        aliases: input.aliases.clone(),
+        spread: input.spread.as_ref().map(spread).transpose()?,
     };
     app.control().create_port(caller, new).await
 }
@@ -216,6 +235,12 @@ async fn apply(app: &App, caller: &Caller, reference: &str, input: &UpdatePort) 
         }
         if let Some(user) = &input.foreign_user {
             port.foreign_user = user.as_ref().map(foreign_user);
+        }
+        if let Some(aliases) = &input.aliases {
+            port.aliases.clone_from(aliases);
+        }
+        if let Some(asked) = &input.spread {
+            port.spread = asked.as_ref().map(spread).transpose()?;
         }
         Ok(())
     };

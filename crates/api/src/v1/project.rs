@@ -10,7 +10,7 @@ use super::{
         Head,
         list::WaitQuery,
         project::{CreateProject, Project as View, UpdateProject},
-        quota::{Quota, ResourceQuota, UpdateQuota},
+        quota::{Quota, Quotas, ResourceQuota, TotalQuota, UpdateQuota},
     },
 };
 use crate::{
@@ -24,7 +24,7 @@ use axum::{
     http::{Method, StatusCode},
     response::Response,
 };
-use control::{Caller, Control, Error, Role};
+use control::{Caller, Control, Error, Role, capacity::Capacity};
 use model::{project::Project, quota::Resource};
 use std::sync::Arc;
 use store::Stored;
@@ -79,6 +79,15 @@ pub fn routes(routes: Routes) -> Routes {
                 .wait()
                 .empty(204, "Gone."),
             delete,
+        )
+        .add(
+            Method::GET,
+            "/v1/quotas",
+            "quotas",
+            Doc::new("Show limits and use of all projects, and what the hosts have")
+                .details("All projects for admins, else the caller's own.")
+                .answer::<Quotas>(200, "By project, and added up."),
+            list_quotas,
         )
         .add(
             Method::GET,
@@ -164,6 +173,26 @@ fn quota_of(control: &Control, project: &Project) -> Quota {
         (resource.as_str().to_string(), quota)
     });
     Quota { project: super::types::Reference::to(&project.meta), resources: resources.collect() }
+}
+
+async fn list_quotas(State(app): State<App>, Asker(caller): Asker) -> Json<Quotas> {
+    let control = app.control();
+    let projects = control.projects(&caller);
+    let items: Vec<Quota> = projects.iter().map(|project| quota_of(control, &project.record)).collect();
+    let total = Resource::ALL.map(|resource| {
+        let all = items.iter().map(|quota| quota.resources[resource.as_str()]);
+        let limit =
+            all.clone().map(|quota| quota.limit).try_fold(0, |sum: u64, limit| sum.checked_add(limit?));
+        (resource.as_str().to_string(), TotalQuota { limit, used: all.map(|quota| quota.used).sum() })
+    });
+    let Capacity { cpus, memory_mib, disk_gib } = control.capacity();
+    let capacity =
+        [(Resource::Vcpus, cpus), (Resource::MemoryMib, memory_mib), (Resource::VolumeGib, disk_gib)];
+    Json(Quotas {
+        items,
+        total: total.into(),
+        capacity: capacity.map(|(resource, has)| (resource.as_str().to_string(), has)).into(),
+    })
 }
 
 async fn show_quota(

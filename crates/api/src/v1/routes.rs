@@ -8,13 +8,10 @@ use super::{
         list::{ListQuery, WaitQuery},
     },
 };
+use crate::routing::{Router, on};
 use crate::{app::App, client::Noun};
-use axum::{
-    Router,
-    handler::Handler,
-    http::Method,
-    routing::{MethodFilter, on},
-};
+use axum::routing::MethodFilter;
+use axum::{handler::Handler, http::Method};
 use std::collections::BTreeMap;
 use utoipa::{
     IntoParams, ToSchema,

@@ -3,14 +3,13 @@
 use crate::v1::types::Reference;
 use control::{Caller, Control, resolve::Noun};
 use model::{
-    floating_ip::FloatingIp,
     id::{InstanceId, NetworkId, NodeId, PortId, ProjectId},
     instance::Instance,
     network::Network,
     node::Node,
     project::Project,
 };
-use std::{cell::OnceCell, collections::HashMap, net::IpAddr};
+use std::{cell::OnceCell, net::IpAddr};
 use uuid::Uuid;
 
 /// The cloud as one caller sees it, for one answer.
@@ -19,7 +18,6 @@ pub struct Scene<'a> {
     pub control: &'a Control,
     /// The one who looks.
     pub caller: &'a Caller,
-    floating: OnceCell<HashMap<PortId, Vec<IpAddr>>>,
     network: OnceCell<control::Result<NetworkId>>,
     instance: OnceCell<control::Result<InstanceId>>,
 }
@@ -27,13 +25,7 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// A scene for one answer.
     pub fn new(control: &'a Control, caller: &'a Caller) -> Self {
-        Self {
-            control,
-            caller,
-            floating: OnceCell::new(),
-            network: OnceCell::new(),
-            instance: OnceCell::new(),
-        }
+        Self { control, caller, network: OnceCell::new(), instance: OnceCell::new() }
     }
 
     /// Id and name of a record.
@@ -79,17 +71,7 @@ impl<'a> Scene<'a> {
 
     /// Floating addresses that lead to a port.
     pub fn floating_of(&self, port: PortId) -> Vec<IpAddr> {
-        let by_port = self.floating.get_or_init(|| {
-            let mut map: HashMap<PortId, Vec<IpAddr>> = HashMap::new();
-            for floating in self.control.store().list::<FloatingIp>() {
-                if let Some(target) = floating.record.target
-                    && !floating.record.internal
-                {
-                    map.entry(target.port).or_default().push(floating.record.address);
-                }
-            }
-            map
-        });
-        by_port.get(&port).cloned().unwrap_or_default()
+        let all = self.control.floating_of(port);
+        all.iter().filter(|f| !f.record.internal).map(|f| f.record.address).collect()
     }
 }

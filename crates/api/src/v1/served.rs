@@ -174,19 +174,28 @@ fn refuse_foreign_filters<R: Served>(query: &ListQuery) -> Result<()> {
     for (filter, given) in given {
         if given && !R::FILTERS.contains(&filter) {
             let own: Vec<&str> = ["name", "label", "project"].iter().chain(R::FILTERS).copied().collect();
-            return Err(Failure::new(Code::Invalid, format!("a {} cannot be filtered by {filter}", R::WORD))
-                .field(filter)
-                .hint(format!("the filters are {}", own.join(", "))));
+            return Err(Failure::new(
+                Code::Invalid,
+                format!("{} cannot be filtered by {filter}", one::<R>()),
+            )
+            .field(filter)
+            .hint(format!("the filters are {}", own.join(", "))));
         }
     }
     check_phase::<R>(query.phase.as_deref())
+}
+
+/// `a volume`, `an instance`.
+fn one<R: Served>() -> String {
+    let article = if R::WORD.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    format!("{article} {}", R::WORD)
 }
 
 fn check_phase<R: Served>(phase: Option<&str>) -> Result<()> {
     match phase {
         Some(phase) if !R::PHASES.contains(&phase) => {
             let failure =
-                Failure::new(Code::Invalid, format!("a {} has no phase {phase:?}", R::WORD)).field("phase");
+                Failure::new(Code::Invalid, format!("{} has no phase {phase:?}", one::<R>())).field("phase");
             if R::PHASES.is_empty() {
                 return Err(failure);
             }

@@ -4,11 +4,14 @@
 //! beginning of its id. Views carry ids and names of what they refer to, so that no client has to look them up.
 //! These types must never be stored and never reach another dialect.
 
+pub mod advice;
+pub mod build;
 pub mod error;
 pub mod event;
 pub mod flavor;
 pub mod floating_ip;
 pub mod head;
+pub mod health;
 pub mod image;
 pub mod instance;
 pub mod keypair;
@@ -17,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod operation;
 pub mod patch;
+pub mod pod;
 pub mod port;
 pub mod project;
 pub mod publish;

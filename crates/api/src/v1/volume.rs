@@ -201,6 +201,7 @@ async fn create(
             description: input.description.clone(),
             size_gib: input.size_gib,
             thick: input.thick,
+            kind: None,
             source: source_asked(&input)?,
             labels: input.labels.clone(),
         };
@@ -275,6 +276,8 @@ async fn save(
         name: input.name.clone(),
         description: input.description.clone(),
         volume: reference.clone(),
+        snapshot: None,
+        is_backup: false,
         format: input.format.unwrap_or(DiskFormat::Qcow2),
         public: input.public,
         protected: false,

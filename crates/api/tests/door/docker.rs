@@ -1,18 +1,20 @@
 //! The Docker door's frame and its refusals; what its containers do is proven with docker's own client.
 
 use super::house::House;
-use api::auth::Peer;
+use api::{auth::Peer, v1::types::quota::UpdateQuota};
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode},
+    http::{HeaderMap, Method, Request, StatusCode, request::Builder},
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE};
 use http_body_util::BodyExt;
 use model::{
     id::ImageId,
-    image::{ImageContent, ImageKind, ImageState, OciContent},
+    image::{Image, ImageContent, ImageKind, ImageState, OciContent},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 use tower::ServiceExt;
 
 struct Answer {
@@ -40,7 +42,11 @@ async fn ask(door: &Router, method: Method, path: &str, body: Option<Value>) -> 
 }
 
 async fn ask_as(door: &Router, method: Method, path: &str, body: Option<Value>, uid: u32) -> Answer {
-    let mut request = Request::builder().method(method).uri(path);
+    let request = Request::builder().method(method).uri(path);
+    send(door, request, body, uid).await
+}
+
+async fn send(door: &Router, mut request: Builder, body: Option<Value>, uid: u32) -> Answer {
     if body.is_some() {
         request = request.header("content-type", "application/json");
     }
@@ -216,4 +222,36 @@ async fn what_is_not_honoured_is_refused_and_readers_change_nothing() {
     let volume = ask(&door, Method::POST, "/volumes/create", Some(json!({ "Name": "data" }))).await;
     assert_eq!(volume.json()["Options"]["size"], "10g", "{}", volume.text);
     assert_eq!(ask(&door, Method::DELETE, "/volumes/data", None).await.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn credentials_of_a_refused_pull_are_taken_back_at_once() {
+    let house = House::open().await;
+    let door = door(&house);
+    let login = URL_SAFE.encode(json!({"username": "me", "password": "open sesame"}).to_string());
+    let pull = || {
+        let request = Request::builder().method(Method::POST).uri("/images/create?fromImage=web&tag=1");
+        let (door, request) = (door.clone(), request.header("x-registry-auth", &login));
+        async move { send(&door, request, None, 0).await }
+    };
+    let told = || std::mem::take(&mut *house.guests.told.lock().unwrap());
+    let quota = UpdateQuota { limits: [("images".to_string(), Some(0))].into(), reset: vec![] };
+    house.client.set_quota("default", &quota).await.unwrap();
+    let refused = pull().await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert_eq!(told(), ["lend me", "take back"]);
+
+    let quota = UpdateQuota { limits: [("images".to_string(), None)].into(), reset: vec![] };
+    house.client.set_quota("default", &quota).await.unwrap();
+    // What is accepted keeps them until the pull has ended, whoever waits for it.
+    let waiting = tokio::spawn(pull());
+    let caller = house.caller(control::Role::Admin);
+    while house.control.list::<Image>(&caller).is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The answer waits for a registry's first word, long after.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    waiting.abort();
+    assert!(waiting.await.is_err_and(|error| error.is_cancelled()));
+    assert_eq!(told(), ["lend me"]);
 }

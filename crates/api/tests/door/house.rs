@@ -5,19 +5,23 @@ use api::{
     auth::LocalAccess,
     client::Client,
     server::unix::{SocketAccess, UnixServer},
-    streams::{Attach, Download, Duplex, Exec, LogLine, LogWanted, Program, Session, Streams, Upload},
+    streams::{
+        Attach, Download, Duplex, Exec, LogLine, LogWanted, Program, RegistryLogin, Session, Streams, Upload,
+    },
 };
 use async_trait::async_trait;
 use control::{Caller, Control, Error, Role, bootstrap::Beginning};
 use jiff::Timestamp;
 use model::{
     error::Code,
-    id::{InstanceId, NodeId},
+    id::{ImageId, InstanceId, NodeId},
     image::{Image, ImageContent, ImageState, ImageStatus},
     instance::{Instance, InstanceStatus, State},
     node::NodeStatus,
+    usage::Peaks,
 };
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -166,12 +170,14 @@ fn node_status(id: NodeId) -> NodeStatus {
 pub struct Guests {
     control: Control,
     node: NodeId,
-    /// What programs were told: resizes and signals.
+    /// What programs were told: resizes and signals; and what was lent to pulls.
     pub told: Mutex<Vec<String>>,
     /// Programs whose client went away.
     pub abandoned: watch::Sender<u32>,
     /// Bytes of the last upload.
     pub uploaded: Mutex<Vec<u8>>,
+    /// What instances were seen to use, by name.
+    pub peaks: Mutex<BTreeMap<String, Peaks>>,
 }
 
 impl Guests {
@@ -182,6 +188,7 @@ impl Guests {
             told: Mutex::default(),
             abandoned: watch::Sender::new(0),
             uploaded: Mutex::default(),
+            peaks: Mutex::default(),
         }
     }
 }
@@ -236,7 +243,15 @@ impl Program for Fake {
 
 #[async_trait]
 impl Streams for Reach {
+    async fn peaks(&self, instance: &Instance) -> Option<Peaks> {
+        self.0.peaks.lock().unwrap().get(instance.meta.name.as_str()).copied()
+    }
     async fn console(&self, _instance: &Instance) -> Result<Duplex, Error> {
+        Ok(echo())
+    }
+
+    async fn console_login(&self, instance: &Instance) -> Result<Duplex, Error> {
+        self.0.told.lock().unwrap().push(format!("log in to {}", instance.meta.name));
         Ok(echo())
     }
 
@@ -326,6 +341,15 @@ impl Streams for Reach {
         };
         *self.0.uploaded.lock().unwrap() = bytes;
         self.0.write(image, ImageState::Ready(content)).await
+    }
+
+    fn lend_login(&self, _image: ImageId, login: RegistryLogin) -> Result<(), Error> {
+        self.0.told.lock().unwrap().push(format!("lend {}", login.user));
+        Ok(())
+    }
+
+    fn take_login_back(&self, _image: ImageId) {
+        self.0.told.lock().unwrap().push("take back".into());
     }
 
     async fn stage(&self, image: &Image, mut upload: Upload) -> Result<(), Error> {

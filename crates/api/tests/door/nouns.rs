@@ -198,7 +198,7 @@ async fn networks_subnets_routers_and_ports() {
     assert_eq!(client.add_interface("edge", "web").await.unwrap().interfaces.len(), 1);
 
     let request = CreatePort {
-        network: "vpc".into(),
+        network: Some("vpc".into()),
         addresses: vec![FixedIpRequest { subnet: None, address: Some("10.7.0.9".parse().unwrap()) }],
         ..CreatePort::default()
     };

@@ -7,7 +7,7 @@ use api::{
     v1::types::{
         instance::{CreateInstance, Instance},
         list::WaitQuery,
-        stream::{AttachQuery, ConsoleLogQuery, ExecRequest, LogQuery, LogStream},
+        stream::{AttachQuery, ConsoleLogQuery, ConsoleQuery, ExecRequest, LogQuery, LogStream},
         token::Role,
     },
 };
@@ -31,7 +31,7 @@ async fn house_with_guest() -> House {
 #[tokio::test]
 async fn a_console_carries_bytes_both_ways() {
     let house = house_with_guest().await;
-    let mut console = house.client.console("web").await.unwrap();
+    let mut console = house.client.console("web", &ConsoleQuery::default()).await.unwrap();
     // More than any buffer on the way holds, so both directions must flow at once.
     let sent: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
     let (mut reader, mut writer) = tokio::io::split(&mut console);
@@ -41,14 +41,22 @@ async fn a_console_carries_bytes_both_ways() {
     read.unwrap();
     assert!(got == sent);
 
+    drop(house.client.console("web", &ConsoleQuery { login: true }).await.unwrap());
+    assert_eq!(*house.guests.told.lock().unwrap(), ["log in to web"]);
     let error = house.client.vnc("web").await.unwrap_err();
     assert_eq!((error.code(), error.hint().as_str()), (Code::Unsupported, "use its console"));
-    assert_eq!(house.client.console("nobody").await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        house.client.console("nobody", &ConsoleQuery::default()).await.unwrap_err().code(),
+        Code::NotFound
+    );
     let plain =
         house.raw("GET /v1/instances/web/console HTTP/1.1\r\nHost: x\r\n\r\n", "\"request_id\":\"").await;
     assert!(plain.starts_with("HTTP/1.1 426 "), "{plain}");
     let reader = house.as_role(Role::Reader).await;
-    assert_eq!(reader.console("web").await.unwrap_err().code(), Code::Forbidden);
+    assert_eq!(
+        reader.console("web", &ConsoleQuery { login: true }).await.unwrap_err().code(),
+        Code::Forbidden
+    );
 }
 
 async fn gather(stream: &mut FrameStream) -> (Vec<u8>, Vec<u8>, Option<Frame>) {

@@ -1,8 +1,10 @@
 //! Compute: what Nova's clients send, and replies in the form that they check.
 
+mod consoles;
 mod disks;
 mod flavors;
 mod keypairs;
+mod rescue;
 mod server_groups;
 mod shelve;
 

@@ -10,5 +10,8 @@ mod house;
 mod identity;
 mod image;
 mod network;
+mod operations;
 mod placement;
+mod reads;
+mod room;
 mod volume;

@@ -6,7 +6,8 @@
 use crate::{Caller, Control, Error, Result};
 use model::{
     error::Code,
-    image::{Asked, Image, ImageSource, ImageState, URL_BYTES_MAX},
+    image::{Asked, Image, ImageKind, ImageSource, ImageState, URL_BYTES_MAX},
+    simplestreams::{Place, SCHEME},
 };
 
 /// Where an image's bytes are to be taken from.
@@ -35,6 +36,7 @@ impl Control {
             let found = self.find_own::<Image>(caller, reference, "importing an image")?;
             let image = &found.record;
             let name = &image.meta.name;
+            refuse_other_kind(image, &from)?;
             let status = self.image_status(image.meta.id);
             let conflict = |message: String| Err(Error::new(Code::Conflict, message));
             match (status.as_ref().map(|s| &s.record.state), &image.source, &from) {
@@ -43,6 +45,9 @@ impl Control {
                 }
                 (_, ImageSource::Volume { .. }, _) => {
                     return conflict(format!("image {name} is made of a volume"));
+                }
+                (_, ImageSource::Content { .. }, _) => {
+                    return conflict(format!("image {name} is made of what is here"));
                 }
                 (Some(ImageState::Ready(_)), ..) => {
                     return conflict(format!("image {name} has its content already"));
@@ -95,6 +100,9 @@ impl Control {
                 ImageSource::Volume { .. } => {
                     return Err(conflict(format!("image {name} is made of a volume")));
                 }
+                ImageSource::Content { .. } => {
+                    return Err(conflict(format!("image {name} is made of what is here")));
+                }
                 ImageSource::Upload | ImageSource::Staged { .. } | ImageSource::Web { .. } => {}
             }
             let status = self.image_status(image.meta.id);
@@ -124,7 +132,22 @@ impl Control {
     }
 }
 
+/// What image servers have are root file systems of system containers.
+fn refuse_other_kind(image: &Image, from: &Import) -> Result<()> {
+    match from {
+        Import::Web { url } if url.starts_with(SCHEME) && image.kind != ImageKind::System => {
+            let message = format!("image {} is to hold no root file system", image.meta.name);
+            Err(Error::invalid("url", message).hint("make an image of kind system for it"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_url(url: &str) -> Result<()> {
+    if url.starts_with(SCHEME) && url.len() <= URL_BYTES_MAX {
+        let place = url.parse::<Place>();
+        return place.map(|_| ()).map_err(|error| Error::invalid("url", error.to_string()));
+    }
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let is_fine = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
         && url.len() <= URL_BYTES_MAX

@@ -2,7 +2,7 @@
 //! go with the last that needs them.
 
 use crate::{Caller, Control, Error, Result};
-use model::{error::Code, image::Image, image::ImageStatus, quota::Resource};
+use model::{error::Code, image::Image, image::ImageStatus};
 
 impl Control {
     /// Removes an image; one that something stands on goes when nothing does any more, and nothing new starts from it.
@@ -21,7 +21,7 @@ impl Control {
                 return Err(Error::new(Code::Conflict, format!("image {name} is protected"))
                     .hint(format!("lift that with `holm image set {name} --protected no`")));
             }
-            self.charge(tx, image.meta.project, &[(Resource::Images, -1)]);
+            self.charge(tx, image.meta.project, &[(image.resource(), -1)]);
             if self.user_of_image(image.meta.id).is_none() {
                 tx.raw().remove::<ImageStatus>(&image.meta.id.to_string());
                 tx.delete(&found);

@@ -1,5 +1,6 @@
 //! Interfaces of instances, plugged and unplugged while they run.
 
+use super::action::refuse_asleep;
 use crate::{Caller, Control, Error, Result, instance::NicAsked};
 use model::{
     error::Code,
@@ -18,6 +19,7 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_own::<Instance>(caller, reference, "attaching an interface")?;
             let id = found.record.meta.id;
+            refuse_asleep(&found.record)?;
             if found.record.ports.len() >= PORTS_MAX {
                 let message = format!("an instance has at most {PORTS_MAX} network interfaces");
                 return Err(Error::new(Code::TooLarge, message));
@@ -50,6 +52,7 @@ impl Control {
             let found = self.find_own::<Instance>(caller, reference, "detaching an interface")?;
             let port = self.find_for::<Port>(caller, "port", port)?;
             let id = port.record.meta.id;
+            refuse_asleep(&found.record)?;
             if !found.record.ports.contains(&id) {
                 let message = format!("{} has no port {}", found.record.meta.name, port.record.meta.name);
                 return Err(Error::new(Code::NotFound, message).field("port"));

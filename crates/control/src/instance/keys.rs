@@ -37,13 +37,7 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_own::<Instance>(caller, reference, ACTION)?;
             let mut next = found.record.clone();
-            if next.kind != Kind::Vm {
-                let message =
-                    format!("{} is no virtual machine: nobody logs in to it by a key", next.meta.name);
-                return Err(
-                    Error::invalid("keypairs", message).hint(format!("holm exec {} COMMAND", next.meta.name))
-                );
-            }
+            refuse_keyless(&next)?;
             let mut keys: Vec<NamedKey> = vec![];
             for name in names {
                 let key = self.key_for(caller, &found.record, name)?;
@@ -96,4 +90,21 @@ impl Control {
         })
         .await
     }
+}
+
+/// Refuses what lets nobody in by a key, or asks for its keys at its first boot alone.
+fn refuse_keyless(instance: &Instance) -> Result<()> {
+    let name = &instance.meta.name;
+    let (message, hint) = match instance.kind {
+        Kind::Vm => return Ok(()),
+        Kind::Container => (
+            format!("{name} is no virtual machine: nobody logs in to it by a key"),
+            format!("holm exec {name} COMMAND"),
+        ),
+        Kind::System => (
+            format!("{name} is a system container: its keys were put in before its first boot"),
+            format!("change them inside: `holm exec {name} -- vi /root/.ssh/authorized_keys`"),
+        ),
+    };
+    Err(Error::invalid("keypairs", message).hint(hint))
 }

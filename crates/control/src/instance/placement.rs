@@ -81,8 +81,9 @@ impl Control {
         let mut here = self.store.list::<Instance>();
         here.retain(|i| i.record.node == Some(node.id) && i.record.power != Power::Off);
         here.retain(|i| Some(i.record.meta.id) != except);
-        let used_mib: u64 =
-            here.iter().filter(|i| i.record.kind == Kind::Vm).map(|i| i.record.size.memory_mib).sum();
+        // What a container is given is a limit and no reservation: it takes what it uses.
+        here.retain(|i| i.record.kind == Kind::Vm);
+        let used_mib: u64 = here.iter().map(|i| i.record.size.memory_mib).sum();
         let used_vcpus: u64 = here.iter().map(|i| u64::from(i.record.size.vcpus)).sum();
         let room_mib = status.memory_mib.saturating_sub(RESERVED_MIB);
         if kind == Kind::Vm && used_mib + size.memory_mib > room_mib {
@@ -97,10 +98,10 @@ impl Control {
         }
         let room_vcpus = u64::from(status.cpus) * CPU_OVERCOMMIT;
         if u64::from(size.vcpus) > u64::from(status.cpus).max(1) * CPU_SHARE_MAX
-            || used_vcpus + u64::from(size.vcpus) > room_vcpus
+            || (kind == Kind::Vm && used_vcpus + u64::from(size.vcpus) > room_vcpus)
         {
             return Some(format!(
-                "{} vCPUs asked, {used_vcpus} of {room_vcpus} given out on {} CPUs",
+                "{} vCPUs asked, {used_vcpus} of {room_vcpus} given to VMs on {} CPUs",
                 size.vcpus, status.cpus
             ));
         }

@@ -17,8 +17,9 @@ use model::{
     instance::{Access, Instance, Kind, Power},
     meta::{Labels, Meta},
     quota::Resource,
-    volume::{Volume, VolumeSource},
+    volume::{Ground, Volume, VolumeSource},
 };
+use store::Stored;
 
 /// What an instance is rebuilt from, and what is said anew of it. `None` leaves things as they are.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +46,7 @@ impl Control {
     /// Begins an instance anew from its image or another one. What was on its root disk is gone.
     ///
     /// # Errors
-    /// `conflict` while a size is on trial, `unsupported` where the root disk is not its own, `invalid`, `not_found`,
+    /// `conflict` while a size is on trial or its disk is being frozen, `unsupported` where no image is known, `invalid`, `not_found`,
     /// `forbidden`.
     pub async fn rebuild_instance(
         &self,
@@ -98,14 +99,15 @@ impl Control {
             let message = format!("{} has no image to be rebuilt from", next.meta.name);
             Error::new(Code::Unsupported, message).field("image").hint("name an image")
         };
-        let reference = asked.image.clone().or(next.image.map(|id| id.to_string())).ok_or_else(no_image)?;
+        let root = next.root_volume().and_then(|id| self.get::<Volume>(id)).ok_or_else(no_image)?;
+        // One that boots from a volume has no image of its own; its volume may have been made of one.
+        let known = next.image.or(root.record.ground().image);
+        let reference = asked.image.clone().or(known.map(|id| id.to_string())).ok_or_else(no_image)?;
         let image = self.vm_image(caller, &reference, next.size)?;
-        let root = next.volumes.first().and_then(|id| self.get::<Volume>(*id));
-        let root = root.filter(|volume| volume.record.delete_with_instance).ok_or_else(|| {
-            let message = format!("the root disk of {} is a volume of its own", next.meta.name);
-            Error::new(Code::Unsupported, message).hint("make a new instance from the image")
-        })?;
         let needed_gib = self.root_needs_gib(&image);
+        if next.image.is_none() || !root.record.delete_with_instance {
+            return self.put_back_to_image(tx, &root, &image, needed_gib);
+        }
         if next.size.disk_gib > 0 && next.size.disk_gib < needed_gib {
             let message = format!(
                 "image {} has {needed_gib} GiB, the root disk of {} {} GiB",
@@ -123,6 +125,41 @@ impl Control {
         tx.update(&root, &doomed);
         next.volumes[0] = fresh;
         next.image = Some(image.meta.id);
+        Ok(())
+    }
+
+    /// A root disk that is a volume of its own stays that volume, and holds the image from now on. The layer that the guest
+    /// writes to until it is ended belongs to nothing any more.
+    fn put_back_to_image(
+        &self,
+        tx: &mut Transaction,
+        root: &Stored<Volume>,
+        image: &Image,
+        needed_gib: u64,
+    ) -> Result<()> {
+        let (volume, name) = (&root.record, &root.record.meta.name);
+        if image.kind != ImageKind::Disk {
+            let message = format!("image {} is no disk, and {name} is to hold one", image.meta.name);
+            return Err(Error::invalid("image", message).hint("name an image of kind disk"));
+        }
+        if volume.size_gib < needed_gib {
+            let message = format!(
+                "image {} has {needed_gib} GiB, volume {name} {} GiB",
+                image.meta.name, volume.size_gib
+            );
+            return Err(Error::invalid("image", message)
+                .hint(format!("choose a smaller image, or `holm volume grow {name} {needed_gib}g`")));
+        }
+        // Whoever waits for the present layer to be frozen gets what the guest has written, not what it is writing.
+        if self.volume_status(volume.meta.id).is_none_or(|status| status.record.layer < volume.layer) {
+            let message = format!("volume {name} is being made or frozen for a snapshot or a copy");
+            return Err(Error::new(Code::Conflict, message).hint("try again in a moment"));
+        }
+        let mut next = volume.clone();
+        next.put_back(Ground { stretches: vec![], image: Some(image.meta.id) });
+        next.bootable = true;
+        next.meta.touch(self.now());
+        tx.update(root, &next);
         Ok(())
     }
 
@@ -199,6 +236,8 @@ pub(super) fn refuse_unsettled(instance: &Instance) -> Result<()> {
     if instance.meta.is_deleting() {
         return Err(Error::new(Code::Conflict, format!("{name} is being deleted")));
     }
+    super::action::refuse_asleep(instance)?;
+    super::rescue::refuse_rescued(instance)?;
     if instance.trial.is_some() {
         return Err(Error::new(Code::Conflict, format!("{name} has another size on trial"))
             .hint(format!("`holm resize {name} --confirm` or `holm resize {name} --revert` first")));

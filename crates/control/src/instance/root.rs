@@ -4,7 +4,10 @@ use super::{DiskAsked, NewInstance, VolumeAsked};
 use crate::{
     Caller, Control, Error, Result,
     transact::Transaction,
-    volume::{fresh_volume, parse_name},
+    volume::{
+        attach::{named_twice, refuse_elsewhere},
+        fresh_volume, parse_name,
+    },
 };
 use model::{
     error::Code,
@@ -37,9 +40,11 @@ impl Control {
         }
         for asked in &new.volumes {
             let volume = self.add_asked_volume(tx, caller, home, asked, "volume")?;
+            if let DiskAsked::Volume(_) = asked.disk {
+                self.refuse_written_disk(&volume, new.kind, "volume")?;
+            }
             if all.contains(&volume.meta.id) {
-                let message = format!("volume {} is named twice", volume.meta.name);
-                return Err(Error::invalid("volume", message));
+                return Err(named_twice(&volume));
             }
             all.push(volume.meta.id);
         }
@@ -80,6 +85,7 @@ impl Control {
                     .find_own::<Volume>(caller, reference, "using a volume")
                     .map_err(|e| e.field(field))?;
                 self.refuse_attached(&found.record, field)?;
+                refuse_elsewhere(&found.record, Some(node), field)?;
                 let mut next = found.record.clone();
                 self.hand_over(&mut next, id, &asked.attach);
                 next.meta.touch(self.now());

@@ -1,6 +1,6 @@
 //! Another size on trial: the guest starts anew with it, and its user confirms it or has the old one back.
 
-use super::{action::refuse_locked, rebuild::refuse_unsettled};
+use super::{action::refuse_locked, charges, rebuild::refuse_unsettled, resize::refuse_own_disk};
 use crate::{Caller, Control, Error, Result, transact::Transaction};
 use model::{
     error::Code,
@@ -106,7 +106,13 @@ impl Control {
 
     /// GiB by which the root disk is to grow for a size. A flavor without a disk leaves the disk as it is.
     fn disk_growth(&self, instance: &Instance, size: &mut Size) -> Result<u64> {
-        let own = instance.volumes.first().filter(|_| instance.kind == Kind::Vm);
+        if instance.kind != Kind::Vm {
+            if size.disk_gib == 0 || instance.size.disk_gib == 0 {
+                size.disk_gib = instance.size.disk_gib;
+            }
+            return refuse_own_disk(instance, size.disk_gib, "flavor").map(|()| 0);
+        }
+        let own = instance.volumes.first();
         let Some(root) = own.and_then(|id| self.get::<Volume>(*id)) else {
             return Ok(0);
         };
@@ -141,15 +147,9 @@ impl Control {
 
     /// Charges the difference between two sizes.
     pub(super) fn charge_change(&self, tx: &mut Transaction, instance: &Instance, old: Size, new: Size) {
-        let change = |new: u64, old: u64| new.cast_signed() - old.cast_signed();
-        self.charge(
-            tx,
-            instance.meta.project,
-            &[
-                (Resource::Vcpus, change(u64::from(new.vcpus), u64::from(old.vcpus))),
-                (Resource::MemoryMib, change(new.memory_mib, old.memory_mib)),
-            ],
-        );
+        let (new, old) = (charges(instance.kind, new, 1), charges(instance.kind, old, 1));
+        let change = std::array::from_fn::<_, 3, _>(|n| (new[n].0, new[n].1 - old[n].1));
+        self.charge(tx, instance.meta.project, &change);
     }
 }
 

@@ -1,13 +1,20 @@
 //! Volumes into instances and out again, while these run too.
 
-use crate::{Caller, Control, Error, Result, transact::Transaction};
+use crate::{
+    Caller, Control, Error, Result,
+    instance::{action::refuse_asleep, rescue::refuse_rescued},
+    transact::Transaction,
+};
 use model::{
     error::Code,
-    id::InstanceId,
-    instance::{Instance, VOLUMES_MAX, tag::Tag},
-    volume::Volume,
+    id::{InstanceId, NodeId, VolumeId},
+    instance::{Instance, Kind, VOLUMES_MAX, tag::Tag},
+    volume::{Form, Provisioning, Volume, VolumeSource},
 };
 use store::Stored;
+
+/// A thin disk that takes more than this was written to. Of smaller ones its host knows.
+const BLANK_BYTES_MAX: u64 = 1 << 20;
 
 /// How a volume is given to an instance.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +27,30 @@ pub struct Attach {
     pub delete_with_instance: Option<bool>,
     /// A word that tells it from the instance's other disks.
     pub tag: Option<Tag>,
+}
+
+/// Refuses a volume whose files lie on another host than the instance.
+pub(crate) fn refuse_elsewhere(volume: &Volume, node: Option<NodeId>, field: &str) -> Result<()> {
+    if volume.node.is_none() || node.is_none() || volume.node == node {
+        return Ok(());
+    }
+    let message = format!("volume {} lies on another host than the instance", volume.meta.name);
+    Err(Error::new(Code::Conflict, message)
+        .field(field)
+        .hint("volumes are files of one host: make a new one, or the instance where this one lies"))
+}
+
+/// Refuses more volumes than an instance may have.
+pub(crate) fn refuse_too_many(volumes: &[VolumeId]) -> Result<()> {
+    if volumes.len() <= VOLUMES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(Code::TooLarge, format!("an instance has at most {VOLUMES_MAX} volumes")).field("volumes"))
+}
+
+/// The refusal of a volume that one request names twice.
+pub(crate) fn named_twice(volume: &Volume) -> Error {
+    Error::invalid("volume", format!("volume {} is named twice", volume.meta.name))
 }
 
 impl Control {
@@ -55,23 +86,22 @@ impl Control {
             let found = self
                 .find_own::<Volume>(caller, volume, "attaching a volume")
                 .map_err(|e| e.field("volume"))?;
+            refuse_asleep(&instance.record)?;
+            refuse_rescued(&instance.record)?;
             let mut next_instance = instance.record.clone();
-            if next_instance.volumes.len() >= VOLUMES_MAX {
-                return Err(Error::new(
-                    Code::TooLarge,
-                    format!("an instance has at most {VOLUMES_MAX} volumes"),
-                ));
-            }
+            refuse_elsewhere(&found.record, instance.record.node, "volume")?;
             next_instance.volumes.push(found.record.meta.id);
+            refuse_too_many(&next_instance.volumes)?;
             next_instance.meta.touch(self.now());
             tx.update(&instance, &next_instance);
+            self.refuse_written_disk(&found.record, instance.record.kind, "volume")?;
             self.take_volume(tx, &found, instance.record.meta.id, attach)
         })
         .await
     }
 
     /// Gives a free volume to an instance.
-    fn take_volume(
+    pub(crate) fn take_volume(
         &self,
         tx: &mut Transaction,
         found: &Stored<Volume>,
@@ -93,6 +123,27 @@ impl Control {
         };
         let message = format!("volume {} is attached to {}", volume.meta.name, self.name_of_instance(user));
         Err(Error::new(Code::InUse, message).field(field))
+    }
+
+    /// Refuses to give a container a disk that holds something: the file system on it is whatever a guest made of it, and
+    /// the host's kernel is not to read that. A disk that was never written becomes a directory.
+    pub(crate) fn refuse_written_disk(&self, volume: &Volume, kind: Kind, field: &str) -> Result<()> {
+        let status = self.volume_status(volume.meta.id);
+        let is_disk = status.as_ref().is_some_and(|status| status.record.form() == Some(Form::Disk));
+        let is_thin = volume.provisioning == Provisioning::Thin;
+        let is_written = volume.source != VolumeSource::Empty
+            || volume.layer > 0
+            || is_thin && status.is_some_and(|status| status.record.used_bytes > BLANK_BYTES_MAX);
+        if kind == Kind::Vm || !is_disk || !is_written {
+            return Ok(());
+        }
+        let message = format!(
+            "volume {} is a disk with something on it: a container is given directories",
+            volume.meta.name
+        );
+        Err(Error::new(Code::Unsupported, message)
+            .field(field)
+            .hint("copy its files from inside a virtual machine, or give the container a new volume"))
     }
 
     /// Writes into a volume's record that an instance has it.
@@ -117,14 +168,14 @@ impl Control {
                 return Err(Error::new(Code::Conflict, format!("volume {name} is not attached")));
             };
             let id = found.record.meta.id;
-            let is_root = instance.record.kind == model::instance::Kind::Vm
-                && instance.record.volumes.first() == Some(&id);
-            if is_root {
+            if instance.record.root_volume() == Some(id) {
                 return Err(Error::new(
                     Code::Conflict,
                     format!("volume {name} is the root disk of {}", instance.record.meta.name),
                 ));
             }
+            refuse_asleep(&instance.record)?;
+            refuse_rescued(&instance.record)?;
             let mut next = instance.record.clone();
             next.volumes.retain(|v| *v != id);
             next.meta.touch(self.now());

@@ -148,6 +148,16 @@ async fn names_are_their_own_unless_they_may_repeat() {
 }
 
 #[tokio::test]
+async fn of_several_pulls_at_once_one_makes_the_image() {
+    let (control, caller) = cloud().await;
+    let pull = || control.create_image(&caller, NewImage::from_registry("busybox"));
+    let (a, b, c) = tokio::join!(pull(), pull(), pull());
+    let ids = [a, b, c].map(|made| made.unwrap().meta.id);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(control.list::<Image>(&caller).len(), 1);
+}
+
+#[tokio::test]
 async fn a_withdrawn_image_starts_nothing() {
     let (control, caller) = cloud().await;
     let image = control.create_image(&caller, disk("d")).await.unwrap();
@@ -233,4 +243,53 @@ async fn an_image_deleted_while_something_stands_on_it_goes_with_that() {
     assert!(control.get::<Image>(image.meta.id).is_none());
     assert!(control.image_status(image.meta.id).is_none());
     assert_eq!(control.quota(caller.project).1.of(model::quota::Resource::Images), 1);
+}
+
+#[tokio::test]
+async fn a_name_moves_and_is_taken_away() {
+    use control::image::Untagged;
+    let (control, admin) = cloud().await;
+    let caller = Caller { role: Role::Member, ..admin.clone() };
+    let content = |digit: &str| {
+        ImageState::Ready(ImageContent {
+            digest: format!("sha256:{}", digit.repeat(64)),
+            ..ImageContent::default()
+        })
+    };
+    let pull = async |name: &str, digit: &str| {
+        let image = control.create_image(&caller, NewImage::from_registry(name)).await.unwrap();
+        seen(&control, &image, content(digit)).await;
+        image
+    };
+    let (one, two) = (pull("one", "1").await, pull("two", "2").await);
+    let tagged = control.tag_image(&caller, &one.meta.id.to_string(), "app").await.unwrap();
+    assert_eq!(tagged.source, ImageSource::Content { digest: format!("sha256:{}", "1".repeat(64)) });
+    assert_eq!(tagged.reference(), "app:latest".parse().ok());
+    let unready = control.tag_image(&caller, &tagged.meta.id.to_string(), "other").await.unwrap_err();
+    assert_eq!(unready.code, Code::Conflict, "{unready}");
+    let taken = control.tag_image(&caller, &two.meta.id.to_string(), "app").await.unwrap_err();
+    assert_eq!(taken.code, Code::Conflict, "it is still being made: {taken}");
+    seen(&control, &tagged, content("1")).await;
+    let again = control.tag_image(&caller, &one.meta.id.to_string(), "app:latest").await.unwrap();
+    assert_eq!(again.meta.id, tagged.meta.id, "it has the name already");
+
+    let moved = control.tag_image(&caller, &two.meta.id.to_string(), "app").await.unwrap();
+    assert!(moved.meta.id != tagged.meta.id && moved.reference() == "app:latest".parse().ok());
+    let left = control.get::<Image>(tagged.meta.id).unwrap().record.clone();
+    assert!(left.untagged && left.reference().is_none(), "{left:?}");
+    // What stands on an image leaves it there without its name, and only where the content has another one.
+    assert_eq!(control.untag_image(&caller, tagged.meta.id, false).await.unwrap(), Untagged::Deleted);
+    for (name, code) in [("x@sha256:1", Code::Invalid), ("Not:Good:Name", Code::Invalid)] {
+        let refused = control.tag_image(&caller, &one.meta.id.to_string(), name).await.unwrap_err();
+        assert_eq!(refused.code, code, "{name}: {refused}");
+    }
+    let vm = control.create_image(&caller, disk("vm")).await.unwrap();
+    let refused = control.tag_image(&caller, &vm.meta.id.to_string(), "app").await.unwrap_err();
+    assert_eq!(refused.code, Code::Conflict, "{refused}");
+
+    // A name given here is the registry's again when it is pulled, in the place of what it was.
+    seen(&control, &moved, content("2")).await;
+    let pulled = control.create_image(&caller, NewImage::from_registry("app")).await.unwrap();
+    assert_eq!((pulled.meta.id, pulled.asked), (moved.meta.id, moved.asked + 1));
+    assert!(matches!(pulled.source, ImageSource::Registry { .. }));
 }

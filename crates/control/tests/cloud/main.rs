@@ -1,9 +1,13 @@
 //! What callers may ask, on a store in memory: races, refusals and that nothing half done stays.
 
+mod golden;
 mod image;
 mod networking;
 mod publish;
+mod refused;
+mod schedule;
 mod server_group;
+mod size;
 
 use control::{
     Caller, Control, Role,
@@ -40,6 +44,35 @@ async fn cloud() -> (Control, Caller) {
     let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
     let project = control.find_project(&root, "default").unwrap().record.meta.id;
     (control, Caller { project, role: Role::Admin, actor: "test".into(), request_id: "r".into() })
+}
+
+/// What the node says of an instance of which it has nothing.
+fn said_of(instance: &Instance) -> InstanceStatus {
+    InstanceStatus {
+        id: instance.meta.id,
+        node: instance.node.unwrap(),
+        state: State::Absent,
+        boot: 0,
+        progress: String::new(),
+        fault: None,
+        fault_generation: 0,
+        failures: 0,
+        restarts: 0,
+        restarted_at: None,
+        stop_asked_at: None,
+        ports: vec![],
+        volumes: vec![],
+        layers: Default::default(),
+        keys: None,
+        keys_refused: String::new(),
+        grant: None,
+        disk_waits: false,
+        asleep: false,
+        gone: false,
+        host_boot: String::new(),
+        facts: Default::default(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+    }
 }
 
 fn node_status(id: NodeId) -> NodeStatus {
@@ -85,13 +118,21 @@ fn container(name: &str) -> NewInstance {
         user_data_base64: None,
         config_drive: false,
         accelerator: Accelerator::Auto,
-        containers: vec![ContainerAsked { image: "busybox".into(), spec: ContainerSpec::default() }],
+        containers: vec![ContainerAsked {
+            image: "busybox".into(),
+            spec: ContainerSpec::default(),
+            ..Default::default()
+        }],
         volumes: vec![],
         server_group: None,
         floating_ip: None,
         publish: vec![],
         autostart: false,
         start_after: vec![],
+        extra_hosts: vec![],
+        files: vec![],
+        schedule: None,
+        succeeds: None,
         restart: RestartPolicy::No,
         grace_s: None,
         remove_on_exit: false,
@@ -195,6 +236,7 @@ async fn a_floating_ip_moves_and_its_pool_ends() {
         }
     };
     assert_eq!(error.code, Code::NoCapacity);
+    assert!(error.message.contains("all 12 ") && error.message.contains("203.0.113.0/28"), "{error}");
     assert_eq!(taken, 12, "16 less network, broadcast, gateway and one router");
 }
 
@@ -242,29 +284,7 @@ async fn a_deleted_instance_goes_when_its_node_says_so_and_frees_all() {
     control.finalize_instance(instance.meta.id).await.unwrap();
     assert!(control.get::<Instance>(instance.meta.id).is_some(), "the node has not said that it is gone");
     let mut tx = Tx::new();
-    tx.put(&InstanceStatus {
-        id: instance.meta.id,
-        node: instance.node.unwrap(),
-        state: State::Absent,
-        boot: 0,
-        progress: String::new(),
-        fault: None,
-        fault_generation: 0,
-        failures: 0,
-        restarts: 0,
-        restarted_at: None,
-        stop_asked_at: None,
-        ports: vec![],
-        volumes: vec![],
-        layers: Default::default(),
-        keys: None,
-        keys_refused: String::new(),
-        grant: None,
-        gone: true,
-        host_boot: String::new(),
-        facts: Default::default(),
-        at: jiff::Timestamp::UNIX_EPOCH,
-    });
+    tx.put(&InstanceStatus { gone: true, ..said_of(&instance) });
     control.store().commit(tx).await.unwrap();
     control.finalize_instance(instance.meta.id).await.unwrap();
     control.finalize_instance(instance.meta.id).await.unwrap();

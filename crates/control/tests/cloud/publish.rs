@@ -1,6 +1,6 @@
 //! Published ports: races, owners, outside addresses that come and go.
 
-use super::{cloud, container, node_status};
+use super::{cloud, container, node_status, said_of};
 use control::{
     Caller, Control,
     bootstrap::Beginning,
@@ -17,7 +17,7 @@ use model::{
     error::Code,
     floating_ip::FloatingIp,
     id::NodeId,
-    instance::{Instance, InstanceStatus, State},
+    instance::{Instance, InstanceStatus},
     publish::{CHOSEN_PORTS, HostPort, Publish, publications},
     quota::Resource,
     security_group::{Family, Protocol},
@@ -77,29 +77,7 @@ fn led(control: &Control, name: &str, caller: &Caller) -> Vec<String> {
 
 async fn say_gone(control: &Control, instance: &Instance) {
     let mut tx = Tx::new();
-    tx.put(&InstanceStatus {
-        id: instance.meta.id,
-        node: instance.node.unwrap(),
-        state: State::Absent,
-        boot: 0,
-        progress: String::new(),
-        fault: None,
-        fault_generation: 0,
-        failures: 0,
-        restarts: 0,
-        restarted_at: None,
-        stop_asked_at: None,
-        ports: vec![],
-        volumes: vec![],
-        layers: Default::default(),
-        keys: None,
-        keys_refused: String::new(),
-        grant: None,
-        gone: true,
-        host_boot: String::new(),
-        facts: Default::default(),
-        at: jiff::Timestamp::UNIX_EPOCH,
-    });
+    tx.put(&InstanceStatus { gone: true, ..said_of(instance) });
     control.store().commit(tx).await.unwrap();
     control.finalize_instance(instance.meta.id).await.unwrap();
 }

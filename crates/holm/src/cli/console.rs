@@ -8,7 +8,7 @@ use super::{
     session::Session,
     stream::{ESCAPE_KEY, enter_raw},
 };
-use api::v1::types::stream::ConsoleLogQuery;
+use api::v1::types::stream::{ConsoleLogQuery, ConsoleQuery};
 use std::{os::fd::AsFd, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,6 +25,9 @@ pub struct ConsoleArgs {
     /// Instance
     #[arg(value_name = "NAME", add = completion::names("instances"))]
     pub instance: String,
+    /// Log in to a VM as root without a password, as long as the console is open: by its guest agent, where all else fails
+    #[arg(long, conflicts_with = "log")]
+    pub login: bool,
     /// Print what the console showed so far, and return
     #[arg(long)]
     pub log: bool,
@@ -43,13 +46,14 @@ pub async fn run(session: &Session, args: &ConsoleArgs) -> Result {
         let bytes = session.client.console_log(&args.instance, &query).await?;
         return output::write(&bytes);
     }
-    let console = session.client.console(&args.instance).await?;
+    let console = session.client.console(&args.instance, &ConsoleQuery { login: args.login }).await?;
     if session.stdin_is_terminal {
         session.say(format!("console of {}; Ctrl-] leaves it, Enter wakes a silent one", args.instance));
     }
     let outcome = relay(session, console).await;
     if session.stdin_is_terminal {
-        session.say(format!("\nleft the console of {}; it goes on", args.instance));
+        let goes_on = if args.login { "root is logged out" } else { "it goes on" };
+        session.say(format!("\nleft the console of {}; {goes_on}", args.instance));
     }
     outcome
 }

@@ -3,6 +3,7 @@
 //! Each check is one line: `ok`, `warn` (something works less well) or `fail` (holm cannot work). What can only be known
 //! by trying is tried inside a namespace that is gone at once; nothing of the host is changed, and no daemon is needed.
 
+mod firewall;
 mod guests;
 mod machine;
 mod network;
@@ -39,6 +40,9 @@ pub struct DoctorArgs {
         hide_env_values = true
     )]
     pub external: ipnet::IpNet,
+    /// Prefix of kernel names that the daemon is to use
+    #[arg(long, value_name = "NAME", env = "HOLM_PREFIX", default_value = "holm", hide_env_values = true)]
+    pub prefix: String,
 }
 
 /// How good a thing is.
@@ -114,6 +118,7 @@ pub fn run(args: &DoctorArgs, format: Option<Format>, connection: &ConnectionArg
     let socket = connection.socket.clone().unwrap_or_else(|| SOCKET_DEFAULT.into());
     let mut findings = machine::look(args, &socket, is_root);
     findings.extend(network::look(args, is_root));
+    findings.extend(firewall::look(args, is_root));
     findings.extend(guests::look());
     match format {
         None | Some(Format::Table) => {
@@ -195,7 +200,11 @@ mod tests {
 
     #[test]
     fn this_machine_is_looked_at_without_a_panic() {
-        let args = DoctorArgs { state: "/var/lib/holm".into(), external: "172.31.240.0/22".parse().unwrap() };
+        let args = DoctorArgs {
+            state: "/var/lib/holm".into(),
+            external: "172.31.240.0/22".parse().unwrap(),
+            prefix: "holm".into(),
+        };
         let socket = std::path::Path::new("/nonexistent/holm.sock");
         let all = machine::look(&args, socket, false)
             .into_iter()

@@ -22,6 +22,7 @@ use bytes::Source;
 use model::{
     image::{Answer, ImageKind, Visibility},
     image_format::{ContainerFormat, FileFormat},
+    simplestreams::SCHEME,
 };
 use std::{collections::BTreeSet, path::PathBuf, sync::mpsc};
 
@@ -32,7 +33,7 @@ pub enum Verb {
     #[command(visible_alias = "ls")]
     List {
         /// Only those of this kind
-        #[arg(long, value_parser = ["disk", "kernel", "initrd", "oci"])]
+        #[arg(long, value_parser = ["disk", "kernel", "initrd", "oci", "system"])]
         kind: Option<String>,
         /// Only those in this state: waiting, staged, fetching, ready, failed
         #[arg(long, value_name = "STATE")]
@@ -60,7 +61,7 @@ pub enum Verb {
     },
     /// Pull a container image from a registry
     Pull(PullArgs),
-    /// Send the disk, kernel or initrd of virtual machines from a file
+    /// Send a disk, kernel or initrd of virtual machines, or a root of system containers, from a file
     #[command(visible_aliases = ["create", "upload"])]
     Import(ImportArgs),
     /// Write an image's bytes to a file, as they were sent
@@ -89,6 +90,15 @@ pub enum Verb {
         /// Id
         #[arg(value_name = "ID")]
         id: String,
+    },
+    /// Give a container image another name; an image that has it loses it
+    Tag {
+        /// Name or id
+        #[arg(value_name = "IMAGE", add = completion::names("images"))]
+        image: String,
+        /// The name, as docker spells it: shop/web:1
+        #[arg(value_name = "NAME")]
+        name: String,
     },
     /// Withdraw an image: nobody starts from it or gets its bytes; what runs goes on
     Deactivate {
@@ -160,8 +170,10 @@ pub struct PullArgs {
   holm image import vmlinuz --file /boot/vmlinuz --kind kernel
   holm image import micro --file vmlinuz --kind kernel --initrd micro-initrd --cmdline console=ttyS0
   holm image import appliance --file exported.ova      its one disk; raw, qcow2, vmdk, vdi and vhdx are told by content
+  holm image import box --file rootfs.tar.xz --kind system          a root with an init, as mmdebstrap and debootstrap make it
   holm image import web --oci-layout ./web          a directory, or a tar as `docker save` writes it
-  holm image import cloud --url https://images.example/cloud.qcow2     if the operator allows that host")]
+  holm image import cloud --url https://images.example/cloud.qcow2     if the operator allows that host
+  holm image import debian --url simplestreams:https://images.linuxcontainers.org#debian/12     of an image server, checked by its SHA-256")]
 pub struct ImportArgs {
     /// Name
     #[arg(value_name = "NAME")]
@@ -169,7 +181,8 @@ pub struct ImportArgs {
     /// File to send; - for standard input
     #[arg(long, short, value_name = "FILE", required_unless_present_any = ["oci_layout", "url"])]
     pub file: Option<PathBuf>,
-    /// Address of a file that holm fetches by itself, from a host that the operator allows
+    /// Address of a file that holm fetches by itself, from a host that the operator allows; or of a root file system on an image
+    /// server of LXC or Incus: simplestreams:https://HOST#ALIAS
     #[arg(long, value_name = "URL", conflicts_with_all = ["file", "oci_layout", "sha256"])]
     pub url: Option<String>,
     /// What the file is, for those who look: raw, qcow2, vmdk... (holm goes by its content)
@@ -181,7 +194,7 @@ pub struct ImportArgs {
     /// OCI image layout to send: a directory, or a tar file of one, or of `docker save`
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     pub oci_layout: Option<PathBuf>,
-    /// What it is: disk, kernel, initrd or oci
+    /// What it is: disk, kernel, initrd, oci, or system for a root file system in a tar
     #[arg(long, value_name = "KIND", value_parser = kind)]
     pub kind: Option<ImageKind>,
     /// SHA-256 that the file must have, in hex
@@ -219,7 +232,7 @@ pub struct ImportArgs {
 }
 
 fn kind(text: &str) -> std::result::Result<ImageKind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "write disk, kernel, initrd or oci".into())
+    serde_json::from_value(text.into()).map_err(|_| "write disk, kernel, initrd, oci or system".into())
 }
 
 fn visibility(text: &str) -> std::result::Result<Visibility, String> {
@@ -232,6 +245,7 @@ fn kind_word(kind: ImageKind) -> &'static str {
         ImageKind::Kernel => "kernel",
         ImageKind::Initrd => "initrd",
         ImageKind::Oci => "oci",
+        ImageKind::System => "system",
     }
 }
 
@@ -328,6 +342,10 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
         Verb::Unshare(args) => share::unshare(session, &args).await,
         Verb::Accept { id } => share::answer(session, &id, Answer::Accepted).await,
         Verb::Reject { id } => share::answer(session, &id, Answer::Rejected).await,
+        Verb::Tag { image, name } => {
+            let tagged = session.client.tag_image(&image, &name).await?;
+            noun::tell(session, &tagged, &format!("has the content of {image}"))
+        }
         Verb::Deactivate { name } => share::withdraw(session, &name, true).await,
         Verb::Reactivate { name } => share::withdraw(session, &name, false).await,
         Verb::Delete(args) => noun::delete::<Image>(session, &args).await,
@@ -384,13 +402,17 @@ fn tell_ready(session: &Session, image: &Image, what: &str) -> Result {
         image.content.as_ref().map_or(String::new(), |c| format!(" ({})", wording::bytes(c.size_bytes)));
     noun::tell(session, image, &format!("{what}{size}"))?;
     match image.kind {
-        ImageKind::Disk | ImageKind::Oci => session.next(format!("holm run {}", image.head.name)),
+        ImageKind::Disk | ImageKind::Oci | ImageKind::System => {
+            session.next(format!("holm run {}", image.head.name))
+        }
         ImageKind::Kernel | ImageKind::Initrd => {}
     }
     Ok(())
 }
 
 async fn import(session: &Session, args: ImportArgs) -> Result {
+    let of_server = args.url.as_ref().is_some_and(|url| url.starts_with(SCHEME));
+    let usual = if of_server { ImageKind::System } else { ImageKind::Disk };
     let is_oci = args.oci_layout.is_some() || args.kind == Some(ImageKind::Oci);
     // Opened before anything is made: a wrong path leaves nothing behind.
     let source = match args.oci_layout.as_ref().or(args.file.as_ref()) {
@@ -403,7 +425,7 @@ async fn import(session: &Session, args: ImportArgs) -> Result {
     }
     let request = CreateImage {
         name: Some(args.name.clone()),
-        kind: Some(if is_oci { ImageKind::Oci } else { args.kind.unwrap_or(ImageKind::Disk) }),
+        kind: Some(if is_oci { ImageKind::Oci } else { args.kind.unwrap_or(usual) }),
         arch: args.arch.clone(),
         boot: boots_kernel.then(|| KernelBootRequest {
             kernel: args.kernel.clone(),

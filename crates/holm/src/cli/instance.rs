@@ -1,9 +1,9 @@
 //! `holm instance`: virtual machines, pods of containers and system containers, one noun; and its page.
 
 use super::{
-    completion,
+    advise, completion,
     failure::{Failure, Result},
-    keys,
+    health, keys,
     noun::{self, ChangeArgs, ListArgs},
     output::{self, Cell, Column, Format, Shown, column, page::Page, wide},
     power, publish,
@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use model::{
     instance::{Kind, tag::Tag},
     plan::{DiskFormat, RestartPolicy},
+    port::alias::Alias,
 };
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -89,6 +90,9 @@ pub struct SetArgs {
     /// Start again when the host starts: yes or no
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub autostart: Option<bool>,
+    /// Start it at these times, in UTC, as cron has them ("30 2 * * 1-5", @hourly); none for no longer
+    #[arg(long, value_name = "TIMES|none")]
+    pub schedule: Option<String>,
     /// SSH key to let in from now on (may be given several times): a VM's guest agent is told
     #[arg(long, short, value_name = "KEY", add = completion::names("keypairs"))]
     pub key: Vec<String>,
@@ -122,6 +126,9 @@ pub struct SetArgs {
     /// Other memory (512m, 2g): a container takes it while it runs, a VM when it restarts
     #[arg(long, value_name = "SIZE", value_parser = wording::parse_mib)]
     pub memory: Option<u64>,
+    /// More disk for what a container writes (20g), while it runs where the host can; of a VM: `holm volume grow`
+    #[arg(long, value_name = "SIZE", value_parser = wording::parse_gib)]
+    pub disk: Option<u64>,
     /// Another part of the CPUs when they are short, 1 to 10000, at once; 100 is usual
     #[arg(long, value_name = "WEIGHT")]
     pub cpu_weight: Option<u32>,
@@ -176,6 +183,9 @@ pub struct AttachPortArgs {
     /// Security group of a new port (may be given several times)
     #[arg(long, value_name = "GROUP", add = completion::names("security_groups"))]
     pub security_group: Vec<String>,
+    /// Further name of a new port in its network (may be given several times)
+    #[arg(long, value_name = "NAME", conflicts_with = "port")]
+    pub alias: Vec<Alias>,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -197,7 +207,11 @@ impl Shown for Instance {
     const COLUMNS: &'static [Column<Self>] = &[
         column("NAME", |i| Cell::text(&i.head.name)),
         wide("ID", |i| Cell::text(i.head.id)),
-        column("PHASE", |i| Cell::Phase(i.phase.as_str())),
+        column("PHASE", |i| match &i.health {
+            Some(health) => Cell::PhaseAnd(i.phase.as_str(), health.clone()),
+            None => Cell::Phase(i.phase.as_str()),
+        }),
+        wide("HEALTH", |i| Cell::maybe(i.health.as_ref())),
         column("KIND", |i| Cell::text(i.kind.as_str())),
         column("IMAGE", |i| Cell::maybe(i.image.as_ref().map(|image| &image.name))),
         column("ADDRESSES", |i| Cell::addresses(&i.addresses)),
@@ -226,6 +240,7 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
     let phase =
         if i.progress.is_empty() { i.phase.to_string() } else { format!("{}, {}", i.phase, i.progress) };
     page.line("Name", &i.head.name).line("ID", i.head.id.to_string()).line("Phase", phase);
+    health::lines(&mut page, i, now);
     if let Some(fault) = &i.fault {
         page.line("Fault", format!("{} (since {})", fault.message, wording::time(fault.since, now)));
         page.line("Way out", &fault.hint);
@@ -244,12 +259,21 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
     page.line("Now", until_then(i).unwrap_or_default());
     page.line("CPU weight", if i.cpu_weight == 100 { String::new() } else { i.cpu_weight.to_string() });
     page.line("Image", i.image.as_ref().map_or("", |image| image.name.as_str()));
+    page.line(
+        "In rescue",
+        i.rescue.as_ref().map_or(String::new(), |image| format!("runs from {}", image.name)),
+    );
     page.line("Host", i.node.as_ref().map_or("", |node| node.name.as_str()));
     page.line("Server group", i.server_group.as_ref().map_or("", |group| group.name.as_str()));
     facts(&mut page, i);
     page.line("SSH keys", keys_in_words(i)).line("SSH login", i.login.clone().unwrap_or_default());
     let after: Vec<&str> = i.start_after.iter().map(|other| other.name.as_str()).collect();
     let after = if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
+    if let Some(times) = &i.schedule {
+        let next =
+            i.next_start.map_or(String::new(), |next| format!(", next at {}", next.strftime("%F %H:%M UTC")));
+        page.line("Schedule", format!("{times}{next}"));
+    }
     page.line("Autostart", format!("{}{after}", if i.autostart { "with the host" } else { "no" }));
     let restarts = if i.restarts > 0 { format!(" ({} in a row)", i.restarts) } else { String::new() };
     page.line("Restart", restart::to_text(i.restart) + &restarts);
@@ -266,6 +290,8 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
     page.line("Created", wording::time(i.head.created_at, now));
     let published: Vec<String> = i.publish.iter().map(publish::arrow).collect();
     page.line("Published", published.join(", "));
+    let hosts = i.extra_hosts.iter().map(|host| format!("{}={}", host.name, host.address));
+    page.line("Extra hosts", hosts.collect::<Vec<_>>().join(", "));
     parts(&mut page, i);
     page
 }
@@ -305,13 +331,18 @@ fn trial_in_words(i: &Instance, now: Timestamp) -> String {
 fn until_then(i: &Instance) -> Option<String> {
     let has = i.until_restart?;
     let (cpus, memory) = (wording::counted(has.vcpus as usize, "CPU"), wording::mebibytes(has.memory_mib));
+    let disk = if has.disk_gib > 0 { format!(" and {} GiB disk", has.disk_gib) } else { String::new() };
     let then = if waits_for_restart(i) { "until it restarts" } else { "for a moment yet" };
-    Some(format!("{cpus} and {memory} memory {then}"))
+    Some(format!("{cpus} and {memory} memory{disk} {then}"))
 }
 
-/// A container takes another size while it runs; a VM with its next start.
+/// A container takes another size while it runs, but for a disk where the host cannot let it grow; a VM with its next
+/// start.
 fn waits_for_restart(i: &Instance) -> bool {
-    i.until_restart.is_some() && i.kind == Kind::Vm
+    i.until_restart.is_some_and(|has| {
+        let disk_alone = (has.vcpus, has.memory_mib) == (i.size.vcpus, i.size.memory_mib);
+        i.kind == Kind::Vm || disk_alone
+    })
 }
 
 fn kind_in_words(kind: Kind) -> &'static str {
@@ -324,7 +355,7 @@ fn kind_in_words(kind: Kind) -> &'static str {
 
 /// What the node tells: known facts in plain words, further ones as they are.
 fn facts(page: &mut Page, i: &Instance) {
-    const KNOWN: [(&str, &str); 8] = [
+    const KNOWN: [(&str, &str); 9] = [
         ("guest_os", "Guest OS"),
         ("acceleration", "Acceleration"),
         ("accelerator", "Accelerator"),
@@ -332,6 +363,7 @@ fn facts(page: &mut Page, i: &Instance) {
         ("cpu_model", "CPU model"),
         ("qemu_version", "QEMU"),
         ("pid", "Process"),
+        ("host_cpus", "CPUs of host"),
         ("problem", "Problem"),
     ];
     for (key, label) in KNOWN {
@@ -370,12 +402,13 @@ fn parts(page: &mut Page, i: &Instance) {
             Cell::addresses(&p.floating_ips),
             Cell::text(p.mac),
             Cell::list(p.security_groups.iter().map(|g| &g.name)),
+            Cell::maybe(p.rate_mbit.map(|rate| format!("{rate}m"))),
             Cell::text(format!("p{}", &p.id.simple().to_string()[..8])),
             Cell::text(p.id),
         ]
     });
     let device = if i.kind == Kind::Vm { "TAP ON HOST" } else { "VETH ON HOST" };
-    let heads = ["NETWORK", "ADDRESSES", "FLOATING IP", "MAC", "SECURITY GROUPS", device, "PORT"];
+    let heads = ["NETWORK", "ADDRESSES", "FLOATING IP", "MAC", "SECURITY GROUPS", "RATE", device, "PORT"];
     page.table("Interfaces", &heads, ports.collect());
     let volumes = i.volumes.iter().map(|v| {
         vec![
@@ -486,6 +519,13 @@ pub async fn show(session: &Session, reference: &str) -> Result {
         return session.printer.one(&instance);
     }
     let mut page = instance.page(session.printer.now);
+    // What it uses is told while it runs, and by whoever measures it.
+    let id = instance.head.id.to_string();
+    if let Some(advice) =
+        session.client.advice(Some(&id), None).await.ok().and_then(|all| all.into_iter().next())
+    {
+        page.line("Uses", advise::sentence(&advice));
+    }
     let mut disks = vec![];
     for volume in &instance.volumes {
         // A volume may go between the two looks; its path is told to admins only.
@@ -524,6 +564,7 @@ pub async fn set(session: &Session, args: &SetArgs) -> Result {
         labels: args.change.labels(),
         keypairs,
         autostart: args.autostart,
+        schedule: args.schedule.clone().map(|times| Some(times).filter(|times| times != "none")),
         start_after: (!args.start_after.is_empty())
             .then(|| args.start_after.iter().filter(|name| !name.is_empty()).cloned().collect()),
         restart: args.restart,
@@ -534,6 +575,7 @@ pub async fn set(session: &Session, args: &SetArgs) -> Result {
         flavor: args.flavor.clone(),
         vcpus: args.cpus,
         memory_mib: args.memory,
+        disk_gib: args.disk,
         cpu_weight: args.cpu_weight,
         ..UpdateInstance::default()
     };
@@ -624,7 +666,7 @@ pub async fn remove(session: &Session, args: &RemoveArgs) -> Result {
 
 /// Volumes beside the root disk that go with an instance and hold data.
 async fn data_lost_with(session: &Session, instance: &Instance) -> Result<Vec<String>> {
-    let own_root = usize::from(instance.kind == Kind::Vm);
+    let own_root = usize::from(instance.kind == Kind::Vm) + usize::from(instance.rescue.is_some());
     let mut lost = vec![];
     for volume in
         instance.volumes.iter().skip(own_root).filter(|v| v.used_bytes > super::volume::EMPTY_BYTES_MAX)
@@ -644,6 +686,7 @@ async fn attach_port(session: &Session, args: &AttachPortArgs) -> Result {
         address: args.address,
         port: args.port.clone(),
         security_groups: (!args.security_group.is_empty()).then(|| args.security_group.clone()),
+        aliases: args.alias.clone(),
     };
     if request == AttachPort::default() {
         return Err(Failure::usage("where to?").hint("name --network, --subnet or --port"));

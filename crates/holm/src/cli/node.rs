@@ -52,6 +52,9 @@ impl Shown for Node {
             let all = n.status.as_ref().map(|s| wording::mebibytes(s.memory_mib));
             Cell::maybe(all.map(|all| format!("{}/{all}", wording::mebibytes(n.used.memory_mib))))
         }),
+        column("DISK", |n| {
+            Cell::maybe(n.status.as_ref().map(|s| format!("{}/{} GiB", n.used.disk_gib, s.disk_gib)))
+        }),
         column("DISK FREE", |n| Cell::maybe(n.status.as_ref().map(|s| format!("{} GiB", s.disk_free_gib)))),
         column("ACCELERATOR", |n| Cell::maybe(n.status.as_ref().map(|s| &s.accelerator))),
         wide("SCHEDULABLE", |n| Cell::flag(n.schedulable)),
@@ -77,6 +80,9 @@ impl Shown for Node {
             let (all, used) = (wording::mebibytes(s.memory_mib), wording::mebibytes(self.used.memory_mib));
             page.line("Memory", format!("{all}, of which instances have {used}"));
             page.line("Disk", format!("{} GiB, of which {} GiB are free", s.disk_gib, s.disk_free_gib));
+            let share = (self.used.disk_gib * 100).checked_div(s.disk_gib);
+            let share = share.map_or(String::new(), |percent| format!(", {percent} % of it"));
+            page.line("Promised", format!("{} GiB{share}", self.used.disk_gib));
             page.line("Instances", self.used.instances.to_string());
             page.line("VMs run on", format!("{}: {}", s.accelerator, s.accelerator_reason));
             page.line(

@@ -48,6 +48,8 @@ pub enum Cell {
     Time(Timestamp),
     /// A phase or state, coloured by how good it is.
     Phase(&'static str),
+    /// The same with a word more for people.
+    PhaseAnd(&'static str, String),
 }
 
 impl Cell {
@@ -88,6 +90,7 @@ impl Cell {
             Self::Mebibytes(count) => wording::mebibytes(*count),
             Self::Time(then) => wording::age(*then, now),
             Self::Phase(word) => (*word).to_string(),
+            Self::PhaseAnd(word, more) => format!("{word} ({more})"),
         }
     }
 
@@ -97,7 +100,7 @@ impl Cell {
             Self::Text(text) => text.clone(),
             Self::Bytes(count) | Self::Mebibytes(count) => count.to_string(),
             Self::Time(then) => then.to_string(),
-            Self::Phase(word) => (*word).to_string(),
+            Self::Phase(word) | Self::PhaseAnd(word, _) => (*word).to_string(),
         }
     }
 
@@ -107,7 +110,9 @@ impl Cell {
             Self::Phase("running" | "ready" | "available" | "in_use" | "ok") => "\x1b[32m",
             Self::Phase("failed") => "\x1b[31m",
             Self::Phase("stopped" | "exited" | "paused") => "\x1b[2m",
-            Self::Phase(_) => "\x1b[33m",
+            Self::PhaseAnd(_, more) if more == "healthy" => "\x1b[32m",
+            Self::PhaseAnd(_, more) if more == "unhealthy" => "\x1b[31m",
+            Self::Phase(_) | Self::PhaseAnd(..) => "\x1b[33m",
             _ => "",
         }
     }

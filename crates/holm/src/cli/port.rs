@@ -10,9 +10,9 @@ use super::{
 };
 use api::v1::types::{
     list::{ListQuery, WaitQuery},
-    port::{AddressPair, CreatePort, FixedIpRequest, Port, UpdatePort},
+    port::{AddressPair, CreatePort, FixedIpRequest, Port, Spread, SpreadPort, UpdatePort},
 };
-use model::address::Mac;
+use model::{address::Mac, port::alias::Alias};
 use std::net::IpAddr;
 
 /// Verbs of `holm port`.
@@ -75,6 +75,11 @@ pub struct CreateArgs {
     /// Most it passes in each direction, in bits per second: 50m, 1g
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub rate: Option<u32>,
+    /// Further name by which it is found in its network (may be given several times)
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<Alias>,
+    #[command(flatten)]
+    pub spread: SpreadArgs,
     #[command(flatten)]
     pub about: AboutArgs,
 }
@@ -111,6 +116,45 @@ pub struct SetArgs {
     /// Most it passes in each direction, in bits per second: 50m, 1g; none for no limit
     #[arg(long, value_name = "RATE|none", value_parser = rate_or_none)]
     pub rate: Option<Rate>,
+    /// Further names by which it is found in its network, all of them (may be given several times)
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<Alias>,
+    /// Have no further names
+    #[arg(long, conflicts_with = "alias")]
+    pub alias_none: bool,
+    #[command(flatten)]
+    pub spread: SpreadArgs,
+    /// Spread nothing any more
+    #[arg(long, conflicts_with = "spread_over")]
+    pub spread_none: bool,
+}
+
+/// What comes to a port that nothing uses, and goes on to others.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SpreadArgs {
+    /// Lead what comes to its addresses on to the ports with this alias, in turn, those that are ready
+    #[arg(long, value_name = "NAME", requires = "spread")]
+    pub spread_over: Option<Alias>,
+    /// Which: PORT[:THEIR-PORT][/tcp|udp|sctp] (may be given several times)
+    #[arg(long, value_name = "PORT[:PORT][/PROTOCOL]", requires = "spread_over", value_parser = spread_port)]
+    pub spread: Vec<SpreadPort>,
+}
+
+impl SpreadArgs {
+    fn asked(&self) -> Option<Spread> {
+        self.spread_over.clone().map(|over| Spread { over, ports: self.spread.clone() })
+    }
+}
+
+/// Reads `80:8080/tcp`.
+fn spread_port(text: &str) -> std::result::Result<SpreadPort, String> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (port, to) = numbers.split_once(':').unwrap_or((numbers, numbers));
+    let number = |text: &str| {
+        text.parse::<u16>()
+            .map_err(|_| "write PORT or PORT:THEIR-PORT, with /udp or /sctp behind it".to_string())
+    };
+    Ok(SpreadPort { port: number(port)?, to: number(to)?, protocol: protocol.to_string() })
 }
 
 /// A rate that is set: megabits per second, or no limit.
@@ -160,6 +204,8 @@ impl Shown for Port {
         column("NETWORK", |p| Cell::text(&p.network.name)),
         column("ADDRESSES", |p| Cell::list(p.addresses.iter().map(|a| a.address))),
         column("FLOATING IP", |p| Cell::addresses(&p.floating_ips)),
+        wide("ALIASES", |p| Cell::list(&p.aliases)),
+        wide("SPREAD OVER", |p| Cell::maybe(p.spread.as_ref().map(|spread| spread.over.to_string()))),
         column("MAC", |p| Cell::text(p.mac)),
         column("USED BY", |p| {
             Cell::maybe(
@@ -204,7 +250,7 @@ async fn create(session: &Session, args: CreateArgs) -> Result {
         name: args.name.clone(),
         description: args.about.description.clone(),
         labels: args.about.labels(),
-        network: args.network.clone(),
+        network: Some(args.network.clone()),
         addresses: addresses(&args.address, &args.subnet),
         mac: args.mac,
         security_groups: groups(&args.security_group),
@@ -213,6 +259,8 @@ async fn create(session: &Session, args: CreateArgs) -> Result {
         admin_up: None,
         rate_mbit: args.rate,
         foreign_user: None,
+        spread: args.spread.asked(),
+        aliases: args.alias,
     };
     let made = session.client.create::<Port>(&request, &WaitQuery::default()).await?;
     noun::tell(session, &made, "is made")?;
@@ -234,6 +282,8 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
         addresses: (!fixed.is_empty()).then_some(fixed),
         mac: None,
         foreign_user: None,
+        aliases: (!args.alias.is_empty() || args.alias_none).then(|| args.alias.clone()),
+        spread: if args.spread_none { Some(None) } else { args.spread.asked().map(Some) },
     };
     noun::change::<Port>(session, &args.port, &request).await
 }
@@ -241,6 +291,16 @@ async fn set(session: &Session, args: &SetArgs) -> Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_spread_is_read() {
+        let one = |port, to, protocol: &str| Ok(SpreadPort { port, to, protocol: protocol.into() });
+        assert_eq!(spread_port("80"), one(80, 80, "tcp"));
+        assert_eq!(spread_port("80:8080/udp"), one(80, 8080, "udp"));
+        for text in ["", "x", "80:", "70000", "80:80:80"] {
+            assert!(spread_port(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn rates_are_bits_per_second_with_a_unit() {

@@ -1,4 +1,4 @@
-//! Power: start, stop, kill, restart, pause and resume, of one or several instances at once.
+//! Power: start, stop, kill, restart, pause, suspend, resume and the end of a rescue, of one or several instances at once.
 
 use super::{
     completion,
@@ -99,6 +99,22 @@ pub async fn restart(session: &Session, args: &RestartArgs) -> Result {
 /// As the server refuses.
 pub async fn pause(session: &Session, args: &PowerArgs) -> Result {
     act(session, args, Verb::Pause, Some(Phase::Paused), "is paused").await
+}
+
+/// `holm suspend`.
+///
+/// # Errors
+/// As the server refuses.
+pub async fn suspend(session: &Session, args: &PowerArgs) -> Result {
+    act(session, args, Verb::Suspend, Some(Phase::Suspended), "is suspended").await
+}
+
+/// `holm unrescue`.
+///
+/// # Errors
+/// As the server refuses.
+pub async fn unrescue(session: &Session, args: &PowerArgs) -> Result {
+    act(session, args, Verb::Unrescue, Some(Phase::Running), "starts from its own disk").await
 }
 
 /// `holm resume`.

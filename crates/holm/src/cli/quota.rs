@@ -6,8 +6,9 @@ use super::{
     output::{self, Cell, Column, Format, Shown, column},
     session::Session,
     wait::{bar, percent},
+    wording,
 };
-use api::v1::types::quota::{Quota, ResourceQuota, UpdateQuota};
+use api::v1::types::quota::{Quota, Quotas, ResourceQuota, UpdateQuota};
 use serde::Serialize;
 
 /// From how much use on a warning is given, in percent.
@@ -26,8 +27,10 @@ pub struct QuotaArgs {
 /// Verbs of `holm quota`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
+    /// Show limits and use of all projects, and what the hosts have (other projects: admin only)
+    #[command(visible_alias = "ls")]
+    List,
     /// Show limits and use of a project
-    #[command(visible_aliases = ["list", "ls"])]
     Show(ShowArgs),
     /// Set limits of a project (admin only)
     Set(SetArgs),
@@ -100,6 +103,7 @@ impl Shown for Row {
 pub async fn run(session: &Session, args: QuotaArgs) -> Result {
     match args.verb {
         None => show(session, args.show.of).await,
+        Some(Verb::List) => list(session).await,
         Some(Verb::Show(args)) => show(session, args.of).await,
         Some(Verb::Set(args)) => set(session, &args).await,
     }
@@ -132,6 +136,90 @@ fn print(session: &Session, quota: &Quota) -> Result {
             "project {}: {} of {limit} {} are used",
             quota.project.name, row.quota.used, row.resource
         ));
+    }
+    Ok(())
+}
+
+/// A line of the list: of a project, of all together, or of what there is.
+#[derive(Debug, Clone, Serialize)]
+struct ListRow {
+    project: String,
+    instances: String,
+    vcpus: String,
+    memory: String,
+    disk: String,
+}
+
+impl Shown for ListRow {
+    const COLUMNS: &'static [Column<Self>] = &[
+        column("PROJECT", |r| Cell::text(&r.project)),
+        column("INSTANCES", |r| Cell::text(&r.instances)),
+        column("VCPUS", |r| Cell::text(&r.vcpus)),
+        column("MEMORY", |r| Cell::text(&r.memory)),
+        column("DISK", |r| Cell::text(&r.disk)),
+    ];
+
+    fn name(&self) -> String {
+        self.project.clone()
+    }
+}
+
+impl ListRow {
+    fn new(project: &str, cell: impl Fn(&str, fn(u64) -> String) -> String) -> Self {
+        Self {
+            project: project.to_string(),
+            instances: cell("instances", plain),
+            vcpus: cell("vcpus", plain),
+            memory: cell("memory_mib", wording::mebibytes),
+            disk: cell("volume_gib", gibibytes),
+        }
+    }
+}
+
+fn plain(count: u64) -> String {
+    count.to_string()
+}
+
+fn gibibytes(count: u64) -> String {
+    format!("{count} GiB")
+}
+
+/// `3/100`: used, and most that may be.
+fn of_limit(used: u64, limit: Option<u64>, write: fn(u64) -> String) -> String {
+    format!("{}/{}", write(used), limit.map_or("none".to_string(), write))
+}
+
+fn list_rows(quotas: &Quotas) -> Vec<ListRow> {
+    let project = |quota: &Quota| {
+        ListRow::new(&quota.project.name, |resource, write| {
+            let found = quota.resources.get(resource);
+            found.map_or("-".to_string(), |quota| of_limit(quota.used, quota.limit, write))
+        })
+    };
+    let mut rows: Vec<ListRow> = quotas.items.iter().map(project).collect();
+    rows.push(ListRow::new("(all together)", |resource, write| {
+        let found = quotas.total.get(resource);
+        found.map_or("-".to_string(), |total| of_limit(total.used, total.limit, write))
+    }));
+    rows.push(ListRow::new("(the hosts have)", |resource, write| {
+        quotas.capacity.get(resource).map_or("-".to_string(), |has| write(*has))
+    }));
+    rows.push(ListRow::new("(limits promise)", |resource, _| {
+        let limit = quotas.total.get(resource).and_then(|total| total.limit);
+        match (limit, quotas.capacity.get(resource)) {
+            (Some(limit), Some(has)) if *has > 0 => format!("{} %", percent(limit, *has)),
+            _ => "-".to_string(),
+        }
+    }));
+    rows
+}
+
+async fn list(session: &Session) -> Result {
+    let quotas = session.client.quotas().await?;
+    match session.printer.format {
+        Some(Format::Json) => output::write(output::json(&quotas)?.as_bytes())?,
+        Some(Format::Yaml) => output::write(output::yaml(&quotas)?.as_bytes())?,
+        _ => session.printer.list(&list_rows(&quotas))?,
     }
     Ok(())
 }

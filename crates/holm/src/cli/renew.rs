@@ -1,4 +1,4 @@
-//! Locks, rebuilds, and sizes on trial.
+//! Locks, rebuilds, rescues, and sizes on trial.
 
 use super::{
     completion,
@@ -12,7 +12,7 @@ use super::{
 use api::{
     client::Verb,
     v1::types::{
-        instance::{Instance, LockRequest, RebuildRequest, ResizeRequest},
+        instance::{Instance, LockRequest, RebuildRequest, RescueRequest, ResizeRequest},
         list::WaitQuery,
     },
 };
@@ -49,6 +49,19 @@ pub struct RebuildArgs {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// What to rescue, and from what.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RescueArgs {
+    /// Name, id or unique beginning of an id
+    #[arg(value_name = "NAME", add = completion::names("instances"))]
+    pub name: String,
+    /// Image to boot from [default: the instance's own]
+    #[arg(long, value_name = "IMAGE", add = completion::names("images"))]
+    pub image: Option<String>,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -115,6 +128,18 @@ pub async fn rebuild(session: &Session, args: &RebuildArgs) -> Result {
         finish(session, instance, &args.wait, "begins anew").await
     })
     .await
+}
+
+/// `holm rescue`.
+///
+/// # Errors
+/// As the server refuses.
+pub async fn rescue(session: &Session, args: &RescueArgs) -> Result {
+    let request = RescueRequest { image: args.image.clone() };
+    let instance = call(session, &args.name, "rescue", &request).await?;
+    finish(session, instance, &args.wait, "starts from another disk").await?;
+    session.next(format!("holm ssh {0}, mend the second disk, then holm unrescue {0}", args.name));
+    Ok(())
 }
 
 /// `holm resize`.

@@ -6,6 +6,7 @@ mod request;
 use super::{
     completion,
     failure::Result,
+    health::HealthArgs,
     noun::{AboutArgs, tell},
     power,
     session::Session,
@@ -13,7 +14,7 @@ use super::{
     wording,
 };
 use api::v1::types::{
-    instance::{Instance, UpdateInstance},
+    instance::{ExtraHost, Instance, UpdateInstance},
     list::WaitQuery,
     restart,
 };
@@ -29,13 +30,15 @@ Which kind?
   vm          a kernel of its own: any operating system, kernel modules, the strongest wall between you and others
   container   a program from an OCI image on the host's kernel: starts in a blink, costs little
   system      a container with a system of its own inside (init, SSH, many services)
-The image says which it is (a disk or kernel: vm; an OCI image: container); --vm, --container and --system insist.
+The image says which it is (a disk or kernel: vm; an OCI image: container; a root file
+system: system); --vm, --container and --system insist.
 All kinds have the same networks, addresses, security groups, floating IPs, volumes and quotas.
 
 Examples:
   holm run --name db --flavor g1.c1m512 --key me debian-12
   holm run --name web -d --security-group web nginx:1.27
   holm run --rm -it alpine sh
+  holm run --system --name box --key me debian-system
   holm run --name cache -d --memory 256m --volume 10g:/data --restart always redis:7";
 
 /// What to run.
@@ -65,6 +68,8 @@ pub struct RunArgs {
     pub guest: GuestArgs,
     #[command(flatten)]
     pub container: ContainerArgs,
+    #[command(flatten)]
+    pub health: HealthArgs,
     #[command(flatten)]
     pub life: LifeArgs,
 }
@@ -111,7 +116,7 @@ pub struct SizeArgs {
     /// Part of the CPUs when they are short, 1 to 10000: with 300 it gets three times what one with 100 gets
     #[arg(long, value_name = "WEIGHT")]
     pub cpu_weight: Option<u32>,
-    /// Root disk, instead of the flavor's: 10g (vm)
+    /// Root disk, instead of the flavor's: 10g. Of a container: most that it may write to its own files
     #[arg(long, value_name = "SIZE", value_parser = wording::parse_gib)]
     pub disk: Option<u64>,
     /// Volume: NAME[:PATH][:ro], or SIZE[:PATH][:keep] for a new one (may be given several times)
@@ -123,7 +128,7 @@ pub struct SizeArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
-    /// Network: NAME, NAME,ip=ADDRESS,rate=50m, subnet=NAME, port=NAME or none (may be given several times)
+    /// Network: NAME, NAME,ip=ADDRESS,rate=50m,alias=NAME, subnet=NAME, port=NAME or none (may be given several times)
     #[arg(long, value_name = "NETWORK", add = completion::names("networks"))]
     pub network: Vec<String>,
     /// Security group (may be given several times) [default: the project's group named default]
@@ -138,9 +143,9 @@ pub struct NetworkArgs {
     pub publish: Vec<String>,
 }
 
-/// What a VM is given.
+/// What a VM or a system container is given.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Virtual machine")]
+#[command(next_help_heading = "Virtual machine and system container")]
 pub struct GuestArgs {
     /// SSH key to put in (may be given several times; `holm keypair list`)
     #[arg(long, short, value_name = "KEY", add = completion::names("keypairs"))]
@@ -148,10 +153,10 @@ pub struct GuestArgs {
     /// File with user-data for cloud-init; - for standard input
     #[arg(long, value_name = "FILE")]
     pub user_data: Option<PathBuf>,
-    /// Offer a config drive beside the metadata service
+    /// Offer a config drive beside the metadata service (VM)
     #[arg(long)]
     pub config_drive: bool,
-    /// What to run on: auto, kvm or tcg
+    /// What to run on: auto, kvm or tcg (VM)
     #[arg(long, value_name = "auto|kvm|tcg", value_parser = accelerator)]
     pub accelerator: Option<Accelerator>,
 }
@@ -190,6 +195,9 @@ pub struct ContainerArgs {
     /// Path kept in memory (may be given several times)
     #[arg(long, value_name = "PATH")]
     pub tmpfs: Vec<String>,
+    /// Name for /etc/hosts inside (may be given several times)
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = request::extra_host)]
+    pub add_host: Vec<ExtraHost>,
 }
 
 /// When it starts, ends and goes.
@@ -309,6 +317,12 @@ fn say_where(session: &Session, instance: &Instance) {
             format!("holm console {name}")
         } else {
             format!("{login}{name}   (or holm console {name})")
+        });
+    } else if instance.phase == Phase::Running && instance.kind == Kind::System {
+        let login = if instance.keypairs.is_empty() { "" } else { "holm ssh " };
+        session.next(match login {
+            "" => format!("holm exec -it {name} -- sh   (or holm console {name})"),
+            login => format!("{login}{name}   (or holm console {name})"),
         });
     } else if instance.phase == Phase::Running {
         session.next(format!("holm logs -f {name}   (or holm exec -it {name} -- sh)"));

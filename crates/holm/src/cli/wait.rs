@@ -72,7 +72,8 @@ impl Waited for Instance {
     }
 
     fn failure(&self) -> Option<Failure> {
-        if self.phase != Phase::Failed {
+        let cannot_sleep = self.phase == Phase::Suspending && self.fault.is_some();
+        if self.phase != Phase::Failed && !cannot_sleep {
             return None;
         }
         let name = &self.head.name;
@@ -338,8 +339,21 @@ async fn look<N: Waited>(session: &Session, reference: &str, name: &str, line: &
 /// # Errors
 /// As the server refuses, the time is over, or Ctrl-C.
 pub async fn gone<N: Noun>(session: &Session, reference: &str, name: &str, args: &WaitArgs) -> Result {
+    leaves::<N>(session, reference, name, args, false).await
+}
+
+/// As [`gone`], of what was `accepted` for deletion before: it may be gone already.
+///
+/// # Errors
+/// As the server refuses, or it is not gone in time.
+pub async fn leaves<N: Noun>(
+    session: &Session,
+    reference: &str,
+    name: &str,
+    args: &WaitArgs,
+    mut accepted: bool,
+) -> Result {
     let mut line = Line::new(session);
-    let mut accepted = false;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     loop {
         let left_s = deadline.saturating_duration_since(Instant::now()).as_secs();

@@ -63,6 +63,18 @@ pub fn parse_seconds(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too long"))
 }
 
+/// Reads milliseconds: `500ms`, and all that [`parse_seconds`] reads.
+///
+/// # Errors
+/// Says what is understood.
+pub fn parse_milliseconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no time: write 500ms, 30s, 2m or 1h");
+    match split_number(text) {
+        (digits, "ms") => digits.parse().map_err(|_| wrong()),
+        _ => parse_seconds(text).map_err(|_| wrong())?.checked_mul(1_000).ok_or_else(wrong),
+    }
+}
+
 /// Reads a size in MiB: `512`, `512m`, `2g` (powers of 1024).
 ///
 /// # Errors
@@ -152,5 +164,9 @@ mod tests {
             assert_eq!(parse_seconds(text), Ok(seconds));
         }
         assert!(parse_seconds("soon").is_err());
+        for (text, ms) in [("500ms", 500), ("2s", 2_000), ("3", 3_000), ("1m", 60_000)] {
+            assert_eq!(parse_milliseconds(text), Ok(ms));
+        }
+        assert!(parse_milliseconds("0.5s").is_err() && parse_milliseconds("18446744073709551615h").is_err());
     }
 }

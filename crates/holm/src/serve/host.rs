@@ -10,6 +10,9 @@ use node::{
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+/// CPUs of a host whose VMs live in memory alone.
+const FAKE_CPUS: u32 = 4096;
+
 /// The driver of VMs and what is known of this host's QEMU and KVM.
 pub fn vm_driver(options: &Options, state: &Path, run: &Path) -> Result<(VmDriver, HostFacts), ServeError> {
     let cache = run.join("kvm.json");
@@ -23,6 +26,7 @@ pub fn vm_driver(options: &Options, state: &Path, run: &Path) -> Result<(VmDrive
         accelerator_reason: judgement.describe(chosen),
         qemu,
         facts: facts(options),
+        cpus: options.fake_vms.then_some(FAKE_CPUS),
     };
     let driver = VmDriver::new(node::vm::driver::Settings {
         run: run.join("instances"),

@@ -1,6 +1,9 @@
-//! Who this host is: an id made once, kept in the state directory.
+//! Who this host is, an id made once, and the key to what records do not tell: kept in the state directory.
 
-use model::id::NodeId;
+use model::{
+    id::NodeId,
+    seal::{KEY_BYTES, SealKey},
+};
 use std::{io, path::Path};
 
 /// The node's id, made at the first start.
@@ -14,6 +17,25 @@ pub fn node_id(state: &Path) -> io::Result<NodeId> {
             let id = NodeId::from_random(rand::random());
             sys::file::write_atomic(&path, format!("{id}\n").as_bytes(), 0o644).map_err(io::Error::other)?;
             Ok(id)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The key for what records must not tell, made at the first start. It lies beside the records, and no copy of these has it.
+pub fn seal_key(state: &Path) -> io::Result<SealKey> {
+    let path = state.join("seal.key");
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no key", path.display()))
+            })?;
+            Ok(SealKey::new(bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let bytes: [u8; KEY_BYTES] = rand::random();
+            sys::file::write_atomic(&path, &bytes, 0o600).map_err(io::Error::other)?;
+            Ok(SealKey::new(bytes))
         }
         Err(error) => Err(error),
     }

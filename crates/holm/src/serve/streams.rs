@@ -1,21 +1,32 @@
 //! What reaches into guests: the door's line to this node's drivers.
 
+mod build;
+mod files;
+mod images;
+mod login;
+mod registry;
+
 use api::streams::{
-    Attach, Both, Download, Duplex, Exec, LogLine, LogWanted, Process, Program, Reader, Session, Streams,
+    Attach, Both, CommitAsked, Download, Duplex, Exec, FileChange, FileStat, FilesIn, ImageDetails, ImageIn,
+    LogLine, LogWanted, Process, Program, PushStep, Reader, RegistryLogin, Session, SourceFiles, Streams,
     Upload, Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
 use model::{
     error::{Code, Fault},
-    image::Image,
+    id::ImageId,
+    image::{Image, ImageContent},
+    image_reference::Reference,
     instance::{Instance, InstanceStatus, Kind, State},
+    usage::Peaks,
 };
 use node::{
     driver::{AttachRequest, Driver, DriverError, ExecHandle, ExecRequest, LogQuery, Place, Stdio},
     image::reconcile::Images,
-    instance::{Instances, sentence},
+    instance::{Instances, measure::Meter, sentence},
 };
+use serde_json::Value;
 use std::{os::fd::OwnedFd, sync::Arc};
 use store::{Change, Store};
 use tokio::{net::UnixStream, sync::mpsc};
@@ -27,13 +38,14 @@ const LINES_MAX: usize = 256;
 pub struct NodeStreams {
     instances: Arc<Instances>,
     images: Arc<Images>,
+    meter: Arc<Meter>,
     store: Store,
 }
 
 impl NodeStreams {
     /// Streams over the node's drivers and images.
-    pub fn new(instances: Arc<Instances>, images: Arc<Images>, store: Store) -> Self {
-        Self { instances, images, store }
+    pub fn new(instances: Arc<Instances>, images: Arc<Images>, meter: Arc<Meter>, store: Store) -> Self {
+        Self { instances, images, meter, store }
     }
 
     /// What is told of a container's own program to who joined it.
@@ -71,6 +83,7 @@ fn explain(instance: &Instance, error: DriverError) -> Error {
             Error::new(Code::Forbidden, sentence(&error)).field("argv")
         }
         error @ DriverError::Timeout { .. } => Error::new(Code::Timeout, sentence(&error)),
+        DriverError::Files(error) => files::refused(instance, &error),
         error => Error::new(Code::Internal, sentence(&error)),
     }
 }
@@ -128,6 +141,13 @@ impl Streams for NodeStreams {
         stream.map(|s| Box::new(s) as Box<dyn Both>).map_err(|e| explain(instance, e))
     }
 
+    async fn console_login(&self, instance: &Instance) -> Result<Duplex, Error> {
+        let opening = login::open(Arc::clone(self.driver(instance)?), instance.meta.id);
+        // A task of its own: with a client that breaks off meanwhile the log in is ended, not left half open.
+        let opened = tokio::spawn(opening).await.map_err(|error| local(error.into()))?;
+        opened.map(|console| Box::new(console) as Box<dyn Both>).map_err(|e| explain(instance, e))
+    }
+
     async fn vnc(&self, instance: &Instance) -> Result<Duplex, Error> {
         let stream = self.driver(instance)?.vnc(instance.meta.id).await;
         stream.map(|s| Box::new(s) as Box<dyn Both>).map_err(|e| explain(instance, e))
@@ -142,6 +162,7 @@ impl Streams for NodeStreams {
             user: exec.user,
             tty: exec.tty,
             size: exec.size,
+            tied: false,
         };
         let driver = self.driver(instance)?;
         let mut stdio = Stdio { stdin: None, stdout: None, stderr: None };
@@ -223,6 +244,10 @@ impl Streams for NodeStreams {
         })
     }
 
+    async fn peaks(&self, instance: &Instance) -> Option<Peaks> {
+        self.meter.peaks(instance).await
+    }
+
     async fn processes(&self, instance: &Instance) -> Result<Vec<Process>, Error> {
         let seen = self.driver(instance)?.processes(instance.meta.id).await;
         let seen = seen.map_err(|e| explain(instance, e))?.into_iter();
@@ -236,6 +261,30 @@ impl Streams for NodeStreams {
             argv: it.argv,
         });
         Ok(told.collect())
+    }
+
+    async fn file_stat(&self, instance: &Instance, path: &str) -> Result<FileStat, Error> {
+        self.stat_file(instance, path).await
+    }
+
+    async fn files_out(&self, instance: &Instance, path: &str) -> Result<(FileStat, Reader), Error> {
+        self.send_files(instance, path).await
+    }
+
+    async fn files_in(&self, instance: &Instance, into: FilesIn, archive: Reader) -> Result<(), Error> {
+        self.receive_files(instance, into, archive).await
+    }
+
+    async fn file_changes(&self, instance: &Instance) -> Result<Vec<FileChange>, Error> {
+        self.compare_files(instance).await
+    }
+
+    async fn written_bytes(&self, instance: &Instance) -> Result<u64, Error> {
+        self.weigh_files(instance).await
+    }
+
+    async fn export(&self, instance: &Instance) -> Result<Reader, Error> {
+        self.send_all_files(instance).await
     }
 
     async fn logs(&self, instance: &Instance, wanted: LogWanted) -> Result<mpsc::Receiver<LogLine>, Error> {
@@ -271,6 +320,69 @@ impl Streams for NodeStreams {
 
     async fn stage(&self, image: &Image, upload: Upload) -> Result<(), Error> {
         self.images.take_staged(image, upload.body, upload.size_bytes).await.map_err(refused)
+    }
+
+    async fn image_details(&self, content: &ImageContent) -> Result<ImageDetails, Error> {
+        self.details_of_image(content).await
+    }
+
+    async fn images_out(&self, wanted: Vec<(ImageContent, Vec<Reference>)>) -> Result<Reader, Error> {
+        self.save_images(wanted).await
+    }
+
+    async fn images_in(&self, archive: Reader) -> Result<Vec<ImageIn>, Error> {
+        self.load_images(archive).await
+    }
+
+    async fn image_of_root(&self, root: Reader, config: Value) -> Result<ImageIn, Error> {
+        self.build_image(root, config).await
+    }
+
+    async fn commit(
+        &self,
+        instance: &Instance,
+        base: &ImageContent,
+        config: Value,
+        asked: CommitAsked,
+    ) -> Result<ImageIn, Error> {
+        self.commit_container(instance, base, config, asked).await
+    }
+
+    async fn image_of_config(&self, base: &ImageContent, config: Value) -> Result<ImageIn, Error> {
+        self.configure_image(base, config).await
+    }
+
+    async fn source_archive(&self, archive: Reader, at: &str) -> Result<Arc<dyn SourceFiles>, Error> {
+        self.keep_archive(archive, at).await
+    }
+
+    async fn source_file(&self, name: &str, content: Vec<u8>) -> Result<Arc<dyn SourceFiles>, Error> {
+        self.keep_file(name, content).await
+    }
+
+    async fn source_web(&self, url: &str, name: &str) -> Result<Arc<dyn SourceFiles>, Error> {
+        self.fetch_file(url, name).await
+    }
+
+    async fn registry_login(&self, registry: &str, login: RegistryLogin) -> Result<(), Error> {
+        self.ask_registry(registry, login).await
+    }
+
+    fn lend_login(&self, image: ImageId, login: RegistryLogin) -> Result<(), Error> {
+        self.lend(image, login)
+    }
+
+    fn take_login_back(&self, image: ImageId) {
+        self.images.take_back(image);
+    }
+
+    async fn push(
+        &self,
+        content: &ImageContent,
+        reference: &Reference,
+        login: Option<RegistryLogin>,
+    ) -> Result<mpsc::Receiver<PushStep>, Error> {
+        self.push_image(content, reference, login).await
     }
 
     async fn download(&self, image: &Image, offset: u64) -> Result<Download, Error> {

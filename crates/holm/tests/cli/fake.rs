@@ -57,6 +57,7 @@ fn routes() -> Router {
         .route("/v1/flavors/{name}", get(|| async { Json(flavor("g1.c1m512", 512, 0)) }))
         .route("/v1/security_groups/{name}", get(|| async { Json(group()) }))
         .route("/v1/security_groups/{name}/rules", post(add_rule))
+        .route("/v1/quotas", get(|| async { Json(quotas()) }))
         .route("/v1/quotas/{name}", get(|| async { Json(quota()) }))
         .route(
             "/v1/volumes/{name}",
@@ -135,6 +136,19 @@ fn group() -> Value {
 fn quota() -> Value {
     let one = |limit: Option<u64>, used: u64| json!({"limit": limit, "used": used, "is_default": true});
     json!({"project": reference("default"), "resources": {"instances": one(Some(10), 9), "ports": one(None, 3), "vcpus": one(Some(40), 4)}})
+}
+
+fn quotas() -> Value {
+    let mut shop = quota();
+    shop["project"] = reference("shop");
+    shop["resources"]["memory_mib"] = json!({"limit": 4096, "used": 512, "is_default": false});
+    let total = |limit: Option<u64>, used: u64| json!({"limit": limit, "used": used});
+    json!({
+        "items": [quota(), shop],
+        "total": {"instances": total(Some(20), 18), "vcpus": total(Some(80), 8), "memory_mib": total(Some(4096), 512),
+            "volume_gib": total(None, 70)},
+        "capacity": {"vcpus": 8, "memory_mib": 16_384, "volume_gib": 200},
+    })
 }
 
 fn volume() -> Value {

@@ -40,6 +40,7 @@ fn lists_are_printed_in_every_form() {
             &["security-group", "rule", "ls", "web"],
             &["flavor", "show", "g1.c1m512"],
             &["quota"],
+            &["quota", "ls"],
             &["version"],
         ],
     );

@@ -22,4 +22,5 @@ pub mod nft;
 pub mod publish;
 pub mod router;
 pub mod service;
+mod spread;
 pub mod view;

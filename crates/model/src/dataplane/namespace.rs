@@ -4,7 +4,7 @@
 use crate::{
     address::Mac,
     dataplane::nft::Table,
-    id::{NetworkId, RouterId},
+    id::{InstanceId, NetworkId, RouterId},
 };
 use ipnet::IpNet;
 use std::{
@@ -39,6 +39,18 @@ impl Place {
             Self::Router(id) => Some(format!("r-{}", id.hex())),
             Self::External(id) => Some(format!("x-{}", id.hex())),
         }
+    }
+
+    /// The place whose handle has this name.
+    pub fn of_handle_name(name: &str) -> Option<Self> {
+        let (kind, id) = name.split_once('-')?;
+        let place = match kind {
+            "n" => Self::Network(id.parse().ok()?),
+            "r" => Self::Router(id.parse().ok()?),
+            "x" => Self::External(id.parse().ok()?),
+            _ => return None,
+        };
+        (place.handle_name().as_deref() == Some(name)).then_some(place)
     }
 }
 
@@ -86,10 +98,12 @@ pub enum DeviceKind {
         /// User that may open it.
         owner_uid: u32,
     },
-    /// A veth for a container; whoever starts the container takes the peer away.
+    /// A veth for a container; whoever starts the container takes the peer.
     Veth {
         /// Name of the other end until then.
         peer: String,
+        /// Whose namespace the other end is made in, where that is there already; else it waits beside this end.
+        holder: Option<InstanceId>,
     },
     /// A veth to another namespace of ours. Both sides plan it, and whoever comes first makes it.
     Link {
@@ -255,4 +269,22 @@ pub(super) fn single(address: IpAddr) -> IpNet {
 pub(super) fn everything(v4: bool) -> IpNet {
     let text = if v4 { "0.0.0.0/0" } else { "::/0" };
     text.parse().expect("constant ranges parse")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_lead_back_to_their_places() {
+        let (network, router) = (NetworkId::from_random([1; 16]), RouterId::from_random([2; 16]));
+        for place in [Place::Network(network), Place::External(network), Place::Router(router)] {
+            let name = place.handle_name().unwrap();
+            assert_eq!(Place::of_handle_name(&name), Some(place), "{name}");
+        }
+        let dashed = format!("n-{network}");
+        for name in ["i-0011", "else", "n-", "n-0011", &dashed] {
+            assert_eq!(Place::of_handle_name(name), None, "{name}");
+        }
+    }
 }

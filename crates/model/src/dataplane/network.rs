@@ -12,6 +12,7 @@ use crate::{
             DeviceKind, DevicePlan, NamespacePlan, Place, RouteAction, Uplink, everything, link_local, single,
         },
         nft::{Set, Table},
+        spread::{put_spreads, refusals},
         view::{AttachedRouter, Attachment, GATEWAY_LINK_LOCAL, METADATA_V4, METADATA_V6, NetworkView},
     },
     id::RouterId,
@@ -60,6 +61,7 @@ pub fn compile(view: &NetworkView, host_device: &str) -> NamespacePlan {
         put_host(view, host_device, &mut plan);
     }
     put_firewall(view, &mut plan);
+    put_spreads(view, &mut plan);
     plan
 }
 
@@ -92,7 +94,7 @@ fn put_port(view: &NetworkView, port: &Port, attachment: Attachment, plan: &mut 
     let device = port.device_name();
     let kind = match attachment {
         Attachment::Tap { owner_uid } => DeviceKind::Tap { owner_uid },
-        Attachment::Veth => DeviceKind::Veth { peer: peer_device(port) },
+        Attachment::Veth => DeviceKind::Veth { peer: peer_device(port), holder: port.instance() },
     };
     // Strict reverse path filtering also keeps senders with false addresses out of the ARP cache.
     let strict = if port.port_security && port.allowed_pairs.is_empty() { "1" } else { "0" };
@@ -228,7 +230,7 @@ fn put_firewall(view: &NetworkView, plan: &mut NamespacePlan) {
         || vec!["ct state established,related accept".to_string(), "ct state invalid drop".to_string()];
     table.base("egress", EGRESS, [known(), vec!["iifname vmap @egress_of".into()]].concat());
     table.base("ingress", INGRESS, [known(), vec!["oifname vmap @ingress_of".into()]].concat());
-    table.base("input", INPUT, input_rules());
+    table.base("input", INPUT, [input_rules(), refusals(view)].concat());
 }
 
 /// What goes beyond a port's rate is lost, as on a slower line: senders of TCP slow down by that. Each direction has the

@@ -7,7 +7,7 @@ use crate::{
     floating_ip::FloatingIp,
     id::{NetworkId, PortId, SecurityGroupId},
     network::{Network, NetworkKind},
-    port::Port,
+    port::{Port, spread::SpreadPort},
     publish::Passage,
     router::Router,
     security_group::SecurityGroup,
@@ -43,6 +43,48 @@ pub struct NetworkView {
     pub routers: Vec<AttachedRouter>,
     /// Ports that have a device on this host, and of which kind.
     pub attachments: BTreeMap<PortId, Attachment>,
+    /// Addresses behind which others answer.
+    pub spreads: Vec<SpreadView>,
+}
+
+/// Addresses whose traffic is spread, and over whom just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpreadView {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What is led on.
+    pub ports: Vec<SpreadPort>,
+    /// Addresses of those that are ready.
+    pub targets: BTreeSet<IpAddr>,
+}
+
+impl NetworkView {
+    /// Whether this view allows all that `old` did, as can be told without asking about any flow: ports, groups and members
+    /// came in, and nothing that was there is different. Nothing that lived by the old view has to end then.
+    pub fn only_adds_to(&self, old: &Self) -> bool {
+        fn has_all<T: PartialEq>(new: &[T], old: &[T]) -> bool {
+            old.iter().all(|one| new.contains(one))
+        }
+        let members = |(group, old): (&SecurityGroupId, &BTreeSet<IpAddr>)| {
+            self.members.get(group).is_some_and(|new| new.is_superset(old))
+        };
+        let attachments = |(port, old): (&PortId, &Attachment)| self.attachments.get(port) == Some(old);
+        // Which port an address of a pair belongs to depends on all ports.
+        let has_pairs = self.ports.iter().any(|port| !port.allowed_pairs.is_empty());
+        let (new_ports, old_ports) = (by_id(&self.ports), by_id(&old.ports));
+        self.network == old.network
+            && self.subnets == old.subnets
+            && self.routers == old.routers
+            && !has_pairs
+            && old_ports.iter().all(|(id, port)| new_ports.get(id) == Some(port))
+            && has_all(&self.groups, &old.groups)
+            && old.members.iter().all(members)
+            && old.attachments.iter().all(attachments)
+    }
+}
+
+fn by_id(ports: &[Port]) -> BTreeMap<PortId, &Port> {
+    ports.iter().map(|port| (port.meta.id, port)).collect()
 }
 
 /// A router as one of its networks sees it.

@@ -11,7 +11,7 @@ use crate::{
     meta::Meta,
     network::NetworkKind,
     plan::{Accelerator, RestartPolicy},
-    port::{Device, FixedIp},
+    port::{Device, FixedIp, alias::Alias, spread::SpreadPort},
     publish::{Passage, Publish, passages, publications},
     subnet::Ipv6Part,
 };
@@ -53,11 +53,33 @@ struct World {
     floating: Vec<FloatingIp>,
     group: SecurityGroup,
     gate: Option<SecurityGroup>,
+    /// A port whose traffic is spread.
+    spread: Option<Port>,
 }
 
 fn addresses() -> Vec<FixedIp> {
     let subnet = SubnetId::from_random([7; 16]);
     ["10.0.0.4", "fd00::4"].map(|a| FixedIp { subnet, address: a.parse().unwrap() }).to_vec()
+}
+
+fn port_of(instance: InstanceId, network: NetworkId, id: PortId, group: SecurityGroupId) -> Port {
+    Port {
+        meta: meta(id, "port"),
+        network,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        addresses: addresses(),
+        device: Device::Instance(instance),
+        security_groups: vec![group],
+        port_security: true,
+        allowed_pairs: vec![],
+        admin_up: true,
+        rate_mbit: None,
+        foreign_user: None,
+        delete_with_instance: true,
+        device_tag: None,
+        aliases: vec![],
+        spread: None,
+    }
 }
 
 impl World {
@@ -99,23 +121,16 @@ impl World {
                 build: 0,
                 trial: None,
                 shelved: false,
+                extra_hosts: vec![],
+                succession: None,
+                rescue: None,
+                unrescued: None,
+                files: vec![],
+                schedule: None,
+                suspended: false,
                 server_group: None,
             },
-            port: Port {
-                meta: meta(port, "port"),
-                network,
-                mac: Mac([2, 0, 0, 0, 0, 1]),
-                addresses: addresses(),
-                device: Device::Instance(instance),
-                security_groups: vec![group],
-                port_security: true,
-                allowed_pairs: vec![],
-                admin_up: true,
-                rate_mbit: None,
-                foreign_user: None,
-                delete_with_instance: true,
-                device_tag: None,
-            },
+            port: port_of(instance, network, port, group),
             network: Network {
                 meta: meta(network, "net"),
                 kind: NetworkKind::Private,
@@ -128,7 +143,29 @@ impl World {
             floating: vec![],
             group: SecurityGroup { meta: meta(group, "group"), rules, is_default: false, stateful: true },
             gate: None,
+            spread: None,
         }
+    }
+
+    /// A floating IP of an address that leads to the instance.
+    fn spread(mut self, outer: &str) -> Self {
+        let (id, group) = (PortId::from_random([41; 16]), SecurityGroupId::from_random([42; 16]));
+        let led = SpreadPort { protocol: Protocol::TCP, port: 80, to: 8080 };
+        let over: Alias = "web.pods".parse().unwrap();
+        self.port.aliases = vec![over.clone()];
+        self.spread = Some(Port {
+            device: Device::None,
+            security_groups: vec![],
+            spread: Some(Spread { over, ports: vec![led] }),
+            ..port_of(self.instance.meta.id, self.network.meta.id, id, group)
+        });
+        let target =
+            Target { port: id, address: "10.0.0.4".parse().unwrap(), router: RouterId::from_random([8; 16]) };
+        let address = outer.parse().unwrap();
+        let meta = meta(FloatingIpId::from_random([43; 16]), "fip");
+        let network = NetworkId::from_random([9; 16]);
+        self.floating.push(FloatingIp { meta, network, address, target: Some(target), internal: false });
+        self
     }
 
     /// The same behind a subnet with a group of these rules.
@@ -182,10 +219,11 @@ impl World {
             subnet_pool: None,
         };
         let groups: Vec<SecurityGroup> = self.gate.iter().chain([&self.group]).cloned().collect();
+        let ports: Vec<Port> = [&self.port].into_iter().chain(&self.spread).cloned().collect();
         let view = ExposureView {
             instances: std::slice::from_ref(&self.instance),
             subnets: std::slice::from_ref(&subnet),
-            ports: std::slice::from_ref(&self.port),
+            ports: &ports,
             networks: std::slice::from_ref(&self.network),
             floating_ips: &self.floating,
             groups: &groups,
@@ -291,4 +329,25 @@ fn packets_are_led_over_a_floating_ip_before_one_of_the_clouds_own() {
     );
     let passage = Passage { outside: "2001:db8:f::5".parse().unwrap(), protocol: Protocol::TCP, port: 81 };
     assert_eq!(passages(&world.instance, &world.floating), BTreeSet::from([passage]));
+}
+
+#[test]
+fn an_address_that_is_spread_shows_what_those_behind_it_let_in() {
+    use Family::*;
+    let rules = || {
+        vec![
+            rule(Ipv4, "tcp/8080", "192.0.2.0/25"),
+            rule(Ipv4, "any", "192.0.2.128/25"),
+            rule(Ipv4, "tcp/80", "any"),
+        ]
+    };
+    let world = World::new(rules()).spread("203.0.113.5");
+    assert_eq!(
+        world.lines(),
+        ["203.0.113.5 icmp * [0.0.0.0/0]", "203.0.113.5 tcp 80>8080 [192.0.2.0/24]"],
+        "the port of those behind it counts"
+    );
+    let mut nobody = World::new(rules()).spread("203.0.113.5");
+    nobody.port.aliases.clear();
+    assert_eq!(nobody.lines()[1], "203.0.113.5 tcp 80>8080 []");
 }

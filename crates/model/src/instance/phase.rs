@@ -18,10 +18,14 @@ pub enum Phase {
     Running,
     /// It is being frozen.
     Pausing,
-    /// It is frozen.
+    /// It is frozen. With a fault it waits for what that tells, and goes on by itself.
     Paused,
     /// It is being let go on.
     Resuming,
+    /// Its memory is being put on disk.
+    Suspending,
+    /// It sleeps: it does not run, and its memory is on disk.
+    Suspended,
     /// It was asked to stop.
     Stopping,
     /// It will stop and start again.
@@ -51,6 +55,8 @@ impl Phase {
             Self::Pausing => "pausing",
             Self::Paused => "paused",
             Self::Resuming => "resuming",
+            Self::Suspending => "suspending",
+            Self::Suspended => "suspended",
             Self::Stopping => "stopping",
             Self::Rebooting => "rebooting",
             Self::Rebuilding => "rebuilding",
@@ -64,7 +70,8 @@ impl Phase {
 
     /// Nothing more happens by itself.
     pub fn is_settled(self) -> bool {
-        matches!(self, Self::Running | Self::Paused | Self::Stopped | Self::Exited | Self::Failed)
+        use Phase::{Exited, Failed, Paused, Running, Stopped, Suspended};
+        matches!(self, Running | Paused | Suspended | Stopped | Exited | Failed)
     }
 }
 
@@ -90,7 +97,12 @@ pub fn phase(instance: &Instance, status: Option<&InstanceStatus>) -> Phase {
     let behind = status.boot < instance.boots;
     match &status.state {
         State::Absent if !on => Phase::Stopped,
-        State::Stopped { .. } if !on => Phase::Stopped,
+        State::Stopped { .. } if !on => match (status.asleep, instance.suspended) {
+            (true, true) => Phase::Suspended,
+            // Its memory is being thrown away.
+            (true, false) => Phase::Stopping,
+            (false, _) => Phase::Stopped,
+        },
         State::Absent | State::Stopped { .. } if status.fault_of(instance).is_some() => Phase::Failed,
         State::Absent | State::Stopped { .. } if behind && status.boot < instance.rebuilt => {
             Phase::Rebuilding
@@ -98,11 +110,15 @@ pub fn phase(instance: &Instance, status: Option<&InstanceStatus>) -> Phase {
         State::Absent | State::Stopped { .. } if behind && is_resizing(instance, status) => Phase::Resizing,
         State::Absent => Phase::Creating,
         State::Stopped { .. } if behind => Phase::Starting,
+        State::Stopped { .. } if status.asleep => Phase::Resuming,
         State::Stopped { .. } => Phase::Exited,
+        State::Running { .. } | State::Paused { .. } if !on && instance.suspended => Phase::Suspending,
         State::Running { .. } | State::Paused { .. } if !on => Phase::Stopping,
         State::Running { .. } | State::Paused { .. } if behind => restart_word(instance, status),
         State::Running { .. } if instance.power == Power::Paused => Phase::Pausing,
         State::Running { .. } => Phase::Running,
+        // It waits for something, which the fault tells, and goes on by itself.
+        State::Paused { .. } if status.fault_of(instance).is_some() => Phase::Paused,
         State::Paused { .. } if instance.power == Power::On => Phase::Resuming,
         State::Paused { .. } => Phase::Paused,
     }

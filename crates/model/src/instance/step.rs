@@ -7,8 +7,11 @@
 //!   on, b = boots   Start          Settle or Start*      Settle                  Resume
 //!   on, b < boots   Start          Start                 AskStop..Kill           Kill
 //!   paused          Start          Start or Settle*      Pause                   Settle
+//!   asleep          Settle         Settle                Suspend                 Suspend
 //! ```
-//! `*` as the restart policy and the host's boot say. Start always prepares first; preparing twice does nothing.
+//! `*` as the restart policy and the host's boot say. Start always prepares first; preparing twice does nothing. One that
+//! sleeps is stopped, with its memory on disk: Start lets that boot go on, and Discard throws the memory away where it is
+//! to be off.
 
 use super::Power;
 use crate::plan::RestartPolicy;
@@ -20,6 +23,8 @@ pub struct Wanted {
     pub gone: bool,
     /// Whether it is meant to run.
     pub power: Power,
+    /// It is to be off with its memory kept on disk.
+    pub sleeps: bool,
     /// How many boots were asked for.
     pub boots: u64,
     /// The last stop or reboot pulls the plug.
@@ -45,6 +50,8 @@ pub enum Sight {
         host_rebooted: bool,
         /// Starts after a failure, in a row.
         retries: u32,
+        /// Its memory is on disk.
+        asleep: bool,
     },
     /// It runs.
     Running {
@@ -86,6 +93,10 @@ pub enum Step {
     Pause,
     /// Let go on.
     Resume,
+    /// Put its memory on disk and end it.
+    Suspend,
+    /// Throw away the memory that is on disk.
+    Discard,
     /// Remove all that is on this host.
     Destroy,
     /// Nothing is left: the records may go.
@@ -98,7 +109,8 @@ pub enum Step {
 pub fn next_step(wanted: Wanted, sight: Sight) -> Step {
     match sight {
         Sight::Absent => absent(wanted),
-        Sight::Stopped { boot, failed, host_rebooted, retries } => {
+        Sight::Stopped { boot, asleep: true, .. } => asleep(wanted, boot),
+        Sight::Stopped { boot, failed, host_rebooted, retries, asleep: false } => {
             stopped(wanted, boot, failed, host_rebooted, retries)
         }
         Sight::Running { boot, stop } => running(wanted, boot, stop),
@@ -133,7 +145,25 @@ fn stopped(wanted: Wanted, boot: u64, failed: bool, host_rebooted: bool, retries
     }
 }
 
+/// Nothing but a start wakes it: no policy and no start of the host.
+fn asleep(wanted: Wanted, boot: u64) -> Step {
+    match (wanted.gone, wanted.power) {
+        (true, _) => Step::Destroy,
+        (false, Power::Off) if wanted.sleeps && boot >= wanted.boots => Step::Settle,
+        (false, Power::Off) => Step::Discard,
+        (false, Power::On | Power::Paused) => Step::Start,
+    }
+}
+
+/// Whether a guest that is here is to be put to sleep instead of being ended.
+fn falls_asleep(wanted: Wanted, boot: u64) -> bool {
+    !wanted.gone && wanted.power == Power::Off && wanted.sleeps && boot >= wanted.boots
+}
+
 fn running(wanted: Wanted, boot: u64, stop: StopProgress) -> Step {
+    if falls_asleep(wanted, boot) {
+        return Step::Suspend;
+    }
     let must_stop = wanted.gone || wanted.power == Power::Off || boot < wanted.boots;
     if !must_stop {
         return if wanted.power == Power::Paused { Step::Pause } else { Step::Settle };
@@ -146,6 +176,9 @@ fn running(wanted: Wanted, boot: u64, stop: StopProgress) -> Step {
 }
 
 fn paused(wanted: Wanted, boot: u64) -> Step {
+    if falls_asleep(wanted, boot) {
+        return Step::Suspend;
+    }
     if wanted.gone || wanted.power == Power::Off || boot < wanted.boots {
         return Step::Kill;
     }
@@ -170,7 +203,9 @@ mod tests {
                                 RestartPolicy::OnFailure { retries_max: 0 },
                                 RestartPolicy::OnFailure { retries_max: 2 },
                             ] {
-                                all.push(Wanted { gone, power, boots, hard, autostart, restart });
+                                for sleeps in [false, true] {
+                                    all.push(Wanted { gone, power, sleeps, boots, hard, autostart, restart });
+                                }
                             }
                         }
                     }
@@ -185,8 +220,8 @@ mod tests {
         for boot in [1, 2] {
             for failed in [false, true] {
                 for host_rebooted in [false, true] {
-                    for retries in [0, 2] {
-                        all.push(Sight::Stopped { boot, failed, host_rebooted, retries });
+                    for (retries, asleep) in [(0, false), (2, false), (0, true)] {
+                        all.push(Sight::Stopped { boot, failed, host_rebooted, retries, asleep });
                     }
                 }
             }
@@ -204,12 +239,14 @@ mod tests {
             Sight::Absent => 0,
             Sight::Stopped { boot, .. } | Sight::Running { boot, .. } | Sight::Paused { boot } => boot,
         };
-        let ended = |boot| Sight::Stopped { boot, failed: false, host_rebooted: false, retries: 0 };
+        let stopped =
+            |boot, asleep| Sight::Stopped { boot, failed: false, host_rebooted: false, retries: 0, asleep };
         match step {
             Step::Start => Sight::Running { boot: wanted.boots, stop: StopProgress::NotAsked },
             Step::AskStop => Sight::Running { boot: boot_of(sight), stop: StopProgress::Waiting },
             Step::AwaitStop => Sight::Running { boot: boot_of(sight), stop: StopProgress::Overdue },
-            Step::Kill => ended(boot_of(sight)),
+            Step::Kill | Step::Discard => stopped(boot_of(sight), false),
+            Step::Suspend => stopped(boot_of(sight), true),
             Step::Pause => Sight::Paused { boot: boot_of(sight) },
             Step::Resume => Sight::Running { boot: boot_of(sight), stop: StopProgress::NotAsked },
             Step::Destroy => Sight::Absent,
@@ -245,10 +282,15 @@ mod tests {
             (false, Power::Off) => {
                 assert!(!matches!(end, Sight::Running { .. } | Sight::Paused { .. }), "{context}");
                 assert!(!steps.contains(&Step::Start), "{context}");
+                let is_asleep = matches!(end, Sight::Stopped { asleep: true, .. });
+                assert!(!is_asleep || wanted.sleeps, "{context}");
+                assert!(!steps.contains(&Step::Suspend) || is_asleep, "{context}");
             }
             (false, Power::On) => match end {
                 Sight::Running { boot, .. } => assert!(boot >= wanted.boots, "{context}"),
-                Sight::Stopped { boot, .. } => assert_eq!(boot, wanted.boots.max(boot), "{context}"),
+                Sight::Stopped { boot, asleep: false, .. } => {
+                    assert_eq!(boot, wanted.boots.max(boot), "{context}");
+                }
                 other => panic!("rests {other:?}: {context}"),
             },
             (false, Power::Paused) => {

@@ -1,11 +1,12 @@
 //! What the cloud itself says to cloud-init, below what a user says in user-data: that interfaces may come later.
 //!
 //! cloud-init writes the network's configuration at a guest's first boot alone unless it is told otherwise, so that on many
-//! stock images a card plugged in later would stay without addresses. It takes this from `vendor_data.json`, a list of
-//! parts under the key `cloud-init`. A user's own `updates` in user-data win, and `vendor_data: {enabled: false}` turns
+//! stock images a card plugged in later would stay without addresses. It takes this from `vendor_data.json`, under the key
+//! `cloud-init`: one text, an archive of parts. A list of texts would do by its manual, and ends the first stage of every
+//! version since 24.4. A user's own `updates` in user-data win, and `vendor_data: {enabled: false}` turns
 //! all of it away. Nothing here may change a guest beyond its network's configuration.
 //!
-//! Sources: docs.cloud-init.io, "Events and updates" and "OpenStack: vendor data".
+//! Sources: docs.cloud-init.io, "Events and updates", "OpenStack: vendor data" and "User data formats: cloud config archive".
 
 use serde_json::{Value, json};
 
@@ -26,9 +27,16 @@ SUBSYSTEM=="net", DEVPATH=="/devices/virtual/*", RUN="/bin/true"
 RULES
 "#;
 
+/// How an archive begins. What follows is a list in YAML, of which JSON is a part.
+const ARCHIVE: &str = "#cloud-config-archive\n";
+
 /// `vendor_data.json`.
 pub fn data() -> Value {
-    json!({"cloud-init": [EVENTS, LINKS]})
+    let parts = json!([
+        {"type": "text/cloud-config", "content": EVENTS},
+        {"type": "text/x-shellscript", "content": LINKS},
+    ]);
+    json!({"cloud-init": format!("{ARCHIVE}{parts}\n")})
 }
 
 #[cfg(test)]
@@ -38,9 +46,12 @@ mod tests {
     #[test]
     fn every_part_begins_as_cloud_init_tells_parts_apart() {
         let document = data();
-        let parts = document["cloud-init"].as_array().expect("parts");
-        let heads: Vec<&str> =
-            parts.iter().map(|p| p.as_str().expect("text").lines().next().unwrap()).collect();
-        assert_eq!(heads, ["#cloud-config", "#!/bin/sh"]);
+        let text = document["cloud-init"].as_str().expect("one text");
+        let parts: Value =
+            serde_json::from_str(text.strip_prefix(ARCHIVE).expect("an archive")).expect("a list");
+        let parts = parts.as_array().expect("parts");
+        let heads = parts.iter().map(|p| p["content"].as_str().expect("text").lines().next().unwrap());
+        assert_eq!(heads.collect::<Vec<_>>(), ["#cloud-config", "#!/bin/sh"]);
+        assert_eq!([&parts[0]["type"], &parts[1]["type"]], ["text/cloud-config", "text/x-shellscript"]);
     }
 }

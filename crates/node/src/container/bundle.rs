@@ -4,10 +4,17 @@
 //! ever reads, so that it can restart containers while the daemon is away. Its golden file is the list of what holm
 //! promises about a container by default; it changes only on purpose.
 
-use super::capability::{Capabilities, CapabilityError};
+use super::{
+    capability::{Capabilities, CapabilityError},
+    system,
+};
 use model::{
     id::InstanceId,
-    plan::{Body, ContainerPlan, IdRange, InstancePlan, LogLimits, MountSource, NicPlan, RestartPolicy},
+    instance::content::Role,
+    plan::{
+        Body, ContainerPlan, IdRange, InstancePlan, LogLimits, MountSource, NicPlan, RestartPolicy,
+        SecretEnv, SystemPlan,
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,6 +28,8 @@ use std::{
 pub const CONTAINERS_MAX: usize = 32;
 /// Size of a pod's shared memory (`/dev/shm`), as docker has it.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+/// Least CPU time that the kernel takes as a limit (`min_cfs_quota_period` in kernel/sched/core.c).
+const CPU_QUOTA_US_MIN: u64 = 1_000;
 /// Programs are looked for here when the image says nothing.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -76,6 +85,13 @@ pub struct Places {
     pub cgroup: String,
 }
 
+impl Places {
+    /// Directory of the files that its containers are shown: in memory on usual hosts, as secrets may be among them.
+    pub fn files(&self) -> PathBuf {
+        self.run.join("files")
+    }
+}
+
 /// A pod, ready to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pod {
@@ -97,9 +113,17 @@ pub struct Pod {
     pub resolv_conf: String,
     /// Containers in their order.
     pub containers: Vec<Container>,
+    /// File of the size of `limits.disk_bytes` whose file system all containers write to; `None` is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_disk: Option<PathBuf>,
 }
 
 impl Pod {
+    /// Whether it is a system container: one container, whose first process is an init.
+    pub fn is_system(&self) -> bool {
+        self.containers.iter().any(|container| container.system.is_some())
+    }
+
     /// What keeps its programs in, for people.
     pub fn confinement(&self) -> String {
         let names = |container: &Container| {
@@ -124,9 +148,11 @@ impl Pod {
                 each.collect::<Vec<_>>().join(", ")
             }
         };
+        // An init's services may be of other users, who use sudo and its like.
+        let privileges = if self.is_system() { "" } else { "; no new privileges" };
         format!(
-            "namespaces of its own; root inside is uid {} of the host; {capabilities}; system calls filtered (seccomp); \
-             no new privileges",
+            "namespaces of its own; root inside is uid {} of the host; {capabilities}; system calls filtered (seccomp)\
+             {privileges}",
             self.ids.base
         )
     }
@@ -143,6 +169,9 @@ pub struct Limits {
     pub memory_max_bytes: Option<u64>,
     /// Processes and threads.
     pub pids_max: Option<u64>,
+    /// What is written to the root file systems in bytes; only a pod as a whole has such a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
 }
 
 /// A container, ready to run.
@@ -152,7 +181,7 @@ pub struct Container {
     pub name: String,
     /// Unpacked layers, lowest first.
     pub layers: Vec<PathBuf>,
-    /// Directory of what the container writes.
+    /// Directory of what the container writes; with a root disk its last part is the directory's name there.
     pub upper: PathBuf,
     /// The root file system cannot be written.
     pub read_only: bool,
@@ -176,6 +205,15 @@ pub struct Container {
     pub log: PathBuf,
     /// Rotation of the log.
     pub log_limits: LogLimits,
+    /// Paths below the read-only ones that can be written after all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writable_paths: Vec<PathBuf>,
+    /// Its first process is an init; `None` for a container of one program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemPlan>,
+    /// When it runs, of the pod's containers.
+    #[serde(default, skip_serializing_if = "Role::is_main")]
+    pub role: Role,
 }
 
 /// What a container runs, and with which powers.
@@ -185,6 +223,9 @@ pub struct Process {
     pub argv: Vec<String>,
     /// Environment.
     pub env: Vec<(String, String)>,
+    /// More of it, which has no part in what is written of the pod for good.
+    #[serde(skip)]
+    pub secret_env: SecretEnv,
     /// Working directory.
     pub cwd: PathBuf,
     /// User, as docker spells it.
@@ -202,6 +243,9 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// Open files, soft and hard; clamped to what this host allows.
     pub open_files: (u64, u64),
+    /// Other limits, and these instead of the usual ones: number of the resource, soft and hard. Clamped, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<(u32, u64, u64)>,
 }
 
 /// A mount in a container.
@@ -253,6 +297,9 @@ pub enum Source {
     Memory {
         /// Most bytes.
         size_bytes: u64,
+        /// Only root may make files at its top.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        roots: bool,
     },
 }
 
@@ -324,6 +371,7 @@ pub fn bundle(plan: &InstancePlan, places: Places) -> Result<Pod, BundleError> {
         hosts: hosts_text(plan, &pod.extra_hosts),
         resolv_conf: resolv_conf_text(&plan.nics),
         containers: containers.collect::<Result<_, _>>()?,
+        root_disk: pod.root_disk.as_ref().map(|disk| disk.path.clone()),
         places,
     })
 }
@@ -335,6 +383,10 @@ pub fn limits(plan: &InstancePlan) -> Limits {
         cpu_weight: Some(u64::from(plan.cpu_weight)),
         memory_max_bytes: Some(plan.memory_mib << 20),
         pids_max: Some(plan.pids_max),
+        disk_bytes: match &plan.body {
+            Body::Pod(pod) => pod.root_disk.as_ref().map(|disk| disk.size_gib << 30),
+            Body::Vm(_) => None,
+        },
     }
 }
 
@@ -351,13 +403,19 @@ fn bundle_container(
     it: &ContainerPlan,
     places: &Places,
 ) -> Result<Container, BundleError> {
-    if it.argv.first().is_none_or(String::is_empty) {
+    let is_system = it.system.is_some();
+    // An init need not be named: it is looked for in the image.
+    if !is_system && it.argv.first().is_none_or(String::is_empty) {
         return Err(BundleError::NoProgram(it.name.clone()));
     }
-    let capabilities = Capabilities::chosen(&it.cap_add, &it.cap_drop)
+    let chosen = if is_system { Capabilities::chosen_for_system } else { Capabilities::chosen };
+    let capabilities = chosen(&it.cap_add, &it.cap_drop)
         .map_err(|source| BundleError::Capability { container: it.name.clone(), source })?;
-    let mut mounts = standard_mounts();
-    mounts.extend(user_mounts(plan, it)?);
+    let mut mounts = if is_system { system::mounts(plan.memory_mib) } else { standard_mounts() };
+    mounts.extend(user_mounts(plan, it, places)?);
+    let [masked, read_only, writable] =
+        if is_system { system::paths() } else { [&MASKED_PATHS as &[&str], &READ_ONLY_PATHS, &[]] };
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
     let cwd = if it.cwd.as_os_str().is_empty() { Path::new("/") } else { &it.cwd };
     Ok(Container {
         name: it.name.clone(),
@@ -366,29 +424,43 @@ fn bundle_container(
         read_only: it.read_only_rootfs,
         process: Process {
             argv: it.argv.clone(),
-            env: environment(&it.env, &plan.hostname, it.tty),
+            env: match is_system {
+                true => system::environment(&it.env, plan.id),
+                false => environment(&it.env, &plan.hostname, it.tty),
+            },
+            secret_env: it.secret_env.clone(),
             cwd: absolute(&it.name, cwd)?,
             user: it.user.clone(),
-            tty: it.tty,
+            tty: it.tty || is_system,
             terminal_size: it.terminal_size,
-            stdin_open: it.stdin_open,
+            stdin_open: it.stdin_open || is_system,
             capabilities,
-            no_new_privileges: true,
+            no_new_privileges: !is_system,
             open_files: (1024 * 1024, 1024 * 1024),
+            ulimits: it.ulimits.iter().map(|(r, limit)| (r.number(), limit.soft, limit.hard)).collect(),
         },
         mounts,
-        masked_paths: MASKED_PATHS.map(PathBuf::from).to_vec(),
-        read_only_paths: READ_ONLY_PATHS.map(PathBuf::from).to_vec(),
+        masked_paths: paths(masked),
+        read_only_paths: paths(read_only),
+        writable_paths: paths(writable),
+        system: it.system.clone(),
         limits: Limits {
-            cpu_quota_us: it.cpu_millis.map(|millis| u64::from(millis) * 100),
+            cpu_quota_us: it.cpu_millis.map(|millis| (u64::from(millis) * 100).max(CPU_QUOTA_US_MIN)),
             memory_max_bytes: it.memory_mib.map(|mib| mib << 20),
             ..Limits::default()
         },
-        restart: it.restart,
+        restart: match it.restart {
+            // What others wait for is done once.
+            RestartPolicy::Always | RestartPolicy::UnlessStopped if it.role == Role::Init => {
+                RestartPolicy::OnFailure { retries_max: 0 }
+            }
+            policy => policy,
+        },
         stop_signal: it.stop_signal,
         grace_s: it.grace_s,
         log: places.state.join("logs").join(format!("{}.log", it.name)),
         log_limits: it.log,
+        role: it.role,
     })
 }
 
@@ -430,7 +502,7 @@ fn standard_mounts() -> Vec<Mount> {
 }
 
 /// The user's mounts and the instance's volumes, outer ones first.
-fn user_mounts(plan: &InstancePlan, it: &ContainerPlan) -> Result<Vec<Mount>, BundleError> {
+fn user_mounts(plan: &InstancePlan, it: &ContainerPlan, places: &Places) -> Result<Vec<Mount>, BundleError> {
     let mount = |target: &Path, source, read_only| {
         let target = absolute(&it.name, target)?;
         if target == Path::new("/") {
@@ -447,7 +519,12 @@ fn user_mounts(plan: &InstancePlan, it: &ContainerPlan) -> Result<Vec<Mount>, Bu
     for wanted in &it.mounts {
         let source = match &wanted.source {
             MountSource::Bind { path } => Source::Bind { path: absolute(&it.name, path)? },
-            MountSource::Tmpfs { size_bytes } => Source::Memory { size_bytes: *size_bytes },
+            MountSource::Tmpfs { size_bytes } => Source::Memory { size_bytes: *size_bytes, roots: false },
+            MountSource::Files { set, path } => {
+                let whole = places.files().join(set);
+                let path = path.as_ref().map_or(whole.clone(), |path| whole.join(path));
+                Source::Bind { path: absolute(&it.name, &path)? }
+            }
         };
         mounts.push(mount(&wanted.target, source, wanted.read_only)?);
     }

@@ -30,6 +30,40 @@ const DEFAULT: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
+/// What a system container has: what an init and its services use, over its own namespaces alone. Left out is what the
+/// kernel gives nobody but the host's root (clock, modules, devices' registers, the kernel's log), so that services which
+/// ask for it know beforehand that they are not to run.
+const SYSTEM: [&str; 28] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_KILL",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TTY_CONFIG",
+];
+
 impl Default for Capabilities {
     fn default() -> Self {
         DEFAULT
@@ -51,7 +85,15 @@ impl Capabilities {
     ///
     /// Dropping happens first, so that "drop ALL, add NET_BIND_SERVICE" gives one.
     pub fn chosen(add: &[String], drop: &[String]) -> Result<Self, CapabilityError> {
-        let mut set = Self::default();
+        Self::default().changed(add, drop)
+    }
+    /// As [`Self::chosen`], from the set of a system container.
+    pub fn chosen_for_system(add: &[String], drop: &[String]) -> Result<Self, CapabilityError> {
+        let known = |name| bit(name).expect("the list is of known names");
+        SYSTEM.iter().fold(Self::none(), |set, name| set.with(known(name))).changed(add, drop)
+    }
+    fn changed(self, add: &[String], drop: &[String]) -> Result<Self, CapabilityError> {
+        let mut set = self;
         for name in drop {
             set.0 &= !Self::named(name)?.0;
         }
@@ -130,5 +172,10 @@ mod tests {
         assert_eq!(chosen(&[], &["all"]), Ok(vec![]));
         assert_eq!(chosen(&["ALL"], &[]).map(|names| names.len()), Ok(41));
         assert_eq!(chosen(&["CAP_FLY"], &[]), Err(CapabilityError("CAP_FLY".into())));
+        let system = Capabilities::chosen_for_system(&[], &[]).expect("known names");
+        assert!(system.contains("SYS_ADMIN") && system.contains("SYS_BOOT"), "what an init needs");
+        for name in ["SYS_MODULE", "SYS_RAWIO", "SYS_TIME", "SYSLOG", "BPF", "PERFMON", "MAC_ADMIN"] {
+            assert!(!system.contains(name), "{name}");
+        }
     }
 }

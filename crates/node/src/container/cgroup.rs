@@ -3,6 +3,7 @@
 //! ```text
 //!   <root>/<pod>            limits of the instance; no process of its own
 //!   <root>/<pod>/<name>     limits of a container; its processes and those started beside them
+//!   <root>/<pod>/<name>/…   what the init of a system container makes of its own part
 //! ```
 //!
 //! The shim itself stays outside, so that freezing, killing or an exhausted memory limit never meet it.
@@ -56,9 +57,27 @@ impl PodGroup {
         Ok(self.tree.create(&self.of(container), &kernel_limits(limits))?)
     }
 
+    /// Makes the group of a container whose init makes groups of its own, and gives it to its root. What an earlier run made
+    /// below goes first: with groups below it that use controllers, no process could enter it.
+    pub fn add_system(&self, container: &str, limits: &Limits, owner: u32) -> io::Result<()> {
+        self.tree.delete(&self.of(container))?;
+        self.add_container(container, limits)?;
+        Ok(self.tree.delegate(&self.of(container), owner)?)
+    }
+
     /// Puts a process into the group of a container.
     pub fn admit(&self, container: &str, pid: i32) -> io::Result<()> {
         Ok(self.tree.add(&self.of(container), pid)?)
+    }
+
+    /// Puts an init into the group that [`Self::add_system`] made.
+    pub fn admit_init(&self, container: &str, pid: i32) -> io::Result<()> {
+        Ok(self.tree.add_delegated(&self.of(container), pid)?)
+    }
+
+    /// Puts a process to where the container's init is by now.
+    pub fn admit_beside(&self, container: &str, init: i32, pid: i32) -> io::Result<()> {
+        Ok(self.tree.add_beside(&self.of(container), init, pid)?)
     }
 
     /// How often the kernel killed a process of a container for lack of memory.

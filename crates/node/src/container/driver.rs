@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   <state>/pods/<id>/   pod.json   what the shim runs        logs/<container>.log   shim.log
-//!   <run>/pods/<id>/     shim.sock  state.json  shim.lock     nics.json   hosts …
+//!   <run>/pods/<id>/     shim.sock  state.json  shim.lock     nics.json   hosts …   files/<set>/   secrets.json
 //!   <run>/netns/i-<id>   the pod's network namespace          <root>/i-<id>   its cgroup
 //! ```
 //!
@@ -10,6 +10,9 @@
 //! the cgroup. Processes without a shim have lost their streams, log and exit codes; they are killed and told as such.
 
 mod attach;
+mod content;
+mod dial;
+mod files;
 mod observe;
 mod processes;
 mod streams;
@@ -17,8 +20,10 @@ mod streams;
 use super::{
     bundle::{self, Places, Pod},
     client::Client,
+    files::{ContainerFiles, turn::Turns},
     network,
     protocol::{POD, Reply, Request},
+    root_disk, secret,
 };
 use crate::{
     driver::{
@@ -31,7 +36,7 @@ use async_trait::async_trait;
 use model::{
     id::{InstanceId, PortId, VolumeId},
     instance::Grant,
-    plan::{DiskPlan, InstancePlan, NicPlan},
+    plan::{Body, DiskPlan, IdRange, InstancePlan, NicPlan},
 };
 use std::{
     fs, io,
@@ -42,7 +47,10 @@ use std::{
     time::Duration,
 };
 use sys::netns::NetNs;
-use tokio::sync::{Mutex, broadcast};
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex, broadcast},
+};
 
 /// Name of the file that tells which ports a pod has, below its run directory.
 const NICS: &str = "nics.json";
@@ -74,6 +82,8 @@ pub struct PodDriver {
     /// Pods whose shims are being watched for changes.
     watched: Arc<Mutex<std::collections::HashSet<InstanceId>>>,
     early: Arc<attach::Early>,
+    /// Who looks into the files of pods.
+    turns: Arc<Turns>,
 }
 
 /// Turns an error of a step into one of the driver.
@@ -99,6 +109,7 @@ impl PodDriver {
             changes: broadcast::channel(CHANGES_MAX).0,
             watched: Arc::default(),
             early: Arc::default(),
+            turns: Arc::default(),
         }
     }
 
@@ -108,7 +119,7 @@ impl PodDriver {
         Places {
             state: config.state.join("pods").join(id.to_string()),
             run: config.run.join("pods").join(id.hex()),
-            netns: config.run.join("netns").join(format!("i-{}", id.hex())),
+            netns: config.run.join("netns").join(network::pod_handle_name(id)),
             cgroup_root: config.cgroup_root.clone(),
             cgroup: format!("i-{}", id.hex()),
         }
@@ -211,7 +222,8 @@ fn answer(reply: io::Result<Reply>) -> Result<Reply, DriverError> {
 }
 
 /// Writes what the shim needs, and the pod's network.
-fn prepare(plan: &InstancePlan, pod: &Pod) -> Result<(), DriverError> {
+fn prepare(plan: &InstancePlan, pod: &mut Pod) -> Result<(), DriverError> {
+    root_disk::make(pod)?;
     let places = &pod.places;
     for directory in [&places.state, &places.run, &places.state.join("logs")] {
         fs::DirBuilder::new()
@@ -221,6 +233,10 @@ fn prepare(plan: &InstancePlan, pod: &Pod) -> Result<(), DriverError> {
             .map_err(io_error(format!("create {}", directory.display())))?;
     }
     write_json(&places.state.join(POD), pod)?;
+    secret::write(pod).map_err(io_error("write the secret variables"))?;
+    if let Body::Pod(body) = &plan.body {
+        content::write(places, &body.files).map_err(io_error("write the files that containers are shown"))?;
+    }
     observe::forget_last_run(places).map_err(io_error("forget the last run"))?;
     write_json(&places.run.join(NICS), &plan.nics)?;
     let volumes: Vec<VolumeId> = plan.disks.iter().map(|disk| disk.volume).collect();
@@ -260,6 +276,9 @@ fn destroy(places: &Places) -> Result<(), DriverError> {
     for container in pod.iter().flat_map(|pod| &pod.containers) {
         remove_directory(&container.upper)?;
     }
+    if let Some(disk) = pod.as_ref().and_then(|pod| pod.root_disk.as_ref()) {
+        root_disk::remove(disk)?;
+    }
     remove_directory(&places.run)?;
     remove_directory(&places.state)
 }
@@ -276,7 +295,8 @@ impl Driver for PodDriver {
     }
 
     async fn list(&self) -> Result<Vec<InstanceId>, DriverError> {
-        let directories = [self.config.state.join("pods"), self.config.run.join("pods")];
+        let run = &self.config.run;
+        let directories = [self.config.state.join("pods"), run.join("pods"), run.join("netns")];
         blocking(move || {
             let mut ids: Vec<InstanceId> = Vec::new();
             for directory in directories {
@@ -284,11 +304,21 @@ impl Driver for PodDriver {
                     continue;
                 };
                 let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+                // Handles of networks' namespaces, which lie beside those of pods, have other first letters.
+                let names = names.map(|name| name.strip_prefix("i-").map(String::from).unwrap_or(name));
                 ids.extend(names.filter_map(|name| name.parse::<InstanceId>().ok()));
             }
             ids.sort();
             ids.dedup();
             Ok(ids)
+        })
+        .await
+    }
+
+    async fn make_room(&self, id: InstanceId, ids: IdRange) -> Result<(), DriverError> {
+        let netns = self.places(id).netns;
+        blocking(move || {
+            network::create(&netns, ids).map(drop).map_err(io_error("make the pod's network namespace"))
         })
         .await
     }
@@ -299,13 +329,15 @@ impl Driver for PodDriver {
             what: describe(&error),
             hint: "change the request".into(),
         })?;
-        let (owned, at) = (plan.clone(), places.clone());
+        // Its files, and the disk that they are on, are mounted by one at a time.
+        let _alone = self.turns.alone(plan.id).await;
+        let (owned, at, mut pod) = (plan.clone(), places.clone(), pod);
         let runs = blocking(move || {
             let seen = observe::observe(&at)?;
             if matches!(seen, Seen::Running(_) | Seen::Paused(_)) {
                 return Ok(true);
             }
-            prepare(&owned, &pod)?;
+            prepare(&owned, &mut pod)?;
             Ok(false)
         })
         .await?;
@@ -327,6 +359,21 @@ impl Driver for PodDriver {
         blocking(move || observe::end(&places)).await
     }
 
+    async fn renew(
+        &self,
+        id: InstanceId,
+        container: &str,
+        since_ms: i64,
+        grace_ms: u64,
+    ) -> Result<(), DriverError> {
+        let container = container.to_string();
+        self.ask_if_running(id, Request::Renew { container, since_ms, grace_ms }).await
+    }
+
+    async fn dial(&self, id: InstanceId, port: u16, limit: Duration) -> Result<TcpStream, DriverError> {
+        dial::dial(self.places(id), port, limit).await
+    }
+
     async fn pause(&self, id: InstanceId) -> Result<(), DriverError> {
         self.ask(id, Request::Pause).await.map(|_| ())
     }
@@ -337,13 +384,24 @@ impl Driver for PodDriver {
 
     async fn destroy(&self, id: InstanceId) -> Result<(), DriverError> {
         self.early.forget(id);
+        let _alone = self.turns.alone(id).await;
         let places = self.places(id);
         blocking(move || destroy(&places)).await
     }
 
-    async fn resize(&self, plan: &InstancePlan, _: Grant) -> Result<Grant, DriverError> {
-        self.set_limits(plan.id, bundle::limits(plan)).await?;
-        Ok(plan.grant())
+    async fn resize(&self, plan: &InstancePlan, has: Grant) -> Result<Grant, DriverError> {
+        let limits = bundle::limits(plan);
+        match self.set_limits(plan.id, limits).await {
+            Ok(()) => Ok(plan.grant()),
+            Err(DriverError::Refused { answer, .. }) if has.disk_gib != plan.grant().disk_gib => {
+                // Not every host may let a mounted file system grow; the rest of the size is taken nevertheless.
+                tracing::info!(id = %plan.id, %answer, "its disk grows at the next start");
+                let disk_bytes = Some(has.disk_gib << 30);
+                self.set_limits(plan.id, bundle::Limits { disk_bytes, ..limits }).await?;
+                Ok(Grant { disk_gib: has.disk_gib, ..plan.grant() })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn attach_nic(&self, id: InstanceId, nic: &NicPlan) -> Result<(), DriverError> {
@@ -473,6 +531,10 @@ impl Driver for PodDriver {
     async fn processes(&self, id: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {
         let places = self.places(id);
         blocking(move || processes::of(&places)).await
+    }
+
+    async fn files(&self, plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {
+        self.open_files(plan).await
     }
 
     fn changes(&self) -> broadcast::Receiver<InstanceId> {

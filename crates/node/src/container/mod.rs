@@ -3,7 +3,10 @@
 //! ```text
 //!  bundle   plan of an instance → everything a shim needs (pure)      capability, seccomp, user, restart: pure rules
 //!  driver   the daemon's side: network, shim, observing, destroying   client, network, file
-//!  shim     the role `holm shim`: starts, keeps streams, restarts     root, process, cgroup, log
+//!  shim     the role `holm shim`: starts, keeps streams, restarts     root, root_disk, process, cgroup, log
+//!  files    what is in a container's file system: copied in and out, running or not
+//!  system   what is different where the first process is an init; first_boot, host_key: who such an instance is
+//!  secret   variables that are kept apart from what is written of a pod
 //!  protocol what the two say to each other, and the state file
 //! ```
 //!
@@ -14,13 +17,21 @@ pub mod capability;
 pub mod cgroup;
 pub mod client;
 pub mod driver;
+pub mod files;
+mod first_boot;
+mod host_key;
 pub mod log;
-mod network;
+pub(crate) mod network;
 mod process;
 pub mod protocol;
 pub mod restart;
 mod root;
+mod root_disk;
 pub mod seccomp;
+pub(crate) mod secret;
 pub mod shim;
+pub mod system;
 mod terminal;
 pub mod user;
+
+pub(crate) use root_disk::run as e2fsprogs;

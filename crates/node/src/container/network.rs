@@ -1,17 +1,21 @@
 //! A pod's network namespace: its own, holding the far ends of its ports' veth pairs, with fixed addresses.
 //!
-//! The network makes the pair: the port's device in the network's namespace, and the peer beside it under the name that
-//! [`peer_name`] gives. The peer is moved in and becomes `eth0`, `eth1` and so on. Every step is idempotent.
+//! The network makes the pair: the port's device in the network's namespace, and the peer under the name that
+//! [`peer_name`] gives in the pod's, where that is there, else beside it, from where it is moved in. The peer becomes
+//! `eth0`, `eth1` and so on. Every step is idempotent.
 //!
 //! The namespace belongs to the pod's own user namespace, which is made with it and lives as long: root inside has in it
 //! what its capabilities say (raw packets by default, as in docker; addresses and routes only with `CAP_NET_ADMIN`),
 //! and the network's anti-spoof rules outside hold for whatever it sends.
 
 use ipnet::IpNet;
-use model::plan::{IdRange, NicPlan};
+use model::{
+    id::InstanceId,
+    plan::{IdRange, NicPlan},
+};
 use std::{io, net::IpAddr, path::Path};
 use sys::{
-    netlink::{Netlink, Route, RouteTarget},
+    netlink::{Netlink, Route, RouteTarget, Rule},
     netns::NetNs,
     sysctl,
     userns::{self, IdMap},
@@ -21,6 +25,15 @@ use sys::{
 const INTERFACES_MAX: usize = 16;
 /// The second interface's default route is used when the first one's is gone, and so on.
 const METRIC_STEP: u32 = 100;
+/// Routing tables of further interfaces: this and the interface's number.
+const TABLES: u32 = 1000;
+/// Place of the rules that lead to them, before the main table's.
+const RULE_PRIORITY: u32 = 1000;
+
+/// Name of the handle of a pod's namespace, beside those of the networks.
+pub fn pod_handle_name(id: InstanceId) -> String {
+    format!("i-{}", id.hex())
+}
 
 /// Name of a veth's end that waits in the network's namespace for its pod.
 pub fn peer_name(nic: &NicPlan) -> String {
@@ -78,9 +91,36 @@ pub fn plug(namespace: &NetNs, nic: &NicPlan, number: usize) -> io::Result<()> {
         let all: IpNet = all.parse().expect("a literal");
         let target = RouteTarget::Via { gateway, device: Some(name.clone()), onlink: true };
         let metric = number as u32 * METRIC_STEP + if gateway.is_ipv6() { 1024 } else { 0 };
-        inside.replace_route(&Route { metric, ..Route::new(all, target) })?;
+        inside.replace_route(&Route { metric, ..Route::new(all, target.clone()) })?;
+        if gateway.is_ipv6() {
+            for range in &nic.ranges_v6 {
+                inside.replace_route(&Route { metric, ..Route::new(*range, target.clone()) })?;
+            }
+        }
+        if number > 0 {
+            inside.replace_route(&Route { table: table(number), ..Route::new(all, target) })?;
+        }
+    }
+    for rule in rules(nic, number) {
+        inside.add_rule(&rule)?;
     }
     Ok(())
+}
+
+/// The table of an interface: what is sent under its addresses.
+fn table(number: usize) -> u32 {
+    TABLES + number as u32
+}
+
+/// What is sent under an address of a further interface leaves by that one: answers go back as the questions came, and
+/// each network lets its own addresses pass alone. The first interface has the main table.
+fn rules(nic: &NicPlan, number: usize) -> impl Iterator<Item = Rule> {
+    let of = move |address: &IpNet| Rule {
+        source: IpNet::from(address.addr()),
+        table: table(number),
+        priority: RULE_PRIORITY,
+    };
+    nic.addresses.iter().filter(move |_| number > 0).map(of)
 }
 
 /// An address as the pod has it. No IPv6 prefix is on the link: a neighbour would be asked for there and nobody
@@ -98,7 +138,7 @@ fn bring_in(namespace: &NetNs, nic: &NicPlan, peer: &str) -> io::Result<()> {
     let outside = Netlink::open(&NetNs::open(&nic.netns)?)?;
     if outside.link(peer)?.is_none() {
         // Without its other end the device is of no use: that end was in a namespace that is gone, and so is the device.
-        outside.add_veth(&nic.device, peer, None)?;
+        return Ok(outside.add_veth(&nic.device, peer, Some(namespace))?);
     }
     Ok(outside.set_ns(peer, namespace)?)
 }
@@ -106,6 +146,11 @@ fn bring_in(namespace: &NetNs, nic: &NicPlan, peer: &str) -> io::Result<()> {
 /// Removes the pod's end of a port, and with it the network's.
 pub fn unplug(namespace: &NetNs, nic: &NicPlan) -> io::Result<()> {
     let inside = Netlink::open(namespace)?;
+    if let Some(number) = plugged(namespace, nic)? {
+        for rule in rules(nic, number) {
+            inside.delete_rule(&rule)?;
+        }
+    }
     for link in inside.links()? {
         if link.kind.as_deref() == Some("veth") && link.mac == Some(nic.mac.0) {
             inside.delete_link(&link.name)?;

@@ -147,6 +147,8 @@ pub struct Launch<'a> {
     pub identity: &'a Identity,
     /// A terminal of the container's own becomes the three standard streams.
     pub tty: bool,
+    /// Rows and columns that the program finds there.
+    pub terminal_size: Option<(u16, u16)>,
     /// The standard streams without a terminal.
     pub stdio: [RawFd; 3],
     /// The system call filter.
@@ -302,16 +304,26 @@ fn become_program(
 ) -> Result<std::convert::Infallible, (i32, String)> {
     let fail = |what: &'static str| move |error: io::Error| (125, format!("{what}: {error}"));
     let _ = shim.set_read_timeout(None);
+    nix::unistd::setsid().map_err(io::Error::from).map_err(fail("make a session"))?;
+    let mut one_group_tree = false;
+    let told = |error: root::RootError| (125, root::told(&error));
+    if let Place::New { pod, container, .. } = place {
+        one_group_tree = root::has_one_group_tree();
+        // Being put under limits takes the kernel some milliseconds, which are not waited for in vain.
+        root::mount_inside(pod, container).map_err(told)?;
+    } else {
+        privilege::set_ids(0, 0, &[]).map_err(fail("become root inside"))?;
+    }
     let mut go = [0];
     if !matches!(shim.recv(&mut go), Ok(1)) {
         return Err((125, "the shim ended".into()));
     }
-    nix::unistd::setsid().map_err(io::Error::from).map_err(fail("make a session"))?;
-    if let Place::New { pod, container, .. } = place {
+    if let Place::New { container, .. } = place {
         process::unshare(namespace::CGROUP).map_err(fail("make a cgroup namespace"))?;
-        root::mount_inside(pod, container).map_err(|error| (125, format!("{error}: {}", error.source)))?;
-    } else {
-        privilege::set_ids(0, 0, &[]).map_err(fail("become root inside"))?;
+        // An init has a part of the tree that it sorts its services in.
+        if one_group_tree || container.system.is_some() {
+            root::mount_control_groups(container).map_err(told)?;
+        }
     }
     privilege::set_dumpable(false).map_err(fail("hide the process"))?;
     privilege::new_session_keyring().map_err(fail("make a keyring"))?;
@@ -320,6 +332,9 @@ fn become_program(
     let (soft, hard) = launch.process.open_files;
     privilege::set_limit_clamped(libc::RLIMIT_NOFILE as u32, soft, hard).map_err(fail("limit open files"))?;
     privilege::set_limit_clamped(libc::RLIMIT_CORE as u32, 0, u64::MAX).map_err(fail("limit core files"))?;
+    for (resource, soft, hard) in &launch.process.ulimits {
+        privilege::set_limit_clamped(*resource, *soft, *hard).map_err(fail("set a limit"))?;
+    }
     privilege::reset_signals().map_err(fail("reset signals"))?;
     privilege::close_on_exec_from(3).map_err(fail("close files"))?;
     let program = Program::new(launch)?;
@@ -377,7 +392,14 @@ fn take_streams(place: Place<'_>, launch: &Launch<'_>, shim: &UnixDatagram) -> i
     let far = privilege::terminal_peer(near.as_raw_fd())?;
     let owner = nix::unistd::Uid::from_raw(launch.identity.uid);
     let _ = nix::unistd::fchown(&far, Some(owner), None);
-    privilege::take_terminal(far.as_raw_fd())?;
+    if let Some((rows, columns)) = launch.terminal_size {
+        privilege::set_terminal_size(far.as_raw_fd(), rows, columns)?;
+    }
+    // An init hands its console on to who logs in there, so it must not be its own.
+    let is_init = matches!(place, Place::New { container, .. } if container.system.is_some());
+    if !is_init {
+        privilege::take_terminal(far.as_raw_fd())?;
+    }
     fdpass::send(shim, b"M", &[near.as_fd()]).map_err(io::Error::from)?;
     for number in 0..3 {
         privilege::place(far.as_raw_fd(), number)?;

@@ -5,6 +5,7 @@
 //! events on the same connection. A newer daemon speaks to older shims, so fields are only ever added.
 
 use super::bundle::Limits;
+use model::instance::content::Role;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -43,6 +44,15 @@ pub enum Request {
         container: Option<String>,
         /// Milliseconds before killing.
         grace_ms: Option<u64>,
+    },
+    /// Ends one run of a container, which its policy may then start again: sends the stop signal, kills after a time.
+    Renew {
+        /// The container.
+        container: String,
+        /// Start of the run, in milliseconds since 1970; another run is left alone.
+        since_ms: i64,
+        /// Milliseconds before killing.
+        grace_ms: u64,
     },
     /// Freezes every process of the pod.
     Pause,
@@ -101,6 +111,9 @@ pub struct Exec {
     pub tty: bool,
     /// Rows and columns of the terminal.
     pub size: Option<(u16, u16)>,
+    /// It is killed when its connection ends, and whatever kills it kills its whole process group.
+    #[serde(default)]
+    pub tied: bool,
 }
 
 /// What a shim answers.
@@ -168,6 +181,9 @@ pub struct ContainerState {
     pub restarts: u32,
     /// How its last run ended.
     pub exit: Option<ContainerExit>,
+    /// When it runs, of the pod's containers.
+    #[serde(default, skip_serializing_if = "Role::is_main")]
+    pub role: Role,
 }
 
 /// What a container does.

@@ -6,15 +6,18 @@
 //! the container's own namespaces can mount (proc, pts, mqueue, cgroup) is left to [`mount_inside`], which runs in
 //! the container's first process. Nothing here follows a link out of the image.
 
-use super::bundle::{Container, Mount, Pod, PodText, Source};
+use super::{
+    bundle::{Container, Mount, Pod, PodText, Source},
+    root_disk,
+};
 use crate::image::shifted_copy::{cannot_shift, layer_copy};
 use model::image_manifest::LAYERS_MAX;
 use std::{
     fs,
     io::{self, Read},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::{PermissionsExt, chown},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::{PermissionsExt, chown, lchown},
     },
     path::{Path, PathBuf},
 };
@@ -52,6 +55,11 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
+/// A failure with its cause, for people.
+pub(super) fn told(error: &RootError) -> String {
+    format!("{error}: {}", error.source)
+}
+
 /// A container's file system, mounted below the shim's directory.
 #[derive(Debug)]
 pub struct Root {
@@ -70,6 +78,12 @@ impl Root {
     /// The root directory.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.mount.as_fd()
+    }
+
+    /// Where a program is when links are followed; `None` where there is no such file.
+    pub fn program(&self, path: &str) -> Option<PathBuf> {
+        let file = tree::open_in_root(self.as_fd(), Path::new(path), libc::O_PATH, 0).ok()?;
+        fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
     }
 
     /// Text of a file of the image, empty if it is missing. Only a plain file of a sane size is read.
@@ -119,12 +133,13 @@ pub fn enter(pod: &Pod) -> Result<(), RootError> {
     if let Some(size) = size {
         attach_at(memory(size, "1777", base, no_run)?.as_fd(), &run.join("shm"))?;
     }
+    root_disk::mount(pod)?;
     // An empty file system and a device, to hide files and directories with.
     attach_at(memory(4096, "0555", base, no_run | attribute::READ_ONLY)?.as_fd(), &run.join("void"))
 }
 
 /// The copy of the mount table must not keep other pods' and networks' namespaces alive after they were deleted.
-fn forget_other_namespaces(pod: &Pod) -> Result<(), RootError> {
+pub(super) fn forget_other_namespaces(pod: &Pod) -> Result<(), RootError> {
     let handles = pod.places.netns.parent().unwrap_or(Path::new("/"));
     let table = fs::read_to_string("/proc/self/mountinfo").step(|| "read the mount table".into())?;
     let mut last: Option<PathBuf> = None;
@@ -158,7 +173,7 @@ fn memory(size_bytes: u64, mode: &str, owner: u32, attributes: u64) -> Result<Ow
 }
 
 /// Attaches a mount at a directory of the host's side, which is made if needed.
-fn attach_at(mount: BorrowedFd<'_>, path: &Path) -> Result<(), RootError> {
+pub(super) fn attach_at(mount: BorrowedFd<'_>, path: &Path) -> Result<(), RootError> {
     fs::create_dir_all(path).step(|| format!("create {}", path.display()))?;
     let target = fs::File::open(path).step(|| format!("open {}", path.display()))?;
     tree::attach(mount, target.as_fd()).step(|| format!("mount on {}", path.display()))
@@ -167,7 +182,8 @@ fn attach_at(mount: BorrowedFd<'_>, path: &Path) -> Result<(), RootError> {
 /// Mounts the file system of a container as far as the shim can.
 pub fn prepare(pod: &Pod, container: &Container, user_namespace: BorrowedFd<'_>) -> Result<Root, RootError> {
     let path = pod.places.run.join("root").join(&container.name);
-    let mount = mount_image(pod, container, user_namespace)?;
+    let image = image(pod, container, user_namespace)?;
+    let mount = tree::clone_path(&image, false).step(|| format!("open {}", image.display()))?;
     attach_at(mount.as_fd(), &path)?;
     let root = Root { mount, path };
     let owner = (pod.ids.base, pod.ids.base);
@@ -185,6 +201,21 @@ pub fn prepare(pod: &Pod, container: &Container, user_namespace: BorrowedFd<'_>)
             .step(|| "make the root read-only".into())?;
     }
     Ok(root)
+}
+
+/// Where the overlay of a container is mounted for as long as its pod lives. Each run gets a clone of it: somebody may
+/// still look at the files of the run before, and an upper directory must not be under two overlays at a time.
+fn image(pod: &Pod, container: &Container, user_namespace: BorrowedFd<'_>) -> Result<PathBuf, RootError> {
+    let path = pod.places.run.join("image").join(&container.name);
+    if !is_overlay(&path) {
+        attach_at(mount_image(pod, container, user_namespace)?.as_fd(), &path)?;
+    }
+    Ok(path)
+}
+
+/// Whether an overlay is mounted there, as the kernel says (statfs(2), `OVERLAYFS_SUPER_MAGIC`).
+pub(super) fn is_overlay(path: impl rustix::path::Arg) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|seen| seen.f_type as i64 == 0x794c_7630)
 }
 
 /// The overlay of the image's layers and the container's own files, with ids shifted into the pod's range.
@@ -205,10 +236,11 @@ fn mount_image(
         );
         return Err(RootError { step: format!("mount the image of {}", container.name), source });
     }
-    make_upper(container, pod.ids.base)?;
+    let written = upper_of(pod, container);
+    make_upper(container, &written, pod.ids.base)?;
     let place = pod.places.run.join("layers").join(&container.name);
     let mut attached = Vec::new();
-    for (number, layer) in container.layers.iter().chain([&container.upper]).enumerate() {
+    for (number, layer) in container.layers.iter().chain([&written]).enumerate() {
         let mount = if number < layers {
             shifted_layer(pod, container, number, user_namespace)?
         } else {
@@ -277,9 +309,17 @@ fn mount_overlay(place: &Path, layers: usize) -> io::Result<OwnedFd> {
     mount
 }
 
+/// Where a container's own files go: to the pod's root disk, which only the shim sees, or to the host's directory.
+pub(super) fn upper_of(pod: &Pod, container: &Container) -> PathBuf {
+    match &pod.root_disk {
+        Some(_) => root_disk::place(pod).join(container.upper.file_name().unwrap_or(container.name.as_ref())),
+        None => container.upper.clone(),
+    }
+}
+
 /// The upper directory's own mode shows as that of `/`, so it is taken from the top layer.
-fn make_upper(container: &Container, base: u32) -> Result<(), RootError> {
-    let files = container.upper.join("fs");
+fn make_upper(container: &Container, upper: &Path, base: u32) -> Result<(), RootError> {
+    let files = upper.join("fs");
     if !files.exists() {
         let top = container.layers.last().map(fs::metadata);
         let mode = top.and_then(Result::ok).map_or(0o755, |meta| meta.permissions().mode() & 0o7777);
@@ -288,7 +328,7 @@ fn make_upper(container: &Container, base: u32) -> Result<(), RootError> {
             .and_then(|()| chown(&files, Some(base), Some(base)))
             .step(|| format!("create {}", files.display()))?;
     }
-    let work = container.upper.join("work");
+    let work = upper.join("work");
     fs::create_dir_all(&work).step(|| format!("create {}", work.display()))
 }
 
@@ -316,17 +356,23 @@ fn mount_one(pod: &Pod, root: &Root, mount: &Mount, user_namespace: BorrowedFd<'
             return Ok(());
         }
         Source::ControlGroups => return Ok(()),
-        Source::Devices => devices(base, attributes(mount))?,
+        Source::Devices => devices(base, attributes(mount), pod.is_system())?,
         Source::SharedMemory { .. } => bind(&run.join("shm"), false)?,
         Source::KernelObjects => bind(&run.join("sys"), false)?,
         Source::Text(text) => bind(&run.join(text.file_name()), false)?,
-        Source::Memory { size_bytes } => memory(*size_bytes, "1777", base, attributes(mount))?,
+        Source::Memory { size_bytes, roots } => {
+            memory(*size_bytes, if *roots { "0755" } else { "1777" }, base, attributes(mount))?
+        }
         Source::Bind { path } => {
             let piece = bind(path, true)?;
             if tree::map_ids(piece.as_fd(), user_namespace).is_err() {
-                // A file system that cannot shift ids shows its own: what others wrote belongs to nobody, and the
-                // container's root may at least write beside it.
-                chown(path, Some(base), Some(base)).step(|| "give it to the container".into())?;
+                // A file system that cannot shift ids shows its own. The pod's own files are all given to it; of a volume
+                // what others wrote belongs to nobody, and the container's root may at least write beside it.
+                let given = match path.starts_with(pod.places.files()) {
+                    true => give_all(path, base),
+                    false => chown(path, Some(base), Some(base)),
+                };
+                given.step(|| "give it to the container".into())?;
             }
             piece
         }
@@ -340,19 +386,36 @@ fn mount_one(pod: &Pod, root: &Root, mount: &Mount, user_namespace: BorrowedFd<'
     tree::attach(piece.as_fd(), target.step(|| "make the place".into())?.as_fd()).step(|| "attach it".into())
 }
 
+/// Gives a file, or a directory with all in it, to the container's root. There are no links among the pod's own files, and
+/// no container can put one there.
+fn give_all(path: &Path, base: u32) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_all(&entry?.path(), base)?;
+        }
+    }
+    lchown(path, Some(base), Some(base))
+}
+
 fn bind(path: &Path, recursive: bool) -> Result<OwnedFd, RootError> {
     tree::clone_path(path, recursive).step(|| format!("open {}", path.display()))
 }
 
 /// A `/dev` with the nodes that every program may use. They are real nodes of a file system made outside the user
-/// namespace; no process inside can make others.
-fn devices(base: u32, attributes: u64) -> Result<OwnedFd, RootError> {
+/// namespace; no process inside can make others. Systems get those too that the kernel cuts apart by namespaces: network
+/// devices and file systems of programs.
+fn devices(base: u32, attributes: u64, of_system: bool) -> Result<OwnedFd, RootError> {
     let dev = memory(64 << 20, "0755", base, attributes & !attribute::NO_DEVICES)?;
     let fill = || -> io::Result<()> {
         for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
             tree::make_device(dev.as_fd(), name, 1, minor)?;
         }
         tree::make_device(dev.as_fd(), "tty", 5, 0)?;
+        if of_system {
+            let net = tree::make_directory_in_root(dev.as_fd(), Path::new("net"), 0o755, (base, base))?;
+            tree::make_device(net.as_fd(), "tun", 10, 200)?;
+            tree::make_device(dev.as_fd(), "fuse", 10, 229)?;
+        }
         for (name, target) in [
             ("ptmx", "pts/ptmx"),
             ("fd", "/proc/self/fd"),
@@ -378,36 +441,61 @@ pub fn mount_inside(pod: &Pod, container: &Container) -> Result<(), RootError> {
     let place = fs::File::open(&staged).step(|| "open the root".into())?;
     tree::attach(root.as_fd(), place.as_fd()).step(|| "attach the root".into())?;
     let is_queue = |mount: &&Mount| mount.source == Source::MessageQueues;
-    for mount in container.mounts.iter().filter(|mount| !is_queue(mount)) {
-        mount_own(pod, root.as_fd(), mount)?;
+    let is_late = |mount: &&Mount| is_queue(mount) || mount.source == Source::ControlGroups;
+    for mount in container.mounts.iter().filter(|mount| !is_late(mount)) {
+        mount_own(pod.ids.count, root.as_fd(), mount)?;
     }
     let void = pod.places.run.join("void");
     for path in &container.masked_paths {
         mask(root.as_fd(), path, &void).step(|| format!("hide {}", path.display()))?;
     }
+    let mut kept = Vec::new();
+    for path in &container.writable_paths {
+        kept.extend(
+            copy_of(root.as_fd(), path).step(|| format!("keep {}", path.display()))?.map(|it| (path, it)),
+        );
+    }
     for path in &container.read_only_paths {
         freeze(root.as_fd(), path).step(|| format!("make {} read-only", path.display()))?;
+    }
+    for (path, copy) in kept {
+        let target = tree::open_in_root(root.as_fd(), path, libc::O_PATH, 0);
+        target
+            .and_then(|target| tree::attach(copy.as_fd(), target.as_fd()))
+            .step(|| format!("let {} be written", path.display()))?;
     }
     privilege::set_ids(0, 0, &[]).step(|| "become root inside".into())?;
     // Message queues belong to who mounts them.
     for mount in container.mounts.iter().filter(is_queue) {
-        mount_own(pod, root.as_fd(), mount)?;
+        mount_own(pod.ids.count, root.as_fd(), mount)?;
     }
     tree::pivot(root.as_fd()).step(|| "change the root directory".into())
 }
 
-fn mount_own(pod: &Pod, root: BorrowedFd<'_>, mount: &Mount) -> Result<(), RootError> {
+/// Whether this host has control groups of version 2 alone, as asked before the root directory is changed.
+pub fn has_one_group_tree() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Shows the container its control groups, when it is in them and in a namespace of theirs, with the root directory its own.
+pub fn mount_control_groups(container: &Container) -> Result<(), RootError> {
+    for mount in container.mounts.iter().filter(|mount| mount.source == Source::ControlGroups) {
+        let root = fs::File::open("/").step(|| "open the root".into())?;
+        mount_own(0, root.as_fd(), mount)?;
+    }
+    Ok(())
+}
+
+fn mount_own(ids_count: u32, root: BorrowedFd<'_>, mount: &Mount) -> Result<(), RootError> {
     // Group 5 is "tty" in every distribution.
     let terminals =
         [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
     let (kind, options) = match mount.source {
         Source::Processes => ("proc", &[][..]),
-        Source::Terminals if pod.ids.count > 5 => ("devpts", &terminals[..]),
+        Source::Terminals if ids_count > 5 => ("devpts", &terminals[..]),
         Source::Terminals => ("devpts", &terminals[..3]),
         Source::MessageQueues => ("mqueue", &[][..]),
-        Source::ControlGroups if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() => {
-            ("cgroup2", &[][..])
-        }
+        Source::ControlGroups => ("cgroup2", &[][..]),
         _ => return Ok(()),
     };
     let piece = tree::new_file_system(kind, options, attributes(mount)).step(|| format!("make a {kind}"))?;
@@ -429,6 +517,14 @@ fn mask(root: BorrowedFd<'_>, path: &Path, void: &Path) -> io::Result<()> {
         tree::clone_tree(null.as_fd(), Path::new(""), false)?
     };
     tree::attach(cover.as_fd(), target.as_fd())
+}
+
+/// A copy of the mounts at a path. `None` where this kernel does not have it.
+fn copy_of(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
+    match tree::open_in_root(root, path, libc::O_PATH, 0) {
+        Err(error) if missing(&error) => Ok(None),
+        place => tree::clone_tree(place?.as_fd(), Path::new(""), true).map(Some),
+    }
 }
 
 /// Puts a read-only copy of a path over itself.

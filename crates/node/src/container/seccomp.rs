@@ -173,6 +173,21 @@ pub fn default_rules(capabilities: Capabilities) -> Rules {
     rules
 }
 
+/// What stays refused in a system container although `CAP_SYS_ADMIN`, which it has over its own namespaces, would let it:
+/// these calls look into the host's kernel or need powers that only the host's root has, and an init does without.
+const NOT_IN_SYSTEMS: &[u32] = &calls![
+    SYS_bpf SYS_perf_event_open SYS_syslog SYS_open_by_handle_at SYS_quotactl SYS_quotactl_fd
+];
+
+/// The rules for a system container: those of its capabilities, with a way to another root directory, which services that
+/// are shut in by systemd take.
+pub fn system_rules(capabilities: Capabilities) -> Rules {
+    let mut rules = default_rules(capabilities);
+    rules.retain(|call, _| !NOT_IN_SYSTEMS.contains(call));
+    rules.insert(libc::SYS_pivot_root as u32, Verdict::Allow);
+    rules
+}
+
 /// Offsets in `struct seccomp_data`.
 const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCHITECTURE: u32 = 4;
@@ -346,6 +361,27 @@ mod tests {
                 }
             }
             assert_eq!(run(&program, 0x4000_0003, 0, 0), KILL_PROCESS, "a 32-bit program");
+        }
+    }
+
+    #[test]
+    fn what_looks_into_the_kernel_is_refused_in_systems() {
+        let rules = system_rules(Capabilities::chosen_for_system(&[], &[]).expect("known names"));
+        for call in [libc::SYS_mount, libc::SYS_unshare, libc::SYS_reboot, libc::SYS_pivot_root] {
+            assert_eq!(rules.get(&(call as u32)), Some(&Verdict::Allow), "call {call}");
+        }
+        for call in [
+            libc::SYS_bpf,
+            libc::SYS_syslog,
+            libc::SYS_perf_event_open,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_finit_module,
+            libc::SYS_kexec_load,
+            libc::SYS_swapon,
+            libc::SYS_settimeofday,
+            libc::SYS_keyctl,
+        ] {
+            assert_eq!(rules.get(&(call as u32)), None, "call {call}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! It holds their standard streams, writes their logs, collects their exit codes and starts them again by their policy,
 //! whether the daemon lives or not. It answers on a unix socket and writes every change to a state file. It ends when
 //! every container has ended for good; with it go its mounts. It never has threads, never talks to the store or the
-//! network, and reads nothing but its pod's file.
+//! network, and reads nothing but its pod's files.
 //!
 //! ```text
 //!   daemon ──▶ holm shim <dir> ──fork──▶ the shim (own session): sets up, starts containers, loops
@@ -18,6 +18,7 @@ mod task;
 use super::{
     bundle::Pod,
     protocol::{POD, SOCKET},
+    secret,
 };
 use pod::ShimPod;
 use std::{
@@ -124,9 +125,11 @@ fn wait_readable(pipe: &io::PipeReader) -> io::Result<()> {
 fn read_pod(directory: &Path) -> Result<Pod, ShimError> {
     let path = directory.join(POD);
     let text = fs::read(&path).map_err(step(format!("read {}", path.display())))?;
-    serde_json::from_slice(&text)
+    let mut pod: Pod = serde_json::from_slice(&text)
         .map_err(io::Error::from)
-        .map_err(step(format!("understand {}", path.display())))
+        .map_err(step(format!("understand {}", path.display())))?;
+    secret::put_back(&mut pod).map_err(step("read the secret variables"))?;
+    Ok(pod)
 }
 
 /// Leaves the daemon's session, files, signals and working directory behind. Gives the client that came along as the

@@ -121,6 +121,18 @@ impl Driver for FakeDriver {
         .await
     }
 
+    async fn suspend(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.call(Verb::Suspend, Some(id), |state| state.fall_asleep(id)).await
+    }
+
+    async fn discard(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.call(Verb::Discard, Some(id), |state| {
+            state.forget_memory(id);
+            Ok(())
+        })
+        .await
+    }
+
     async fn destroy(&self, id: InstanceId) -> Result<(), DriverError> {
         let fault = self.before(Verb::Destroy, Some(id)).await?;
         self.host.lock().end(id, |boot| Exit {

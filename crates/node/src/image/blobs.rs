@@ -4,13 +4,16 @@
 //! <state>/blobs/sha256/<hex>     complete, checked, on disk
 //! <state>/blobs/partial/<hex>    begun; a later download goes on from its end
 //! <state>/blobs/partial/new-*    digest not known yet; swept at start
+//! <state>/blobs/held/            who was given which blob, see [`Holder`]
 //! ```
 //!
 //! A file gets its final name only after its digest was checked and it was flushed, so a crash leaves partial files
 //! and nothing worse. One digest has one writer at a time: a second one waits and then finds the blob present. The
 //! store never guesses what is in use: the collector is told.
 
-use model::image_digest::Digest;
+use super::holder::Holder;
+use crate::room::{self, Short, Space};
+use model::{error::Code, id::ProjectId, image_digest::Digest};
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::{HashMap, HashSet},
@@ -25,6 +28,8 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// Bytes gathered before they are hashed and written.
 const CHUNK_BYTES: usize = 256 << 10;
+/// How long a partial download that is given up waits for its writer.
+const GIVE_UP_WAIT: Duration = Duration::from_secs(2);
 /// Age after which a partial download is given up.
 pub const PARTIAL_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -44,6 +49,14 @@ pub enum BlobError {
     /// The stream that fills a blob failed.
     #[error("the content of the blob cannot be read")]
     Input(#[source] io::Error),
+    /// The disk has too little room for the blob. Nothing of it stays.
+    #[error("there is no room for the blob at {}", path.display())]
+    NoRoom {
+        /// Where.
+        path: PathBuf,
+        /// The numbers.
+        source: Short,
+    },
     /// More bytes came than were announced or allowed.
     #[error("the blob is longer than {size_bytes_max} bytes")]
     TooLarge {
@@ -66,6 +79,22 @@ pub enum BlobError {
     Cancelled,
 }
 
+impl BlobError {
+    /// Whether this host's disk is full, or nearly.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+
+    /// What kind of failure it is: all but bad content lies in this host and may pass.
+    pub fn code(&self) -> Code {
+        if self.is_full() { Code::NoCapacity } else { Code::Unavailable }
+    }
+}
+
 fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BlobError {
     let path = path.to_path_buf();
     move |source| BlobError::Io { operation, path, source }
@@ -81,6 +110,7 @@ pub struct BlobStore {
 struct Inner {
     complete: PathBuf,
     partial: PathBuf,
+    held: PathBuf,
     writers: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
 }
 
@@ -107,7 +137,8 @@ impl BlobStore {
     pub fn open(state: &Path) -> Result<Self, BlobError> {
         let complete = state.join("blobs/sha256");
         let partial = state.join("blobs/partial");
-        for dir in [&complete, &partial] {
+        let held = state.join("blobs/held");
+        for dir in [&complete, &partial, &held] {
             fs::create_dir_all(dir).map_err(at("create", dir))?;
         }
         // Private images lie here too: closed to all but the daemon.
@@ -119,7 +150,12 @@ impl BlobStore {
                 fs::remove_file(entry.path()).map_err(at("remove", &entry.path()))?;
             }
         }
-        Ok(Self { inner: Arc::new(Inner { complete, partial, writers: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { complete, partial, held, writers: Mutex::default() }) })
+    }
+
+    /// A project and what it may use, beside what it is given from now on.
+    pub fn holder(&self, project: ProjectId, own: HashSet<Digest>) -> Holder {
+        Holder::new(self.inner.held.clone(), project, own)
     }
 
     /// Where the blob is, or will be.
@@ -168,7 +204,50 @@ impl BlobStore {
     pub async fn begin(&self, digest: Digest, size_bytes_max: u64) -> Result<Begin, BlobError> {
         let lease = self.lock(digest).lock_owned().await;
         let store = self.clone();
-        run(move || store.begin_locked(digest, size_bytes_max, lease)).await
+        run(move || match store.touch(&digest)? {
+            Some(size_bytes) => Ok(Begin::Present(size_bytes)),
+            None => store.write(digest, size_bytes_max, lease).map(Begin::Write),
+        })
+        .await
+    }
+
+    /// Begins with a blob that may be here, for somebody who has to bring it all the same.
+    pub async fn begin_anew(
+        &self,
+        digest: Digest,
+        size_bytes_max: u64,
+    ) -> Result<Box<BlobWriter>, BlobError> {
+        let lease = self.lock(digest).lock_owned().await;
+        let store = self.clone();
+        run(move || store.write(digest, size_bytes_max, lease)).await
+    }
+
+    /// Whether there is room for all that is missing of these blobs.
+    pub fn expect_room(&self, wanted: &[(Digest, u64)]) -> Result<(), BlobError> {
+        let length = |path: PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
+        let missing = wanted.iter().map(|(digest, size_bytes)| {
+            let here = length(self.path(digest)).max(length(self.inner.partial.join(digest.hex())));
+            size_bytes.saturating_sub(here)
+        });
+        let wanted_bytes = missing.fold(0, u64::saturating_add);
+        let path = &self.inner.partial;
+        let space = Space::at(path).map_err(at("look at the free space of", path))?;
+        // What is all here needs none.
+        if wanted_bytes == 0 {
+            return Ok(());
+        }
+        space.holds(wanted_bytes).map_err(|source| BlobError::NoRoom { path: path.clone(), source })
+    }
+
+    /// Removes what came of a blob, unless somebody goes on with it.
+    pub async fn give_up(&self, digest: Digest) {
+        // A writer that was dropped lets go when its last write is done.
+        let lease = tokio::time::timeout(GIVE_UP_WAIT, self.lock(digest).lock_owned()).await;
+        if let Ok(_lease) = lease {
+            let path = self.inner.partial.join(digest.hex());
+            // Best effort: what stays is given up for its age. Mostly there is none.
+            let _ = tokio::fs::remove_file(path).await;
+        }
     }
 
     /// Stores content that is held in memory.
@@ -187,7 +266,7 @@ impl BlobStore {
     ) -> Result<(Digest, u64), BlobError> {
         let path = self.inner.partial.join(format!("new-{}", uuid::Uuid::new_v4()));
         let mut sink = Sink::create(path, size_bytes_max)?;
-        let result = fill(&mut sink, &mut input).and_then(|()| {
+        let result = sink.expect(0).and_then(|()| fill(&mut sink, &mut input)).and_then(|()| {
             let actual = sink.digest();
             let digest = expected.unwrap_or(actual);
             if actual != digest {
@@ -198,8 +277,8 @@ impl BlobStore {
             Ok((digest, sink.written))
         });
         if result.is_err() {
-            // Best effort: what stays is swept at the next start.
-            let _ = fs::remove_file(&sink.path);
+            // What stays all the same is swept at the next start.
+            sink.remove();
         }
         result
     }
@@ -239,35 +318,57 @@ impl BlobStore {
                 collected.size_bytes += metadata.len();
             }
         }
+        self.forget_holders()?;
         self.writers().retain(|_, lock| lock.strong_count() > 0);
         Ok(collected)
     }
 
-    fn begin_locked(
+    /// Who was given a blob is of no use without it.
+    fn forget_holders(&self) -> Result<(), BlobError> {
+        let held = &self.inner.held;
+        for entry in fs::read_dir(held).map_err(at("list", held))? {
+            let entry = entry.map_err(at("list", held))?;
+            let name = entry.file_name();
+            let digest = name.to_string_lossy().split('.').next().and_then(|hex| Digest::from_hex(hex).ok());
+            if digest.is_none_or(|digest| !self.path(&digest).exists()) {
+                fs::remove_file(entry.path()).map_err(at("remove", &entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of a blob, if it is here; it is fresh for the collector from now on.
+    fn touch(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let path = self.path(digest);
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => {
+                file.set_modified(SystemTime::now()).map_err(at("touch", &path))?;
+                Ok(Some(file.metadata().map_err(at("look at", &path))?.len()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("open", &path)(error)),
+        }
+    }
+
+    fn write(
         &self,
         digest: Digest,
         size_bytes_max: u64,
         lease: OwnedMutexGuard<()>,
-    ) -> Result<Begin, BlobError> {
+    ) -> Result<Box<BlobWriter>, BlobError> {
         let path = self.path(&digest);
-        match OpenOptions::new().write(true).open(&path) {
-            Ok(file) => {
-                file.set_modified(SystemTime::now()).map_err(at("touch", &path))?;
-                return Ok(Begin::Present(file.metadata().map_err(at("look at", &path))?.len()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(at("open", &path)(error)),
-        }
         let sink = Sink::resume(self.inner.partial.join(digest.hex()), size_bytes_max)?;
+        // All that is still to come, before any of it does.
+        sink.expect(size_bytes_max - sink.written).inspect_err(|_| sink.remove())?;
         let work = Work { sink, _lease: lease };
-        Ok(Begin::Write(Box::new(BlobWriter {
+        Ok(Box::new(BlobWriter {
             digest,
             offset: work.sink.written,
             path,
             dir: self.inner.complete.clone(),
             buffer: Vec::new(),
             work: Some(work),
-        })))
+        }))
     }
 
     fn writers(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Weak<AsyncMutex<()>>>> {
@@ -316,13 +417,15 @@ struct Sink {
     hasher: Sha256,
     written: u64,
     size_bytes_max: u64,
+    /// Where the room is looked at again.
+    checked_at: u64,
 }
 
 impl Sink {
     fn create(path: PathBuf, size_bytes_max: u64) -> Result<Self, BlobError> {
         let file =
             OpenOptions::new().write(true).create_new(true).open(&path).map_err(at("create", &path))?;
-        Ok(Self { path, file, hasher: Sha256::new(), written: 0, size_bytes_max })
+        Ok(Self { path, file, hasher: Sha256::new(), written: 0, size_bytes_max, checked_at: 0 })
     }
 
     /// Opens what an earlier try left and hashes it again; a file that is too long starts over.
@@ -334,7 +437,7 @@ impl Sink {
             .truncate(false)
             .open(&path)
             .map_err(at("open", &path))?;
-        let mut sink = Self { path, file, hasher: Sha256::new(), written: 0, size_bytes_max };
+        let mut sink = Self { path, file, hasher: Sha256::new(), written: 0, size_bytes_max, checked_at: 0 };
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let count = match sink.file.read(&mut buffer) {
@@ -367,10 +470,26 @@ impl Sink {
         if self.written + bytes.len() as u64 > self.size_bytes_max {
             return Err(BlobError::TooLarge { size_bytes_max: self.size_bytes_max });
         }
+        if self.written >= self.checked_at {
+            self.expect(bytes.len() as u64)?;
+            self.checked_at = self.written + room::CHECK_BYTES;
+        }
         self.file.write_all(bytes).map_err(at("write", &self.path))?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Refuses bytes for which there is no room.
+    fn expect(&self, wanted_bytes: u64) -> Result<(), BlobError> {
+        let space = Space::around(&self.file).map_err(at("look at the free space of", &self.path))?;
+        space.holds(wanted_bytes).map_err(|source| BlobError::NoRoom { path: self.path.clone(), source })
+    }
+
+    /// Gives back the room of what came.
+    fn remove(&self) {
+        // Best effort: what stays is given up for its age.
+        let _ = fs::remove_file(&self.path);
     }
 
     fn digest(&self) -> Digest {
@@ -462,6 +581,10 @@ impl BlobWriter {
         let mut work = self.work.take().ok_or(BlobError::Cancelled)?;
         let task = tokio::task::spawn_blocking(move || {
             let result = act(&mut work);
+            if result.as_ref().is_err_and(BlobError::is_full) {
+                // What came of it must not keep the disk full until somebody tries again.
+                work.sink.remove();
+            }
             (work, result)
         });
         let (work, result) = task.await.map_err(|_| BlobError::Cancelled)?;
@@ -585,6 +708,40 @@ mod tests {
         assert_eq!(collect(much_later).await.expect("joins").count, 0, "the writer still holds it");
         drop(work);
         assert_eq!(collect(much_later).await.expect("joins").count, 1);
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_is_refused_with_numbers_and_leaves_nothing() {
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().expect("temp dir");
+        sys::mount::tmpfs(dir.path(), 96 * MIB, 0o700).expect("a small file system");
+        let store = BlobStore::open(dir.path()).expect("store opens");
+        let left = || fs::read_dir(dir.path().join("blobs/partial")).expect("lists").count();
+        let refused = store.begin(Digest::of(b"large"), 40 * MIB).await;
+        let before = left();
+        // One whose size nobody told is refused as soon as it takes what must stay.
+        let endless = store.clone();
+        let ingest = move || endless.ingest(io::repeat(7), None, 1 << 40);
+        let cut = tokio::task::spawn_blocking(ingest).await.expect("joins");
+        let after = left();
+        let small = store.insert(vec![7; 1 << 20]).await;
+        let several = [Digest::of(b"a"), Digest::of(b"b")].map(|digest| (digest, 20 * MIB));
+        let (all, one) = (store.expect_room(&several), store.expect_room(&several[..1]));
+        let mut begun = writer(&store, several[0].0).await;
+        begun.write(&[7; 1000]).await.expect("buffers");
+        begun.flush().await.expect("writes");
+        drop(begun);
+        store.give_up(several[0].0).await;
+        let given_up = left();
+        sys::mount::unmount(dir.path()).expect("unmounts");
+        let Err(BlobError::NoRoom { source, .. }) = &refused else { panic!("{refused:?}") };
+        assert_eq!(source.wanted_bytes, 40 * MIB);
+        assert!(source.free_bytes <= 96 * MIB && source.free_bytes_min == room::FREE_BYTES_MIN, "{source}");
+        assert!(matches!(&cut, Err(error) if error.code() == Code::NoCapacity), "{cut:?}");
+        assert_eq!((before, after), (0, 0), "nothing of them stays");
+        small.expect("what fits comes in");
+        assert!(all.is_err_and(|error| error.is_full()) && one.is_ok());
+        assert_eq!(given_up, 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::container::{bundle::Pod, protocol::POD};
 use model::{
-    image::{ImageContent, ImageStatus},
+    image::{Image, ImageContent, ImageSource, ImageStatus},
     image_digest::Digest,
     image_manifest::Platform,
 };
@@ -122,7 +122,8 @@ impl Images {
         // As long as this is held, no image begins to come in.
         let quiet = Arc::clone(&self.collector.arrivals).try_write_owned();
         let grace = if quiet.is_ok() { grace } else { grace.max(GRACE_WHILE_ARRIVING) };
-        if self.store.mirror().corrupt().iter().any(|record| record.table == ImageStatus::TABLE) {
+        let is_image = |table: &str| table == ImageStatus::TABLE || table == Image::TABLE;
+        if self.store.mirror().corrupt().iter().any(|record| is_image(&record.table)) {
             return Err(CollectError::Unreadable);
         }
         let contents: Vec<ImageContent> = self
@@ -130,6 +131,16 @@ impl Images {
             .list::<ImageStatus>()
             .iter()
             .filter_map(|status| status.record.content().cloned())
+            .collect();
+        // Content that has a name, and whose status is not written yet.
+        let named: Vec<Digest> = self
+            .store
+            .list::<Image>()
+            .iter()
+            .filter_map(|image| match &image.record.source {
+                ImageSource::Content { digest } => digest.parse().ok(),
+                _ => None,
+            })
             .collect();
         let (blobs, layers, pods) = (self.blobs.clone(), self.layers.clone(), self.collector.pods.clone());
         let done = run_blocking(move |_| {
@@ -149,6 +160,13 @@ impl Images {
                     && let Ok(stored) = StoredImage::load(&blobs, manifest, &platform)
                 {
                     needed_blobs.extend(stored.blobs());
+                }
+            }
+            for digest in named {
+                needed_blobs.insert(digest);
+                if let Ok(stored) = StoredImage::load(&blobs, digest, &platform) {
+                    needed_blobs.extend(stored.blobs());
+                    needed_layers.extend(stored.diff_ids());
                 }
             }
             let went = blobs.collect(&needed_blobs, grace, now)?;

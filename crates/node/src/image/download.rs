@@ -40,7 +40,7 @@ impl Images {
             let message = format!("image {} has no content yet", image.meta.name);
             return Err(fault(Code::Conflict, message, "wait until it is ready"));
         };
-        if matches!(image.source, ImageSource::Registry { .. }) {
+        if matches!(image.source, ImageSource::Registry { .. } | ImageSource::Content { .. }) {
             return self.archive(image, content, offset).await;
         }
         let size = content.size_bytes;
@@ -62,10 +62,7 @@ impl Images {
         let digest: Digest = content.digest.parse().map_err(|e| broken(&e, String::new()))?;
         let platform = Platform::linux_on(std::env::consts::ARCH);
         let stored = StoredImage::load(&self.blobs, digest, &platform).map_err(|e| broken(&e, e.hint()))?;
-        let names = match &image.source {
-            ImageSource::Registry { reference } => reference.parse().into_iter().collect(),
-            _ => vec![],
-        };
+        let names = image.reference().into_iter().collect();
         let (mut reader, writer) = tokio::io::duplex(PIPE_BYTES);
         let (blobs, hold) = (self.blobs.clone(), self.collector.hold().await);
         let images = vec![ImportedImage { names, digest, image: stored }];

@@ -6,13 +6,13 @@
 
 use super::{
     reconcile::{ImageError, Images},
-    registry::WebError,
+    streams_server::unfetched,
     upload::{fault, refused},
 };
-use crate::instance::sentence;
 use model::{
     error::{Code, Fault},
     image::{Image, ImageContent, ImageSource, ImageState, ImageStatus},
+    simplestreams,
 };
 use reconcile::Outcome;
 use std::time::Duration;
@@ -59,11 +59,12 @@ impl Images {
     }
 
     async fn import_web(&self, image: &Image, url: &str) -> Result<ImageContent, Fault> {
-        let told = |error: WebError| {
-            let code = if error.is_refusal() { Code::Forbidden } else { Code::Unavailable };
-            fault(code, format!("the image could not be fetched: {}", sentence(&error)), error.hint())
-        };
-        let (mut body, size) = self.web.get(url).await.map_err(told)?;
+        if url.starts_with(simplestreams::SCHEME) {
+            let place = url.parse::<simplestreams::Place>();
+            let place = place.map_err(|error| fault(Code::Invalid, error.to_string(), ""))?;
+            return self.import_streams(image, &place).await;
+        }
+        let (mut body, size) = self.web.get(url).await.map_err(|error| unfetched(&error))?;
         self.receive(image.meta.id, &mut body, size.unwrap_or(0), |input| self.take(image, input)).await
     }
 }

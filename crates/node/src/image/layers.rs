@@ -33,6 +33,8 @@ use tokio::sync::Mutex as AsyncMutex;
 
 /// Unpacked bytes between two looks at the free space.
 const FREE_SPACE_CHECK_BYTES: u64 = 64 << 20;
+/// Archives that are remembered of one layer; others are read again.
+const ARCHIVES_MAX: usize = 64;
 
 /// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +115,16 @@ fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LayerEr
     move |source| LayerError::Io { operation, path, source }
 }
 
+/// What is written beside a layer.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Told {
+    #[serde(flatten)]
+    facts: LayerFacts,
+    /// Archives that are known to unpack to it, oldest first.
+    #[serde(default)]
+    archives: Vec<Digest>,
+}
+
 /// The store of unpacked layers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LayerStore {
@@ -154,18 +166,29 @@ impl LayerStore {
 
     /// What unpacking the layer found.
     pub fn facts(&self, diff_id: &Digest) -> Option<LayerFacts> {
+        self.told(diff_id).map(|told| told.facts)
+    }
+
+    fn told(&self, diff_id: &Digest) -> Option<Told> {
         serde_json::from_slice(&fs::read(self.facts_path(diff_id)).ok()?).ok()
     }
 
-    /// Unpacks a layer from its archive (plain, gzip or zstd, told by its first bytes) unless it is here already. A
-    /// layer that is here counts as fresh for the collector from now on. Dropping the future stops the work.
-    pub async fn unpack(&self, archive: File, diff_id: Digest) -> Result<LayerFacts, LayerError> {
+    /// Unpacks a layer from its archive (plain, gzip or zstd, told by its first bytes) unless it is here already.
+    /// `blob` is the archive's own digest, checked before. A layer that is here is given for an archive that unpacks
+    /// to it, whatever the image says of it, and counts as fresh for the collector from now on. Dropping the future
+    /// stops the work.
+    pub async fn unpack(
+        &self,
+        archive: File,
+        blob: Digest,
+        diff_id: Digest,
+    ) -> Result<LayerFacts, LayerError> {
         let lease = self.lock(diff_id).lock_owned().await;
         let store = self.clone();
         run_blocking(move |flag| {
             // The lease goes along: the digest is free only when the thread is done.
             let _lease = lease;
-            store.unpack_locked(archive, diff_id, &flag)
+            store.unpack_locked(archive, blob, diff_id, &flag)
         })
         .await
         .unwrap_or(Err(LayerError::Cancelled))
@@ -193,7 +216,7 @@ impl LayerStore {
             let facts = self.facts_path(&diff_id);
             let Ok(modified) = fs::metadata(&facts).and_then(|metadata| metadata.modified()) else {
                 // Nobody knows how old it is: it counts from now on.
-                self.write_facts(&diff_id, LayerFacts::default())?;
+                self.write_facts(&diff_id, &Told::default())?;
                 continue;
             };
             if now.duration_since(modified).is_ok_and(|age| age >= grace) {
@@ -210,21 +233,29 @@ impl LayerStore {
     fn unpack_locked(
         &self,
         archive: File,
+        blob: Digest,
         diff_id: Digest,
         stopped: &StopFlag,
     ) -> Result<LayerFacts, LayerError> {
         let path = self.path(&diff_id);
         if path.is_dir() {
-            let facts = self.facts(&diff_id).unwrap_or_default();
-            self.write_facts(&diff_id, facts)?;
-            return Ok(facts);
+            let mut told = self.told(&diff_id).unwrap_or_default();
+            // A plain archive is what its layer's id is made of.
+            if blob != diff_id && !told.archives.contains(&blob) {
+                check_archive(archive, diff_id, self.inner.limits, stopped)?;
+                told.archives.push(blob);
+                let more = told.archives.len().saturating_sub(ARCHIVES_MAX);
+                told.archives.drain(..more);
+            }
+            self.write_facts(&diff_id, &told)?;
+            return Ok(told.facts);
         }
         let staged = self.inner.dir.join(format!("tmp-{}", uuid::Uuid::new_v4()));
         DirBuilder::new().mode(0o755).create(&staged).map_err(at("create", &staged))?;
         let result = self.fill(&staged, archive, diff_id, stopped).and_then(|facts| {
             let dir = File::open(&staged).map_err(at("open", &staged))?;
             rustix::fs::syncfs(&dir).map_err(|errno| at("flush", &staged)(errno.into()))?;
-            self.write_facts(&diff_id, facts)?;
+            self.write_facts(&diff_id, &Told { facts, archives: vec![blob] })?;
             fs::rename(&staged, &path).map_err(at("rename", &staged))?;
             let parent = &self.inner.dir;
             File::open(parent).and_then(|dir| dir.sync_all()).map_err(at("flush", parent))?;
@@ -253,9 +284,9 @@ impl LayerStore {
         self.inner.dir.join(format!("{}.json", diff_id.hex()))
     }
 
-    fn write_facts(&self, diff_id: &Digest, facts: LayerFacts) -> Result<(), LayerError> {
+    fn write_facts(&self, diff_id: &Digest, told: &Told) -> Result<(), LayerError> {
         let path = self.facts_path(diff_id);
-        let text = serde_json::to_vec(&facts).map_err(|error| at("write", &path)(error.into()))?;
+        let text = serde_json::to_vec(told).map_err(|error| at("write", &path)(error.into()))?;
         fs::write(&path, text).map_err(at("write", &path))
     }
 
@@ -277,11 +308,48 @@ fn entry_error(diff_id: Digest, name: &[u8], source: EntryError) -> LayerError {
     LayerError::Entry { diff_id, entry, source }
 }
 
+/// Reads an archive for its diff id alone.
+fn check_archive(
+    archive: File,
+    diff_id: Digest,
+    limits: LayerLimits,
+    stopped: &StopFlag,
+) -> Result<(), LayerError> {
+    let consumed = AtomicU64::new(0);
+    let watched = watch_archive(archive, &consumed, diff_id, limits, stopped)?;
+    check_diff_id(watched, diff_id, limits)
+}
+
+/// Reads what is left, and compares.
+fn check_diff_id(mut watched: Watched<'_>, diff_id: Digest, limits: LayerLimits) -> Result<(), LayerError> {
+    io::copy(&mut watched, &mut io::sink())
+        .map_err(|error| archive_error(diff_id, TarError::Io(error), limits))?;
+    let actual = Digest::from_bytes(watched.hasher.finalize().into());
+    if actual != diff_id {
+        return Err(LayerError::DiffId { expected: diff_id, actual });
+    }
+    Ok(())
+}
+
 /// Compressed bytes → plain bytes, with their number, hash and limits.
 ///
 /// ```text
 /// file → counts what was read → gzip | zstd | plain → hashes, limits, asks whether to stop → tar
 /// ```
+fn watch_archive<'a>(
+    archive: File,
+    consumed: &'a AtomicU64,
+    diff_id: Digest,
+    limits: LayerLimits,
+    stopped: &'a StopFlag,
+) -> Result<Watched<'a>, LayerError> {
+    let plain = decompress(Counted { input: archive, consumed }).map_err(|error| match error {
+        CompressionError::Io(error) => LayerError::Archive { diff_id, source: TarError::Io(error) },
+        CompressionError::Unsupported(format) => LayerError::Compression { diff_id, format },
+    })?;
+    Ok(Watched { input: plain, hasher: Sha256::new(), produced: 0, consumed, limits, stopped })
+}
+
 fn unpack_archive(
     archive: File,
     diff_id: Digest,
@@ -290,13 +358,7 @@ fn unpack_archive(
     stopped: &StopFlag,
 ) -> Result<LayerFacts, LayerError> {
     let consumed = AtomicU64::new(0);
-    let plain = decompress(Counted { input: archive, consumed: &consumed }).map_err(|error| match error {
-        CompressionError::Io(error) => LayerError::Archive { diff_id, source: TarError::Io(error) },
-        CompressionError::Unsupported(format) => LayerError::Compression { diff_id, format },
-    })?;
-    let watched =
-        Watched { input: plain, hasher: Sha256::new(), produced: 0, consumed: &consumed, limits, stopped };
-    let mut reader = TarReader::new(watched);
+    let mut reader = TarReader::new(watch_archive(archive, &consumed, diff_id, limits, stopped)?);
     let mut entries = 0;
     let mut next_check = 0;
     let fail = |error| archive_error(diff_id, error, limits);
@@ -316,12 +378,7 @@ fn unpack_archive(
         })?;
     }
     // What follows the archive's end is part of what the diff id names.
-    let mut watched = reader.into_inner();
-    io::copy(&mut watched, &mut io::sink()).map_err(|error| fail(TarError::Io(error)))?;
-    let actual = Digest::from_bytes(watched.hasher.finalize().into());
-    if actual != diff_id {
-        return Err(LayerError::DiffId { expected: diff_id, actual });
-    }
+    check_diff_id(reader.into_inner(), diff_id, limits)?;
     tree.finish().map_err(|source| entry_error(diff_id, b".", source))
 }
 

@@ -11,7 +11,9 @@ use super::{
     stored::{StoredError, StoredImage},
     tar::{Kind, TarError, TarReader},
 };
+use crate::room;
 use model::{
+    error::Code,
     image_digest::Digest,
     image_manifest::{
         CONFIG_BYTES_MAX, CONFIG_TYPE, Descriptor, INDEX_ENTRIES_MAX, ImageConfig, Index, LAYER_BYTES_MAX,
@@ -99,10 +101,20 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
+    /// Whose matter it is: the archive's, unless this host's disk is full.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Blob { source, .. } if source.is_full() => Code::NoCapacity,
+            Self::Image(error) if error.code() == Code::NoCapacity => Code::NoCapacity,
+            _ => Code::Invalid,
+        }
+    }
+
     /// What to do about it, for people.
     pub fn hint(&self) -> String {
         match self {
             Self::Image(error) => error.hint(),
+            Self::Blob { source, .. } if source.is_full() => room::HINT.into(),
             Self::NoImage => {
                 "make one with: docker save -o FILE IMAGE, or: skopeo copy … oci-archive:FILE".into()
             }
@@ -328,6 +340,11 @@ impl Contents {
             }
             match StoredImage::load(blobs, entry.digest, host) {
                 Ok(image) => {
+                    // What others have here is not given to who knows its digest.
+                    let held: HashSet<Digest> = self.stored.values().map(|(digest, _)| *digest).collect();
+                    if let Some(foreign) = image.blobs().find(|digest| !held.contains(digest)) {
+                        return Err(LayoutError::Missing(foreign.to_string()));
+                    }
                     let names = names_of(entry, tags.get(&image.id));
                     match images.iter_mut().find(|known| known.digest == entry.digest) {
                         Some(known) => {

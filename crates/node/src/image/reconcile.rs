@@ -6,7 +6,8 @@ use super::{
     disk::{DiskError, DiskSettings, DiskStore, owner_of},
     layer_tree::LayerLimits,
     layers::LayerStore,
-    registry::{Progress, Registry, Settings, Web},
+    lent::Lent,
+    registry::{Asked, Progress, Registry, RegistryError, Settings, Web},
     stored::StoredImage,
 };
 use crate::instance::sentence;
@@ -15,8 +16,9 @@ use model::{
     error::{Code, Fault},
     id::{ImageId, NodeId},
     image::{Image, ImageContent, ImageSource, ImageState, ImageStatus, OciContent},
-    image_manifest::Platform,
+    image_manifest::{Healthcheck, Platform},
     image_reference::Reference,
+    meta::Meta,
 };
 use reconcile::Outcome;
 use std::{
@@ -55,7 +57,8 @@ pub struct Images {
     pub(super) disks: DiskStore,
     pub(super) blobs: BlobStore,
     pub(super) layers: LayerStore,
-    registry: Registry,
+    pub(super) registry: Registry,
+    pub(super) lent: Lent,
     pub(super) web: Web,
     /// Images whose bytes are coming in from users now.
     arriving: Mutex<HashSet<ImageId>>,
@@ -80,6 +83,7 @@ impl Images {
             layers: LayerStore::open(state, LayerLimits::default()).map_err(io::Error::other)?,
             web: Web::new(&wanted, &settings.web_hosts).map_err(io::Error::other)?,
             registry: Registry::new(wanted).map_err(io::Error::other)?,
+            lent: Lent::default(),
             arriving: Mutex::default(),
             collector: Collector::new(state),
         })
@@ -121,6 +125,7 @@ impl Images {
     pub async fn run(&self, id: ImageId) -> Result<Outcome, ImageError> {
         let Some(stored) = self.store.get::<Image>(&id.to_string()) else {
             if !self.store.is_unreadable::<Image>(&id.to_string()) {
+                self.lent.forget(id);
                 self.disks.delete_image(id).await?;
                 self.collector.wake();
             }
@@ -130,6 +135,7 @@ impl Images {
         let reference = match &image.source {
             ImageSource::Registry { reference } => reference,
             ImageSource::Upload => return self.run_upload(id).await,
+            ImageSource::Content { digest } => return self.run_content(image, digest).await,
             ImageSource::Staged { .. } | ImageSource::Web { .. } => return self.run_import(image).await,
             ImageSource::Volume { ground, size_gib, format, .. } => {
                 return self.run_of_volume(id, ground, *size_gib, *format).await;
@@ -154,6 +160,9 @@ impl Images {
         let Some(pulled) = self.pull_while_wanted(image, reference, here.as_ref()).await? else {
             return Ok(Outcome::Again);
         };
+        if pulled.as_ref().err().is_none_or(|fault| !fault.code.is_passing()) {
+            self.lent.forget(id);
+        }
         match (pulled, here) {
             (Ok(content), _) => self.write_answer(image, ImageState::Ready(content), None).await?,
             // What is here is as good as before.
@@ -181,7 +190,7 @@ impl Images {
     }
 
     /// Whether every layer of a pulled image is still unpacked here.
-    fn is_whole(&self, content: &ImageContent) -> bool {
+    pub(super) fn is_whole(&self, content: &ImageContent) -> bool {
         let Some(oci) = &content.oci else { return true };
         oci.diff_ids.iter().all(|id| id.parse().is_ok_and(|digest| self.layers.contains(&digest)))
     }
@@ -194,7 +203,7 @@ impl Images {
         here: Option<&ImageContent>,
     ) -> Result<Option<Result<ImageContent, Fault>>, ImageError> {
         let (sender, progress) = watch::channel(Progress::default());
-        let pull = self.pull(reference, here, &sender);
+        let pull = self.pull(&image.meta, reference, here, &sender);
         tokio::pin!(pull);
         let mut troubled_since = None;
         loop {
@@ -250,6 +259,7 @@ impl Images {
 
     async fn pull(
         &self,
+        meta: &Meta<ImageId>,
         reference: &str,
         here: Option<&ImageContent>,
         progress: &watch::Sender<Progress>,
@@ -262,10 +272,21 @@ impl Images {
         // Nothing that comes in is collected before a record names it.
         let _hold = self.collector.hold().await;
         let known = here.and_then(|content| content.digest.parse().ok());
-        let pulled = self.registry.pull(&self.blobs, &reference, None, &platform, known, progress).await;
-        let pulled = pulled.map_err(|e| {
+        let login = self.lent.get(meta.id);
+        // What opens a registry for one user must not open it for the next one.
+        let registry = if login.is_some() { self.registry.for_one() } else { self.registry.clone() };
+        let failed = |e: RegistryError| {
             fault(e.code(), format!("{reference} could not be pulled: {}", sentence(&e)), e.hint())
-        })?;
+        };
+        let holder = self.holder(meta.project).await.map_err(|e| failed(e.into()))?;
+        let asked = Asked {
+            reference: &reference,
+            credentials: login.as_ref(),
+            host_platform: &platform,
+            known,
+            holder: &holder,
+        };
+        let pulled = registry.pull(&self.blobs, asked, progress).await.map_err(failed)?;
         let image = pulled.image;
         image.unpack(&self.blobs, &self.layers, |_| {}).await.map_err(|e| {
             fault(e.code(), format!("{reference} could not be unpacked: {}", sentence(&e)), e.hint())
@@ -296,6 +317,7 @@ impl Images {
                 architecture: image.config.architecture.clone(),
                 os: image.config.os.clone(),
                 created: image.config.created.clone().unwrap_or_default(),
+                health: run.healthcheck.as_ref().map(Healthcheck::spec),
             }),
             ..ImageContent::default()
         }
@@ -308,7 +330,7 @@ impl Images {
     }
 
     /// Writes how far the pull is that was asked for.
-    async fn write_answer(
+    pub(super) async fn write_answer(
         &self,
         image: &Image,
         state: ImageState,

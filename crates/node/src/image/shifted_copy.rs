@@ -118,8 +118,9 @@ fn copy_xattrs(source: &Path, target: &Path, ids: IdRange) -> io::Result<()> {
     Ok(())
 }
 
-/// Version 2 of `vfs_cap_data` is for the host's root alone; version 3 names the root of a user namespace.
-fn namespaced_capability(mut value: Vec<u8>, root: u32) -> Vec<u8> {
+/// Version 2 of `vfs_cap_data` is for the host's root alone; version 3 names the root of a user namespace. One of the
+/// machine that it comes from means nothing here, or somebody else: `root` takes its place.
+pub(crate) fn namespaced_capability(mut value: Vec<u8>, root: u32) -> Vec<u8> {
     const REVISION_2: u32 = 0x0200_0000;
     const REVISION_3: u32 = 0x0300_0000;
     let Some(Ok(magic)) = value.get(..4).map(|bytes| bytes.try_into().map(u32::from_le_bytes)) else {
@@ -128,6 +129,9 @@ fn namespaced_capability(mut value: Vec<u8>, root: u32) -> Vec<u8> {
     if magic & 0xff00_0000 == REVISION_2 && value.len() == 20 {
         value[..4].copy_from_slice(&(REVISION_3 | magic & 0x00ff_ffff).to_le_bytes());
         value.extend_from_slice(&root.to_le_bytes());
+    }
+    if magic & 0xff00_0000 == REVISION_3 && value.len() == 24 {
+        value[20..].copy_from_slice(&root.to_le_bytes());
     }
     value
 }

@@ -5,6 +5,7 @@ use super::{
     layer_tree::EntryError,
     layers::{LayerError, LayerStore},
 };
+use crate::room;
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{
     error::Code,
@@ -52,9 +53,9 @@ impl StoredError {
     /// What kind of failure it is. What lies in the image itself does not pass; what lies in this machine's disk may.
     pub fn code(&self) -> Code {
         match self {
-            Self::Blob(_) | Self::Layer(LayerError::Io { .. } | LayerError::NoRoom { .. }) => {
-                Code::Unavailable
-            }
+            Self::Blob(error) => error.code(),
+            Self::Layer(LayerError::NoRoom { .. }) => Code::NoCapacity,
+            Self::Layer(LayerError::Io { .. }) => Code::Unavailable,
             Self::Layer(LayerError::Entry { source: EntryError::Io { .. }, .. }) => Code::Unavailable,
             Self::Document(_) | Self::Nested => Code::Unsupported,
             Self::Layer(_) | Self::Size { .. } => Code::Conflict,
@@ -66,9 +67,8 @@ impl StoredError {
         match self {
             Self::Document(error) => error.hint(),
             Self::Blob(BlobError::Missing(_)) => "pull or import the image again".into(),
-            Self::Layer(LayerError::NoRoom { .. }) => {
-                "remove images that are not used: holm image prune".into()
-            }
+            Self::Layer(LayerError::NoRoom { .. }) => room::HINT.into(),
+            Self::Blob(error) if error.is_full() => room::HINT.into(),
             _ => "the image is broken: pull it again, or tell its publisher".into(),
         }
     }
@@ -178,7 +178,7 @@ impl StoredImage {
             .layers
             .iter()
             .map(|layer| async move {
-                layers.unpack(blobs.open_blob(&layer.blob)?, layer.diff_id).await?;
+                layers.unpack(blobs.open_blob(&layer.blob)?, layer.blob, layer.diff_id).await?;
                 done(layer);
                 Ok(())
             })

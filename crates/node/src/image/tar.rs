@@ -113,6 +113,11 @@ impl<R: Read> TarReader<R> {
         Self { input, content_left: 0, padding_left: 0, ended: false }
     }
 
+    /// The stream behind, which stands at the beginning of the current entry's content until that is read.
+    pub fn position(&self) -> &R {
+        &self.input
+    }
+
     /// The stream behind, to read what follows the archive.
     pub fn into_inner(self) -> R {
         self.input

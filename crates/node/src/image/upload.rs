@@ -20,6 +20,7 @@ use model::{
     error::{Code, Fault},
     id::ImageId,
     image::{Image, ImageContent, ImageKind, ImageState, ImageStatus},
+    image_digest::Digest,
     image_manifest::Platform,
 };
 use std::{
@@ -239,7 +240,8 @@ impl Images {
 
     pub(super) async fn take(&self, image: &Image, input: Arriving) -> Result<ImageContent, Fault> {
         let expect = match image.kind {
-            ImageKind::Oci => return self.take_archive(image.meta.id, input).await,
+            ImageKind::Oci => return self.take_archive(image.meta.id, input, None, false).await,
+            ImageKind::System => return self.take_archive(image.meta.id, input, None, true).await,
             ImageKind::Disk => Expect::Disk,
             ImageKind::Kernel | ImageKind::Initrd => Expect::Bytes,
         };
@@ -256,12 +258,19 @@ impl Images {
         })
     }
 
-    /// Takes the image out of an archive that a user sends (an OCI layout or `docker save`). The archive is kept: who
-    /// asks for the image's bytes gets those that were sent.
-    async fn take_archive(&self, id: ImageId, input: Arriving) -> Result<ImageContent, Fault> {
-        let taken = self.disks.import(id, input, Expect::Archive, None, |_| {}).await;
+    /// Takes the image out of an archive that a user sends (an OCI layout or `docker save`), or takes the archive for the one
+    /// layer of an image (`is_root`). The archive is kept: who asks for the image's bytes gets those that were sent.
+    pub(super) async fn take_archive(
+        &self,
+        id: ImageId,
+        input: Arriving,
+        expected: Option<Digest>,
+        is_root: bool,
+    ) -> Result<ImageContent, Fault> {
+        let taken = self.disks.import(id, input, Expect::Archive, expected, |_| {}).await;
         let taken = taken.map_err(|error| refused(&error))?;
         let outcome = match std::fs::File::open(&taken.path) {
+            Ok(archive) if is_root => self.unpack_root(archive).await,
             Ok(archive) => self.unpack_archive(archive).await,
             Err(error) => Err(fault(Code::Internal, format!("the archive cannot be read: {error}"), "")),
         };
@@ -281,7 +290,7 @@ impl Images {
         let platform = Platform::linux_on(std::env::consts::ARCH);
         let mut found = import_tar(&self.blobs, input, &platform)
             .await
-            .map_err(|e| fault(Code::Invalid, sentence(&e), e.hint()))?;
+            .map_err(|e| fault(e.code(), sentence(&e), e.hint()))?;
         let image = match (found.pop(), found.len()) {
             (Some(one), 0) => one.image,
             (None, _) => return Err(fault(Code::Invalid, "the archive holds no image for this host", "")),

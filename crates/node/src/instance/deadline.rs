@@ -5,7 +5,7 @@ use crate::driver::{Driver, DriverError, Seen};
 use model::{
     id::{InstanceId, PortId, VolumeId},
     instance::{Grant, keys::KeyChange},
-    plan::{DiskPlan, InstancePlan, NicPlan},
+    plan::{DiskPlan, IdRange, InstancePlan, NicPlan},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,6 +13,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 const LOOK_MAX: Duration = Duration::from_secs(30);
 /// For a change of what runs.
 const CHANGE_MAX: Duration = Duration::from_secs(60);
+/// For memory on its way to a disk or back: a large guest and a slow disk.
+const MEMORY_MAX: Duration = Duration::from_secs(3600);
 /// For a start or a removal, which may make or remove many files.
 const BUILD_MAX: Duration = Duration::from_secs(180);
 
@@ -42,6 +44,19 @@ impl Timed {
         within("the start", BUILD_MAX, self.0.start(plan)).await
     }
 
+    /// A start that brings a guest's memory back.
+    pub async fn wake(&self, plan: &InstancePlan) -> Result<(), DriverError> {
+        within("waking the instance", MEMORY_MAX, self.0.start(plan)).await
+    }
+
+    pub async fn suspend(&self, id: InstanceId) -> Result<(), DriverError> {
+        within("putting the instance to sleep", MEMORY_MAX, self.0.suspend(id)).await
+    }
+
+    pub async fn discard(&self, id: InstanceId) -> Result<(), DriverError> {
+        within("throwing memory away", CHANGE_MAX, self.0.discard(id)).await
+    }
+
     pub async fn shutdown(&self, id: InstanceId) -> Result<(), DriverError> {
         within("the request to stop", LOOK_MAX, self.0.shutdown(id)).await
     }
@@ -68,6 +83,10 @@ impl Timed {
 
     pub async fn detach_nic(&self, id: InstanceId, port: PortId) -> Result<(), DriverError> {
         within("unplugging an interface", CHANGE_MAX, self.0.detach_nic(id, port)).await
+    }
+
+    pub async fn make_room(&self, id: InstanceId, ids: IdRange) -> Result<(), DriverError> {
+        within("making room", CHANGE_MAX, self.0.make_room(id, ids)).await
     }
 
     pub async fn attach_disk(&self, id: InstanceId, disk: &DiskPlan) -> Result<(), DriverError> {

@@ -39,6 +39,16 @@ fn happened(
     if let Some(fault) = next.fault.as_ref().filter(|f| Some(&f.message) != fault_before) {
         return Some(("failed", format!("{name}: {}", fault.message), true));
     }
+    let slept = old.is_some_and(|o| o.asleep);
+    match &next.state {
+        _ if next.asleep && !slept => {
+            return Some(("suspended", format!("{name} sleeps: its memory is on disk"), false));
+        }
+        State::Running { .. } | State::Paused { .. } if slept => {
+            return Some(("resumed", format!("{name} goes on"), false));
+        }
+        _ => {}
+    }
     let before = old.map_or(&State::Absent, |o| &o.state);
     match (before, &next.state) {
         (State::Paused { .. }, State::Running { .. }) => Some(("resumed", format!("{name} goes on"), false)),

@@ -4,13 +4,19 @@ use super::{InstanceError, Instances, guest::guest_data, id_range};
 use crate::{image::disk::image_path, network::directory_mirror::hostname};
 use model::{
     dataplane::service::port_facts,
+    id::VolumeId,
     image::{Image, KernelBoot, OciContent},
-    instance::{ContainerSpec, Instance, Kind},
+    instance::{
+        ContainerSpec, Instance, Kind,
+        content::{File, FileSet, Mount, Shows},
+        tag::Tag,
+    },
     plan::{
-        Body, BootPlan, ContainerPlan, DiskPlan, InstancePlan, MountPlan, MountSource, NicPlan, PodPlan,
-        VmPlan,
+        Body, BootPlan, ContainerPlan, DiskPlan, FilePlan, FileSetPlan, InstancePlan, MountPlan, MountSource,
+        NicPlan, PodPlan, RootDiskPlan, SecretEnv, SystemPlan, VmPlan,
     },
     port::Port,
+    seal::{NotOpened, Sealed},
     volume::{Volume, VolumeStatus},
 };
 use std::{
@@ -69,6 +75,12 @@ impl Instances {
                 ipnet::IpNet::new(fixed.address, bits).ok()
             })
             .collect();
+        let subnets = port
+            .addresses
+            .iter()
+            .filter(|fixed| fixed.address.is_ipv6())
+            .filter_map(|fixed| view.subnets.iter().find(|subnet| subnet.meta.id == fixed.subnet));
+        let ranges_v6 = subnets.map(|subnet| subnet.cidr);
         let v4 = facts.v4.as_ref();
         let v4_dns = v4.iter().flat_map(|f| f.dns.iter().map(|a| IpAddr::V4(*a)));
         let v6_dns = facts.v6.iter().flat_map(|f| f.dns.iter().map(|a| IpAddr::V6(*a)));
@@ -79,6 +91,7 @@ impl Instances {
             mac: port.mac,
             mtu: view.network.mtu,
             addresses,
+            ranges_v6: ranges_v6.collect(),
             gateway_v4: v4.and_then(|f| f.gateway),
             gateway_v6: (!facts.v6.is_empty()).then_some(GATEWAY_V6),
             dns: v4_dns.chain(v6_dns).collect(),
@@ -90,7 +103,7 @@ impl Instances {
         &self,
         instance: &Instance,
         place: usize,
-        id: model::id::VolumeId,
+        id: VolumeId,
     ) -> Result<DiskPlan, InstanceError> {
         let missing =
             || InstanceError::Storage { what: format!("volume {id} is not there"), hint: String::new() };
@@ -109,13 +122,14 @@ impl Instances {
         })
     }
 
-    /// The image that says how a VM boots: its own, or the one that its root disk once was.
+    /// The image that says how a VM boots: the one that it is rescued from, its own, or the one that its root disk once was.
     pub(super) fn boot_image(&self, instance: &Instance) -> Option<std::sync::Arc<store::Stored<Image>>> {
         let of_root = || {
-            let root = self.store.get::<Volume>(&instance.volumes.first()?.to_string())?;
+            let root = self.store.get::<Volume>(&instance.root_volume()?.to_string())?;
             root.record.ground().image
         };
-        let id = instance.image.or_else(of_root)?;
+        let of_rescue = instance.rescue.as_ref().map(|rescue| rescue.image);
+        let id = of_rescue.or(instance.image).or_else(of_root)?;
         self.store.get::<Image>(&id.to_string())
     }
 
@@ -139,7 +153,16 @@ impl Instances {
 
     fn pod(&self, instance: &Instance, disks: &[DiskPlan]) -> Result<PodPlan, InstanceError> {
         let containers = instance.containers.iter().map(|spec| self.container(instance, spec, disks));
-        Ok(PodPlan { containers: containers.collect::<Result<_, _>>()?, extra_hosts: vec![] })
+        let extra_hosts = instance.extra_hosts.iter().map(|host| (host.address, host.name.to_string()));
+        let size_gib = instance.own_disk_gib();
+        let name = root_disk_name(instance);
+        let path = self.dirs.state.join(instance.meta.id.to_string()).join(name);
+        Ok(PodPlan {
+            containers: containers.collect::<Result<_, _>>()?,
+            extra_hosts: extra_hosts.collect(),
+            files: self.file_sets(instance)?,
+            root_disk: (size_gib > 0).then_some(RootDiskPlan { path, size_gib }),
+        })
     }
 
     /// Directories of an image's layers, lowest first. Of two equal ones the upper counts: overlayfs refuses the same
@@ -168,8 +191,9 @@ impl Instances {
             what: format!("the image of container {} is not there", spec.name),
             hint: String::new(),
         })?;
-        let argv = argv(spec, &image);
-        if argv.is_empty() {
+        let system = (instance.kind == Kind::System).then(|| self.system(instance));
+        let argv = if system.is_some() { init_argv(spec) } else { argv(spec, &image) };
+        if argv.is_empty() && system.is_none() {
             return Err(InstanceError::Storage {
                 what: format!("the image of container {} names no program", spec.name),
                 hint: "give a command: `holm run IMAGE COMMAND`".into(),
@@ -180,25 +204,112 @@ impl Instances {
             name: spec.name.clone(),
             layers,
             argv,
-            env: environment(spec, &image, &hostname_inside(instance)),
-            cwd: PathBuf::from(first(&[spec.working_dir.as_deref().unwrap_or(""), &image.working_dir, "/"])),
-            user: spec.user.clone().unwrap_or_else(|| image.user.clone()),
+            env: match system {
+                Some(_) => spec.env.clone().into_iter().collect(),
+                None => environment(spec, &image, &hostname_inside(instance)),
+            },
+            secret_env: self.secret_env(instance, spec)?,
+            cwd: match system {
+                Some(_) => PathBuf::from("/"),
+                None => PathBuf::from(first(&[
+                    spec.working_dir.as_deref().unwrap_or(""),
+                    &image.working_dir,
+                    "/",
+                ])),
+            },
+            user: match system {
+                Some(_) => String::new(),
+                None => spec.user.clone().unwrap_or_else(|| image.user.clone()),
+            },
             tty: spec.tty,
             terminal_size: spec.terminal_size,
             stdin_open: spec.stdin_open,
             restart: spec.restart,
-            stop_signal: signal_number(spec.stop_signal.as_ref().unwrap_or(&image.stop_signal)),
+            stop_signal: match spec.stop_signal.as_ref().unwrap_or(&image.stop_signal) {
+                none if none.is_empty() && system.is_some() => 0,
+                name => signal_number(name),
+            },
             grace_s: instance.grace_s,
-            mounts: mounts(spec, disks),
+            mounts: mounts(spec, disks).chain(self.own_mounts(instance, spec, disks)).collect(),
             read_only_rootfs: spec.read_only,
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
-            memory_mib: None,
+            memory_mib: spec.memory_mib,
             cpu_millis: spec.cpu_millis,
+            ulimits: spec.ulimits.clone(),
             log: spec.log,
             upper: self.dirs.state.join(instance.meta.id.to_string()).join(layer_name(instance, &spec.name)),
             labels: BTreeMap::new(),
+            system,
+            role: spec.role,
         })
+    }
+
+    /// Who a system container is.
+    fn system(&self, instance: &Instance) -> SystemPlan {
+        SystemPlan {
+            keys: instance.keys.iter().map(|(_, key)| key.clone()).collect(),
+            login: self.login(instance),
+            machine_id: instance.meta.id.hex(),
+        }
+    }
+}
+
+impl Instances {
+    /// The files that a pod's containers are shown, opened.
+    fn file_sets(&self, instance: &Instance) -> Result<Vec<FileSetPlan>, InstanceError> {
+        let file = |file: &File| {
+            let bytes = self.open_sealed(instance, &file.bytes)?;
+            Ok(FilePlan { path: file.path.clone(), mode: file.mode, bytes })
+        };
+        let set = |set: &FileSet| {
+            let files = set.files.iter().map(file).collect::<Result<_, InstanceError>>()?;
+            Ok(FileSetPlan { name: set.name.to_string(), files })
+        };
+        instance.files.iter().map(set).collect()
+    }
+
+    fn secret_env(&self, instance: &Instance, spec: &ContainerSpec) -> Result<SecretEnv, InstanceError> {
+        let open = |(name, value): (&String, &Sealed)| {
+            let value = self.open_sealed(instance, value)?;
+            Ok((name.clone(), String::from_utf8_lossy(&value).into_owned()))
+        };
+        spec.secret_env.iter().map(open).collect::<Result<_, _>>().map(SecretEnv)
+    }
+
+    fn open_sealed(&self, instance: &Instance, sealed: &Sealed) -> Result<Vec<u8>, InstanceError> {
+        let id = instance.meta.id.to_string();
+        let opened = self.seal_key.as_ref().ok_or(NotOpened).and_then(|key| key.open(id.as_bytes(), sealed));
+        opened.map_err(|error| InstanceError::Storage {
+            what: error.to_string(),
+            hint: "put the file seal.key back that the records were made with, or make the instance anew"
+                .into(),
+        })
+    }
+
+    /// What one container alone is shown of the pod's volumes and files.
+    fn own_mounts(&self, instance: &Instance, spec: &ContainerSpec, disks: &[DiskPlan]) -> Vec<MountPlan> {
+        let tag_of = |id: VolumeId| self.store.get::<Volume>(&id.to_string())?.record.device_tag.clone();
+        let volume = |tag: &Tag| {
+            let id = instance.volumes.iter().find(|id| tag_of(**id).as_ref() == Some(tag))?;
+            disks.iter().find(|disk| disk.volume == *id)
+        };
+        let mount = |mount: &Mount| {
+            let (source, refuses_writes) = match &mount.shows {
+                // One that was unplugged since is not shown.
+                Shows::Volume(tag) => {
+                    let disk = volume(tag)?;
+                    (MountSource::Bind { path: disk.path.clone() }, disk.read_only)
+                }
+                Shows::Files(set) => {
+                    let path = mount.sub_path.as_ref().map(PathBuf::from);
+                    (MountSource::Files { set: set.to_string(), path }, true)
+                }
+            };
+            let read_only = mount.read_only || refuses_writes;
+            Some(MountPlan { target: PathBuf::from(&mount.path), source, read_only })
+        };
+        spec.mounts.iter().filter_map(mount).collect()
     }
 }
 
@@ -222,8 +333,22 @@ pub(super) fn layer_name(instance: &Instance, container: &str) -> String {
     if instance.build == 0 { container.to_string() } else { format!("{container}.{}", instance.build) }
 }
 
+/// Name of the file that all containers of this build of a pod write to, where that is limited. No container's directory
+/// is named so, since the name of one has no dot but before the build's number.
+pub(super) fn root_disk_name(instance: &Instance) -> String {
+    match instance.build {
+        0 => "root.ext4".to_string(),
+        build => format!("root.{build}.ext4"),
+    }
+}
+
 fn first<'a>(texts: &[&'a str]) -> &'a str {
     texts.iter().copied().find(|t| !t.is_empty()).unwrap_or_default()
+}
+
+/// The init that the user names, with its arguments; else none. What an image would run as a container is no init.
+fn init_argv(spec: &ContainerSpec) -> Vec<String> {
+    spec.entrypoint.iter().chain(&spec.args).flatten().cloned().collect()
 }
 
 /// Entrypoint and arguments, as docker joins them: a new entrypoint drops the image's arguments.
@@ -253,7 +378,7 @@ fn environment(spec: &ContainerSpec, image: &OciContent, hostname: &str) -> Vec<
     env.into_iter().collect()
 }
 
-fn mounts(spec: &ContainerSpec, disks: &[DiskPlan]) -> Vec<MountPlan> {
+fn mounts(spec: &ContainerSpec, disks: &[DiskPlan]) -> impl Iterator<Item = MountPlan> {
     const TMPFS_BYTES: u64 = 64 * 1024 * 1024;
     let tmpfs = spec.tmpfs.iter().map(|target| MountPlan {
         target: PathBuf::from(target),
@@ -267,7 +392,7 @@ fn mounts(spec: &ContainerSpec, disks: &[DiskPlan]) -> Vec<MountPlan> {
             read_only: disk.read_only,
         })
     });
-    tmpfs.chain(volumes).collect()
+    tmpfs.chain(volumes)
 }
 
 /// The number of a signal by name, with or without `SIG`, or by number; SIGTERM for what nobody knows.

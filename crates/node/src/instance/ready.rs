@@ -9,8 +9,13 @@ use model::{
         order::waits_for,
         step::{Sight, Step, next_step},
     },
-    volume::{Volume, VolumeStatus},
+    volume::{Form, Volume, VolumeStatus},
 };
+
+/// What instances of a kind are given.
+fn form_for(kind: Kind) -> Form {
+    if kind == Kind::Vm { Form::Disk } else { Form::Directory }
+}
 
 impl Instances {
     /// What the instance still waits for, in words; `None` when it can start.
@@ -27,6 +32,13 @@ impl Instances {
         for id in &instance.volumes {
             let status = self.store.get::<VolumeStatus>(&id.to_string());
             match status.as_ref().map(|s| &s.record) {
+                // Files of containers are yet to become a disk, or a disk that was never written a directory.
+                Some(status) if status.form().is_some_and(|form| form != form_for(instance.kind)) => {
+                    match &status.fault {
+                        Some(fault) => return Err(InstanceError::Needs(fault.clone())),
+                        None => return Ok(Some("preparing disks".into())),
+                    }
+                }
                 // The last guest may have written to a layer that is not yet known to be the top.
                 Some(status) if status.path.is_some() && self.is_behind(instance, status) => {
                     match (&status.fault, status.layer_made > status.layer) {
@@ -97,6 +109,7 @@ impl Instances {
             failed: !matches!(status.state, State::Stopped { failed: false, .. }),
             host_rebooted: true,
             retries: status.restarts,
+            asleep: status.asleep,
         };
         instance.node == Some(self.node)
             && status.host_boot != self.host_boot

@@ -21,7 +21,7 @@ pub(super) fn policy(instance: &Instance, status: &InstanceStatus) -> RestartPol
 
 /// Whether a start of what is seen would be one by policy: the boot that is wanted has run and ended by itself.
 pub(super) fn is_restart(instance: &Instance, sight: Sight) -> bool {
-    matches!(sight, Sight::Stopped { boot, host_rebooted: false, .. } if boot >= instance.boots)
+    matches!(sight, Sight::Stopped { boot, host_rebooted: false, asleep: false, .. } if boot >= instance.boots)
 }
 
 /// How long a restart must still wait; zero for the first in a row.

@@ -17,8 +17,13 @@ impl Instances {
         let id = instance.meta.id;
         let (ports, volumes) = match driver.observe(id).await? {
             Seen::Absent | Seen::Stopped(_) => (vec![], vec![]),
+            Seen::Asleep { .. } => {
+                // Its memory is on disk; a process that was left when that was cut off gives back what it has.
+                driver.suspend(id).await?;
+                (vec![], vec![])
+            }
             // A frozen guest neither finds what is plugged in nor lets go: it waits for its thaw.
-            Seen::Paused(_) => driver.attached(id).await?,
+            Seen::Paused(_) | Seen::Stalled(_) => driver.attached(id).await?,
             Seen::Running(_) => {
                 self.resize(instance, driver).await?;
                 self.hand_over_keys(instance, driver).await?;
@@ -51,10 +56,8 @@ impl Instances {
             return Ok(());
         }
         let now = driver.resize(&self.plan(instance)?, has).await?;
-        if now == has {
-            return Ok(());
-        }
-        self.note(instance, |status| status.grant = Some(now)).await
+        let disk_waits = now.disk_gib != instance.grant().disk_gib;
+        self.note(instance, |status| (status.grant, status.disk_waits) = (Some(now), disk_waits)).await
     }
 
     /// Tells a running guest which keys it lets in by now. One that cannot be told keeps those it has, which is shown
@@ -87,8 +90,9 @@ impl Instances {
     }
 
     /// The user whom the image lets in.
-    fn login(&self, instance: &Instance) -> String {
-        let image = instance.image.and_then(|id| self.store.get::<Image>(&id.to_string()));
+    pub(super) fn login(&self, instance: &Instance) -> String {
+        let id = instance.image.or_else(|| instance.containers.first()?.image);
+        let image = id.and_then(|id| self.store.get::<Image>(&id.to_string()));
         image.and_then(|image| image.record.login.clone()).unwrap_or_else(|| "root".into())
     }
 

@@ -25,9 +25,11 @@ pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
         ports: vec![],
         volumes: vec![],
         grant: None,
+        disk_waits: false,
         layers: Default::default(),
         keys: None,
         keys_refused: String::new(),
+        asleep: false,
         gone: false,
         host_boot: String::new(),
         facts: serde_json::Map::new(),
@@ -38,7 +40,22 @@ pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
 /// Writes what was seen into a status. Leaves what no sight tells: progress, fault, what was asked.
 pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now: Timestamp) {
     super::restart::forgive(status, now);
+    let slept = std::mem::replace(&mut status.asleep, matches!(seen, Seen::Asleep { .. }));
     match seen {
+        Seen::Asleep { boot } => {
+            if !slept {
+                let cause = "its memory is on disk".to_string();
+                status.state = State::Stopped { code: None, cause, failed: false, at: now };
+            }
+            status.boot = *boot;
+            status.host_boot = host_boot.to_string();
+            status.stop_asked_at = None;
+        }
+        // The host was restarted while it slept.
+        Seen::Absent if slept => {
+            let cause = "its memory was thrown away".to_string();
+            status.state = State::Stopped { code: None, cause, failed: false, at: now };
+        }
         // What ran and vanished without a trace ended with the host or was removed by hand.
         Seen::Absent if status.boot > 0 => {
             status.stop_asked_at = None;
@@ -64,7 +81,7 @@ pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now
             status.host_boot = host_boot.to_string();
             status.stop_asked_at = None;
         }
-        Seen::Running(running) | Seen::Paused(running) => {
+        Seen::Running(running) | Seen::Paused(running) | Seen::Stalled(running) => {
             let since = Timestamp::from_millisecond(running.since_ms).unwrap_or(Timestamp::UNIX_EPOCH);
             status.state = match seen {
                 Seen::Running(_) => State::Running { since },
@@ -83,8 +100,14 @@ pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now
     }
 }
 
-/// Writes what went wrong with a generation of the wish. The same fault again has been there since it was first seen.
-pub fn write_fault(status: &mut InstanceStatus, mut fault: Fault, generation: u64) {
+/// Writes what went wrong with a generation of the wish, and counts it.
+pub fn write_fault(status: &mut InstanceStatus, fault: Fault, generation: u64) {
+    tell(status, fault, generation);
+    status.failures = status.failures.saturating_add(1);
+}
+
+/// Writes what stands in the way of a generation of the wish. The same again has been there since it was first seen.
+pub fn tell(status: &mut InstanceStatus, mut fault: Fault, generation: u64) {
     if let Some(old) = &status.fault
         && (old.code, &old.message) == (fault.code, &fault.message)
     {
@@ -92,6 +115,5 @@ pub fn write_fault(status: &mut InstanceStatus, mut fault: Fault, generation: u6
     }
     status.fault = Some(fault);
     status.fault_generation = generation;
-    status.failures = status.failures.saturating_add(1);
     status.progress.clear();
 }

@@ -8,7 +8,7 @@
 //! The firewall comes first and forwarding after it: there is no moment at which a namespace passes more than its
 //! plan allows.
 
-use crate::network::host_record;
+use crate::{container::network::pod_handle_name, network::host_record};
 use ipnet::IpNet;
 use model::dataplane::{
     host::HostSettings,
@@ -147,7 +147,14 @@ impl Dataplane {
         }
         let before = entry.written.take();
         let is_ours = |name: &str| place != Place::Host || self.settings.is_ours(name);
-        let writer = Writer { entry, plan, before: before.as_ref(), peers: &peers, is_ours: &is_ours };
+        let writer = Writer {
+            entry,
+            plan,
+            before: before.as_ref(),
+            peers: &peers,
+            is_ours: &is_ours,
+            handles: &self.handles,
+        };
         writer.firewall().map_err(|source| ApplyError::Firewall { place, source })?;
         let indices = writer.rest().map_err(|source| ApplyError::Kernel { place, source })?;
         let outcome = Outcome {
@@ -257,6 +264,7 @@ struct Writer<'a> {
     before: Option<&'a (NamespacePlan, HashMap<String, u32>)>,
     peers: &'a HashMap<Place, Arc<NetNs>>,
     is_ours: &'a dyn Fn(&str) -> bool,
+    handles: &'a Path,
 }
 
 impl Writer<'_> {
@@ -333,7 +341,9 @@ impl Writer<'_> {
             .plan
             .devices
             .values()
-            .filter_map(|d| if let DeviceKind::Veth { peer } = &d.kind { Some(peer.as_str()) } else { None })
+            .filter_map(
+                |d| if let DeviceKind::Veth { peer, .. } = &d.kind { Some(peer.as_str()) } else { None },
+            )
             .collect();
         let mut strays = Vec::new();
         for (name, link) in present.iter() {
@@ -364,7 +374,12 @@ impl Writer<'_> {
             DeviceKind::Tap { owner_uid } => {
                 tap::ensure(&self.entry.namespace, name, *owner_uid, device.mac.0)?
             }
-            DeviceKind::Veth { peer } => netlink.add_veth(name, peer, None)?,
+            DeviceKind::Veth { peer, holder } => {
+                // Moving a device to another namespace costs the kernel many times what making it there does.
+                let handle = holder.map(|id| self.handles.join(pod_handle_name(id)));
+                let there = handle.and_then(|handle| NetNs::open(&handle).ok());
+                netlink.add_veth(name, peer, there.as_ref())?;
+            }
             DeviceKind::Link { peer_place, peer, peer_mac } => {
                 let there = &self.peers[peer_place];
                 let far = Netlink::open(there)?;

@@ -37,16 +37,30 @@ pub enum FlowError {
 pub fn revoke(namespace: &NetNs, view: &NetworkView) -> Result<usize, FlowError> {
     let mut table = Conntrack::open(namespace)?;
     let is_revoked = |flow: &Flow| {
-        !is_service(view, flow.original.destination)
-            && !is_gateway(view, flow.original.source)
-            && !allows(view, &first_packet(&flow.original)).is_allowed()
+        let seen = led(flow);
+        !is_service(view, seen.destination)
+            && !is_gateway(view, seen.source)
+            && !allows(view, &first_packet(&seen)).is_allowed()
     };
     Ok(table.delete_matching(is_revoked)?)
+}
+
+/// A flow as the groups saw its first packet: of one to an address that is spread they see where it was led to.
+fn led(flow: &Flow) -> Tuple {
+    match flow.has_destination_nat() {
+        true => Tuple {
+            destination: flow.reply.source,
+            destination_port: flow.reply.source_port,
+            ..flow.original
+        },
+        false => flow.original,
+    }
 }
 
 /// Whether an address is one of the namespace's own, where only services answer.
 fn is_service(view: &NetworkView, address: IpAddr) -> bool {
     is_gateway(view, address)
+        || view.spreads.iter().any(|spread| spread.addresses.contains(&address))
         || match address {
             IpAddr::V4(a) => a.is_link_local() || a.is_broadcast() || a.is_multicast(),
             IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast(),

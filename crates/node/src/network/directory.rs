@@ -23,8 +23,8 @@ pub trait Directory: Send + Sync + 'static {
     fn zone(&self, network: NetworkId) -> Option<Zone>;
 
     /// Addresses behind a name relative to the zone's domain (lower case, no dot at the end), of instances that
-    /// the network may see; `None` when there is no such name.
-    fn addresses_of(&self, network: NetworkId, name: &str) -> Option<Vec<IpAddr>>;
+    /// `asker`, an address in the network, may see; `None` when there is no such name. An alias may have dots.
+    fn addresses_of(&self, network: NetworkId, asker: IpAddr, name: &str) -> Option<Vec<IpAddr>>;
 
     /// The name (relative to the zone's domain) of the instance that has this address.
     fn name_of(&self, network: NetworkId, address: IpAddr) -> Option<String>;

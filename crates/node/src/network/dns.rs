@@ -32,8 +32,8 @@ pub enum Outcome {
     Drop,
 }
 
-/// Decides on a message from a guest of `network`.
-pub fn decide(bytes: &[u8], network: NetworkId, directory: &dyn Directory) -> Outcome {
+/// Decides on a message from `asker`, a guest of `network`.
+pub fn decide(bytes: &[u8], network: NetworkId, asker: IpAddr, directory: &dyn Directory) -> Outcome {
     let request = match Message::from_vec(bytes) {
         Ok(request) => request,
         Err(_) => return format_error(bytes),
@@ -58,7 +58,7 @@ pub fn decide(bytes: &[u8], network: NetworkId, directory: &dyn Directory) -> Ou
     {
         return refuse(&request, ResponseCode::Refused);
     }
-    match local(query, &zone, network, directory) {
+    match local(query, &zone, (network, asker), directory) {
         Some(found) => Outcome::Answer(Box::new(reply(&request, query, found))),
         None if !zone.forward || !request.metadata.recursion_desired => {
             refuse(&request, ResponseCode::Refused)
@@ -74,21 +74,24 @@ enum Found {
     NoName(Name),
 }
 
-fn local(query: &Query, zone: &Zone, network: NetworkId, directory: &dyn Directory) -> Option<Found> {
+fn local(
+    query: &Query,
+    zone: &Zone,
+    (network, asker): (NetworkId, IpAddr),
+    directory: &dyn Directory,
+) -> Option<Found> {
     let name = query.name().to_ascii().to_ascii_lowercase();
     let name = name.trim_end_matches('.');
     let origin = Name::from_ascii(format!("{}.", zone.domain)).ok()?;
     if name == zone.domain {
         return Some(apex(query.query_type(), &origin));
     }
-    let relative = match name.strip_suffix(&zone.domain).and_then(|rest| rest.strip_suffix('.')) {
-        Some(relative) => relative,
-        // A bare label can only mean an instance: nothing outside is called that.
-        None if !name.contains('.') && !name.is_empty() => name,
-        None => return reverse(query, zone, network, directory),
-    };
-    let Some(addresses) = directory.addresses_of(network, relative) else {
-        return Some(Found::NoName(origin));
+    let inside = name.strip_suffix(&zone.domain).and_then(|rest| rest.strip_suffix('.'));
+    let relative = inside.unwrap_or(name);
+    let Some(addresses) = directory.addresses_of(network, asker, relative) else {
+        // A bare label can only mean an instance: nothing outside is called that. An alias with dots can be either.
+        let is_ours = inside.is_some() || !name.contains('.') && !name.is_empty();
+        return if is_ours { Some(Found::NoName(origin)) } else { reverse(query, zone, network, directory) };
     };
     let wanted = query.query_type();
     let records: Vec<RData> = addresses

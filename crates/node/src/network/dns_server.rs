@@ -144,8 +144,8 @@ impl DnsServer {
     }
 
     /// The answer on the wire to a question on the wire.
-    async fn answer(&self, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
-        let message = match dns::decide(question, self.network, &*self.directory) {
+    async fn answer(&self, question: &[u8], asker: IpAddr, tcp: bool) -> Option<Vec<u8>> {
+        let message = match dns::decide(question, self.network, asker, &*self.directory) {
             Outcome::Drop => return None,
             Outcome::Answer(message) => *message,
             Outcome::Forward => match self.upstream.ask(question, tcp).await {
@@ -177,7 +177,7 @@ impl DnsServer {
             let (server, socket) = (self.clone(), socket.clone());
             tasks.spawn(async move {
                 let _permit = permit;
-                let Some(bytes) = server.answer(&datagram.bytes, false).await else {
+                let Some(bytes) = server.answer(&datagram.bytes, datagram.peer.ip(), false).await else {
                     return;
                 };
                 let is_link_local = matches!(datagram.peer.ip(), IpAddr::V6(a) if a.is_unicast_link_local());
@@ -218,7 +218,7 @@ impl DnsServer {
             let Ok(_permit) = self.questions.clone().try_acquire_owned() else {
                 break;
             };
-            let Some(answer) = self.answer(&question, true).await else {
+            let Some(answer) = self.answer(&question, peer, true).await else {
                 break;
             };
             timeout(IDLE, write_framed(&mut stream, &answer)).await??;

@@ -5,10 +5,13 @@
 
 use super::published::PublishedPort;
 use model::{
-    dataplane::view::{AttachedRouter, Attachment, ExternalView, NetworkView, Outside, RouterView},
+    dataplane::view::{
+        AttachedRouter, Attachment, ExternalView, NetworkView, Outside, RouterView, SpreadView,
+    },
     floating_ip::FloatingIp,
-    id::{InstanceId, NetworkId, NodeId, PortId, RouterId, SecurityGroupId, VolumeId},
-    instance::{Instance, Kind},
+    health::status::{ContainerHealth, is_ready},
+    id::{InstanceId, NetworkId, NodeId, PortId, ProjectId, RouterId, SecurityGroupId, VolumeId},
+    instance::{Instance, InstanceStatus, Kind, State},
     network::{Network, NetworkKind},
     port::{Device, Port},
     publish::{self, Passage},
@@ -59,9 +62,10 @@ impl Gather {
         let groups: Vec<SecurityGroup> = group_ids.iter().filter_map(|g| self.one(g)).collect();
         let routers = self.all::<Router>(|r| r.interfaces.iter().any(|i| i.network == id));
         Some(NetworkView {
-            members: self.members(&groups),
+            members: self.group_members(&groups),
             routers: routers.into_iter().map(|router| self.attached_router(router, id)).collect(),
             attachments: ports.iter().filter_map(|p| Some((p.meta.id, self.attachment(p)?))).collect(),
+            spreads: ports.iter().filter_map(|port| self.spread(port, &ports)).collect(),
             subnets,
             network,
             ports,
@@ -69,7 +73,58 @@ impl Gather {
         })
     }
 
-    fn members(&self, groups: &[SecurityGroup]) -> BTreeMap<SecurityGroupId, BTreeSet<IpAddr>> {
+    /// Whom the addresses of a port lead to just now, of those of its own project.
+    fn spread(&self, port: &Port, all: &[Port]) -> Option<SpreadView> {
+        let spread = port.spread.as_ref().filter(|_| port.admin_up)?;
+        let is_meant = |other: &&Port| {
+            other.meta.project == port.meta.project
+                && other.aliases.iter().any(|alias| alias.is_meant(spread.over.as_str()))
+        };
+        let can_answer = |other: &&Port| {
+            let instance = other.instance().and_then(|id| self.instance(id));
+            instance.is_some_and(|instance| self.runs(&instance) && self.is_ready(&instance))
+        };
+        let targets = all.iter().filter(is_meant).filter(can_answer);
+        Some(SpreadView {
+            addresses: port.addresses.iter().map(|fixed| fixed.address).collect(),
+            ports: spread.ports.clone(),
+            targets: targets.flat_map(|other| other.addresses.iter().map(|fixed| fixed.address)).collect(),
+        })
+    }
+
+    /// Whether an instance's probes say that it can be given work; where nothing is asked, it can.
+    pub fn is_ready(&self, instance: &Instance) -> bool {
+        let status = self.store.get::<InstanceStatus>(&instance.meta.id.to_string());
+        let record = |key: &str| Some(self.store.get::<ContainerHealth>(key)?.record.clone());
+        is_ready(instance, status.as_deref().map(|status| &status.record), record)
+    }
+
+    /// Whether an instance is up, and is to stay so.
+    pub fn runs(&self, instance: &Instance) -> bool {
+        let status = self.store.get::<InstanceStatus>(&instance.meta.id.to_string());
+        let is_up = |state: &State| matches!(state, State::Running { .. } | State::Paused { .. });
+        !instance.meta.is_deleting() && status.is_some_and(|status| is_up(&status.record.state))
+    }
+
+    /// Addresses of the port that spreads what comes under this alias in a network.
+    pub fn spreading(
+        &self,
+        network: NetworkId,
+        name: &str,
+        project: Option<ProjectId>,
+    ) -> Option<Vec<IpAddr>> {
+        let is_meant = |port: &Port| {
+            port.network == network
+                && port.spread.is_some()
+                && project.is_none_or(|project| port.meta.project == project)
+                && port.aliases.iter().any(|alias| alias.is_meant(name))
+        };
+        let all = self.store.list::<Port>();
+        let found = all.iter().find(|stored| is_meant(&stored.record))?;
+        Some(found.record.addresses.iter().map(|fixed| fixed.address).collect())
+    }
+
+    fn group_members(&self, groups: &[SecurityGroup]) -> BTreeMap<SecurityGroupId, BTreeSet<IpAddr>> {
         let named: BTreeSet<SecurityGroupId> = groups
             .iter()
             .flat_map(|g| g.rules.iter())
@@ -249,6 +304,27 @@ impl Gather {
     /// The instance with this id.
     pub fn instance(&self, id: InstanceId) -> Option<Instance> {
         self.one(id)
+    }
+
+    /// Instances with a port in a network, and the addresses of their ports there.
+    pub fn members(&self, network: NetworkId) -> Vec<(Instance, Vec<IpAddr>)> {
+        self.with_port(network, |_| true)
+    }
+
+    /// Instances with a port that goes by this alias in a network, and the addresses of these ports.
+    pub fn aliased(&self, network: NetworkId, name: &str) -> Vec<(Instance, Vec<IpAddr>)> {
+        self.with_port(network, |port| port.aliases.iter().any(|alias| alias.is_meant(name)))
+    }
+
+    fn with_port(&self, network: NetworkId, keep: impl Fn(&Port) -> bool) -> Vec<(Instance, Vec<IpAddr>)> {
+        let mut found: BTreeMap<InstanceId, Vec<IpAddr>> = BTreeMap::new();
+        for port in self.store.list::<Port>() {
+            let port = &port.record;
+            if let (true, Some(id)) = (port.network == network && keep(port), port.instance()) {
+                found.entry(id).or_default().extend(port.addresses.iter().map(|fixed| fixed.address));
+            }
+        }
+        found.into_iter().filter_map(|(id, addresses)| Some((self.instance(id)?, addresses))).collect()
     }
 
     /// Instances that a network may see by name: those with a port in a network that shares a router with it, or in

@@ -10,13 +10,23 @@ use super::{
     published::{Admission, Published},
     servers::NetworkServers,
 };
+use crate::instance::sentence;
 use model::{
-    dataplane::{self, namespace::Place, publish::Publication},
+    dataplane::{
+        self,
+        namespace::Place,
+        publish::Publication,
+        view::{NetworkView, RouterView},
+    },
+    floating_ip::Target,
     id::{NetworkId, RouterId},
+    network::Network,
+    router::Router,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -56,6 +66,10 @@ pub struct Networks {
     upstream: super::dns_server::Upstream,
     servers: Mutex<HashMap<NetworkId, NetworkServers>>,
     published: Mutex<Published>,
+    /// What the flows of each network were last judged by.
+    judged: std::sync::Mutex<HashMap<NetworkId, NetworkView>>,
+    /// Where the floating IPs of each router led when it was last written.
+    leads: std::sync::Mutex<HashMap<RouterId, BTreeMap<IpAddr, Target>>>,
     // One application at a time: instances ask for their network beside the loop.
     turn: Mutex<()>,
 }
@@ -78,16 +92,39 @@ impl Networks {
             upstream,
             servers: Mutex::default(),
             published: Mutex::default(),
+            judged: std::sync::Mutex::default(),
+            leads: std::sync::Mutex::default(),
             turn: Mutex::default(),
         }
     }
 
-    /// Every namespace that should be, and those that are and should not be any more.
+    /// Every namespace that should be.
     pub fn places(&self) -> Vec<Place> {
         let networks = self.gather.network_ids().into_iter().map(Place::Network);
         let routers = self.gather.router_ids().into_iter().map(Place::Router);
         let externals = self.gather.external_ids().into_iter().map(Place::External);
         networks.chain(routers).chain(externals).chain([Place::Host]).collect()
+    }
+
+    /// Namespaces that are here and that no record asks for: what was deleted while nobody was there to see it, or had no
+    /// time to. A record that cannot be read is no reason to take a network from its guests.
+    pub fn strays(&self) -> Vec<Place> {
+        let wished: HashSet<Place> = self.places().into_iter().collect();
+        let names = self.dataplane.handle_names().unwrap_or_else(|error| {
+            tracing::warn!(error = sentence(&error), "namespaces could not be listed");
+            BTreeSet::new()
+        });
+        let found = names.iter().filter_map(|name| Place::of_handle_name(name));
+        found.filter(|place| !wished.contains(place) && !self.is_unreadable(*place)).collect()
+    }
+
+    fn is_unreadable(&self, place: Place) -> bool {
+        let store = self.gather.store();
+        match place {
+            Place::Network(id) | Place::External(id) => store.is_unreadable::<Network>(&id.to_string()),
+            Place::Router(id) => store.is_unreadable::<Router>(&id.to_string()),
+            Place::Host => false,
+        }
     }
 
     /// Path of a network's namespace handle.
@@ -134,22 +171,38 @@ impl Networks {
 
     fn write_network(&self, id: NetworkId) -> Result<Option<Outcome>, NetworkError> {
         let Some(view) = self.gather.network(id) else {
+            self.judged().remove(&id);
             return Ok(None);
         };
         let host_device = self.dataplane.settings().host_only_device(id);
+        // What is written in part and fails may let flows begin: they are judged then, whatever comes next.
+        let judged = self.judged().remove(&id);
         let outcome = self.dataplane.apply(&dataplane::network::compile(&view, &host_device))?;
-        if outcome.changed {
+        // Looking through the kernel's table takes longer than all the rest; a port that comes in ends no flow.
+        if outcome.changed && !judged.is_some_and(|old| view.only_adds_to(&old)) {
             let ended = conntrack::revoke(&*self.dataplane.namespace(Place::Network(id))?, &view)?;
             tracing::debug!(network = %id, ended, "flows that no rule allows");
         }
+        self.judged().insert(id, view);
         Ok(Some(outcome))
+    }
+
+    fn judged(&self) -> std::sync::MutexGuard<'_, HashMap<NetworkId, NetworkView>> {
+        // Views are put in whole, so a panic elsewhere leaves none half done.
+        self.judged.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn write_router(&self, id: RouterId) -> Result<Option<Outcome>, NetworkError> {
         let Some(view) = self.gather.router(id) else {
+            self.leads().remove(&id);
             return Ok(None);
         };
         let outcome = self.dataplane.apply(&dataplane::router::compile(&view))?;
+        let moved = self.led_elsewhere(&view);
+        let outside = view.outside.as_ref().and_then(|outside| self.gather.external(outside.network));
+        if let Some(outside) = outside {
+            self.tell_again(&outside.network, &moved);
+        }
         if outcome.changed {
             let ended = conntrack::retranslate(&*self.dataplane.namespace(Place::Router(id))?, &view)?;
             tracing::debug!(router = %id, ended, "flows with an old translation");
@@ -163,12 +216,33 @@ impl Networks {
         };
         let host_device = self.dataplane.settings().external_device(id);
         let outcome = self.dataplane.apply(&dataplane::external::compile(&view, &host_device))?;
-        let interface = view.network.external().and_then(|e| e.interface.clone());
-        if let (Some(interface), false) = (interface, outcome.moved.is_empty()) {
-            let again: Vec<_> = outcome.moved.iter().map(|address| (interface.clone(), *address)).collect();
+        self.tell_again(&view.network, &outcome.moved);
+        Ok(Some(outcome))
+    }
+
+    /// Floating IPs that lead to another port than when their router was last written.
+    fn led_elsewhere(&self, view: &RouterView) -> Vec<IpAddr> {
+        let now = view.floating_ips.iter().filter_map(|floating| Some((floating.address, floating.target?)));
+        let now: BTreeMap<IpAddr, Target> = now.collect();
+        let old = self.leads().insert(view.router.meta.id, now.clone()).unwrap_or_default();
+        let is_moved =
+            |(address, target): &(IpAddr, Target)| old.get(address).is_some_and(|old| old != target);
+        now.into_iter().filter(is_moved).map(|(address, _)| address).collect()
+    }
+
+    /// Tells the LAN of an external network, where it is one's, that addresses have moved: those that keep state by
+    /// address begin anew.
+    fn tell_again(&self, network: &Network, moved: &[IpAddr]) {
+        let interface = network.external().and_then(|external| external.interface.clone());
+        if let (Some(interface), false) = (interface, moved.is_empty()) {
+            let again: Vec<_> = moved.iter().map(|address| (interface.clone(), *address)).collect();
             announce(&self.dataplane.host(), &again);
         }
-        Ok(Some(outcome))
+    }
+
+    fn leads(&self) -> std::sync::MutexGuard<'_, HashMap<RouterId, BTreeMap<IpAddr, Target>>> {
+        // What is in it is put in whole, so a panic elsewhere leaves none half done.
+        self.leads.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn run_host(self: &Arc<Self>) -> Result<(), NetworkError> {

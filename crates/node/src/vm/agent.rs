@@ -16,13 +16,16 @@ use std::{io, net::IpAddr, path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::driver::DriverError;
 
 /// Deadline of a call when the caller names none.
 pub const DEADLINE: Duration = Duration::from_secs(3);
+/// For a script in a guest, which may be emulated and busy, and how often its end is asked for.
+const SCRIPT_MAX: Duration = Duration::from_secs(60);
+const SCRIPT_PAUSE: Duration = Duration::from_millis(200);
 /// Most bytes read in one call; the longest honest answer lists interfaces.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Most interfaces, and most addresses of one, that are believed.
@@ -214,6 +217,27 @@ impl<'a> Agent<'a> {
         Ok(lines.filter(holds).map(str::to_owned).collect())
     }
 
+    /// Runs a shell script in the guest, as root, to its end, and gives its exit code (`guest-exec`, `guest-exec-status`).
+    /// What it says is not read.
+    pub async fn run_script(&self, script: &str) -> Result<i64, AgentError> {
+        const STATUS: &str = "guest-exec-status";
+        let arguments = json!({"path": "/bin/sh", "arg": ["-c", script]});
+        let started = self.call("guest-exec", arguments).await?;
+        let pid = started["pid"].as_i64().ok_or(AgentError::Nonsense { command: "guest-exec" })?;
+        let ended = async {
+            loop {
+                let status = self.call(STATUS, json!({"pid": pid})).await?;
+                if status["exited"] == Value::Bool(true) {
+                    // One that a signal ended has no code.
+                    return Ok(status["exitcode"].as_i64().unwrap_or(-1));
+                }
+                sleep(SCRIPT_PAUSE).await;
+            }
+        };
+        let late = AgentError::Timeout { command: STATUS, after_ms: SCRIPT_MAX.as_millis() as u64 };
+        timeout(SCRIPT_MAX, ended).await.unwrap_or(Err(late))
+    }
+
     async fn call(&self, command: &'static str, arguments: Value) -> Result<Value, AgentError> {
         let line = request(command, &arguments);
         self.within(command, async {
@@ -338,6 +362,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::{
         io::{AsyncBufReadExt, BufReader},
         net::UnixListener,
@@ -392,6 +417,24 @@ mod tests {
             |_: &str| json!({"return": {"id": "debian", "pretty-name": "Debian\u{1b}[2J 12"}}).to_string();
         let os = with_agent(stale, answer, async |agent| agent.os_info().await).await.unwrap();
         assert_eq!((os.id.as_str(), os.pretty_name.as_str()), ("debian", "Debian[2J 12"));
+    }
+
+    #[tokio::test]
+    async fn a_script_is_waited_for() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let answer = |command: &str| {
+            let reply = match command {
+                "guest-exec" => json!({"pid": 7}),
+                _ if ASKED.fetch_add(1, Ordering::SeqCst) == 0 => json!({"exited": false}),
+                _ => json!({"exited": true, "exitcode": 3}),
+            };
+            json!({"return": reply}).to_string()
+        };
+        let code = with_agent(b"", answer, async |agent| agent.run_script("exit 3").await).await.unwrap();
+        assert_eq!((code, ASKED.load(Ordering::SeqCst)), (3, 2));
+        let locked = |_: &str| json!({"error": {"desc": "Command guest-exec has been disabled"}}).to_string();
+        let error = with_agent(b"", locked, async |agent| agent.run_script("true").await).await.unwrap_err();
+        assert!(error.to_string().contains("has been disabled"), "{error}");
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use super::{
     accel::Accelerator,
     device::{self, DiskFile},
     machine::{HostFacts, Machine},
+    sleep::Places,
 };
 
 /// Numbers of inherited descriptors start here.
@@ -62,8 +63,32 @@ pub struct Launch {
     pub inherited: Vec<Inherited>,
 }
 
-/// Compiles the command line.
+/// Compiles the command line of a cold start.
 pub fn compile(plan: &InstancePlan, vm: &VmPlan, machine: &Machine, facts: &HostFacts) -> Launch {
+    compile_at(plan, vm, machine, facts, &Places::default())
+}
+
+/// Compiles the command line of a guest that goes on with the memory that it had, on a machine whose devices are where
+/// they were.
+pub fn compile_waking(
+    plan: &InstancePlan,
+    vm: &VmPlan,
+    machine: &Machine,
+    facts: &HostFacts,
+    places: &Places,
+) -> Launch {
+    let mut launch = compile_at(plan, vm, machine, facts, places);
+    launch.option("-incoming", "defer");
+    launch
+}
+
+fn compile_at(
+    plan: &InstancePlan,
+    vm: &VmPlan,
+    machine: &Machine,
+    facts: &HostFacts,
+    places: &Places,
+) -> Launch {
     let mut launch = Launch { arguments: Vec::new(), inherited: Vec::new() };
     launch.basics(plan);
     launch.hardware(plan, machine, facts);
@@ -72,8 +97,8 @@ pub fn compile(plan: &InstancePlan, vm: &VmPlan, machine: &Machine, facts: &Host
     for port in device::root_ports() {
         launch.device(&port);
     }
-    launch.disks(plan, vm);
-    launch.cards(plan, facts);
+    launch.disks(plan, vm, places);
+    launch.cards(plan, facts, places);
     launch.fixed_devices(vm);
     launch.boot(vm);
     launch
@@ -166,7 +191,7 @@ impl Launch {
         self.option("-chardev", format!("socket,id=agent,fd={agent},server=on,wait=off"));
     }
 
-    fn disks(&mut self, plan: &InstancePlan, vm: &VmPlan) {
+    fn disks(&mut self, plan: &InstancePlan, vm: &VmPlan, places: &Places) {
         for (index, disk) in plan.disks.iter().enumerate() {
             let files = device::disk_files(disk).into_iter();
             let owner = device::disk_id(disk.volume);
@@ -174,7 +199,8 @@ impl Launch {
             for node in device::disk_nodes(disk, &sets) {
                 self.option("-blockdev", node.to_string());
             }
-            self.device(&device::disk_device(disk, &device::disk_bus(index)));
+            let bus = places.bus(&owner).unwrap_or_else(|| device::disk_bus(index));
+            self.device(&device::disk_device(disk, &bus));
         }
         if vm.config_drive {
             let set = self.set(Purpose::ConfigDrive, "config-drive");
@@ -191,13 +217,14 @@ impl Launch {
         }
     }
 
-    fn cards(&mut self, plan: &InstancePlan, facts: &HostFacts) {
+    fn cards(&mut self, plan: &InstancePlan, facts: &HostFacts, places: &Places) {
         for (index, nic) in plan.nics.iter().enumerate() {
             let tap = self.inherit(Purpose::Tap(index)).to_string();
             let vhost = facts.vhost_net.then(|| self.inherit(Purpose::Vhost(index)));
             let vhost = vhost.map_or(String::new(), |number| format!(",vhost=on,vhostfd={number}"));
             self.option("-netdev", format!("tap,id={},fd={tap}{vhost}", device::netdev_id(nic.port)));
-            self.device(&device::nic_device(nic, &device::nic_bus(index)));
+            let bus = places.bus(&device::nic_id(nic.port)).unwrap_or_else(|| device::nic_bus(index));
+            self.device(&device::nic_device(nic, &bus));
         }
     }
 
@@ -295,6 +322,7 @@ mod tests {
             mac: "fa:16:3e:00:00:01".parse().unwrap(),
             mtu: 1450,
             addresses: vec![],
+            ranges_v6: vec![],
             gateway_v4: None,
             gateway_v6: None,
             dns: vec![],

@@ -7,6 +7,7 @@
 //!   start: files, hardware on record ─▶ QEMU frozen ─▶ process on record ─▶ monitor, uuid checked ─▶ cont
 //!   found: nothing since the host began Absent
 //!          record, process not cont'ed Stopped at the boot before: its start was cut short, start does it again
+//!          memory on disk              Asleep: whatever process is there is being woken, or was cut short
 //!          process lives               Running, Paused; or powered off, panicked: ended here, then Stopped
 //!          process gone                Stopped, by exit.json or by what the process left
 //! ```
@@ -37,11 +38,13 @@ use super::{
     files::Files,
     guest::Guest,
     host::Host,
-    hotplug, launch, layer,
+    hotplug, launch, layer, login,
     machine::{BootRecord, HostFacts},
     qmp::QmpError,
 };
-use crate::driver::{Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Seen, Stdio, Stream};
+use crate::driver::{
+    Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Seen, Stdio, Stream, Usage,
+};
 
 /// Changes kept for a slow listener, who then looks at everything.
 const CHANGES_MAX: usize = 1024;
@@ -190,7 +193,15 @@ impl Driver for VmDriver {
     }
 
     async fn resume(&self, id: InstanceId) -> Result<(), DriverError> {
-        self.command(id, "cont").await
+        self.inner.resume(id).await
+    }
+
+    async fn suspend(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.inner.suspend(id).await
+    }
+
+    async fn discard(&self, id: InstanceId) -> Result<(), DriverError> {
+        self.inner.discard(id).await
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), DriverError> {
@@ -266,6 +277,21 @@ impl Driver for VmDriver {
         Ok(Grant { cpu_weight: plan.cpu_weight, ..has })
     }
 
+    async fn usage(&self, id: InstanceId) -> Result<Usage, DriverError> {
+        let (cgroups, group) = (self.inner.settings.cgroups.clone(), id.to_string());
+        let failed = || launch::failed("looking at what the VM uses");
+        let seen = spawn_blocking(move || cgroups.stats(&group)).await;
+        let stats =
+            seen.map_err(io::Error::other).map_err(failed())?.map_err(|error| failed()(error.into()))?;
+        Ok(Usage {
+            cpu_usage_us: stats.cpu_usage_us,
+            cpu_throttled_us: stats.cpu_throttled_us,
+            memory_bytes: stats.memory_bytes,
+            memory_inactive_file_bytes: stats.memory_inactive_file_bytes,
+            pids: stats.pids,
+        })
+    }
+
     async fn change_keys(
         &self,
         id: InstanceId,
@@ -285,6 +311,16 @@ impl Driver for VmDriver {
     async fn console_log(&self, id: InstanceId, bytes_max: usize) -> Result<Vec<u8>, DriverError> {
         let log = self.inner.guest(id).files.console_log();
         console::log_tail(&log, bytes_max).map_err(launch::failed("reading the console's log"))
+    }
+
+    async fn open_login(&self, id: InstanceId) -> Result<(), DriverError> {
+        let (guest, link) = self.inner.running(id).await?;
+        login::judge(guest.ask_agent(&link, login::open).await?)
+    }
+
+    async fn close_login(&self, id: InstanceId) -> Result<(), DriverError> {
+        let (guest, link) = self.inner.running(id).await?;
+        login::judge(guest.ask_agent(&link, login::close).await?)
     }
 
     async fn console(&self, id: InstanceId) -> Result<Stream, DriverError> {

@@ -8,6 +8,9 @@
 //!                 console.log console.log.1         serial console
 //!                 qemu.log                          QEMU's own messages of the last boot
 //!                 config-drive.iso nvram.fd         disks that no user made
+//!                 memory                            memory of a guest that sleeps: where it is, no vCPU of it runs
+//!                 memory.part                       the same while it is being written, of no use afterwards
+//!                 places.json                       where its devices are plugged in
 //! ```
 //!
 //! Must never remove a file that is not in this list: other drivers keep theirs beside.
@@ -28,8 +31,18 @@ const MESSAGE_BYTES_MAX: u64 = 2048;
 /// QEMU's messages are cut to nothing past this size: a guest can make QEMU talk.
 const QEMU_LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// All that may stand in the state directory.
-const STATE_FILES: [&str; 7] =
-    ["vm.json", "exit.json", "console.log", "console.log.1", "qemu.log", "config-drive.iso", "nvram.fd"];
+const STATE_FILES: [&str; 10] = [
+    "vm.json",
+    "exit.json",
+    "console.log",
+    "console.log.1",
+    "qemu.log",
+    "config-drive.iso",
+    "nvram.fd",
+    "memory",
+    "memory.part",
+    "places.json",
+];
 /// All that may stand in the run directory.
 const RUN_FILES: [&str; 4] = ["qmp.sock", "serial.sock", "agent.sock", "process.json"];
 
@@ -119,6 +132,39 @@ impl Files {
         self.state.join("nvram.fd")
     }
 
+    /// Memory of a guest that sleeps.
+    pub fn memory(&self) -> PathBuf {
+        self.state.join("memory")
+    }
+
+    /// Memory on its way to the disk.
+    pub fn unfinished_memory(&self) -> PathBuf {
+        self.state.join("memory.part")
+    }
+
+    /// Where the devices of a guest that sleeps are plugged in: [`super::sleep::Places`].
+    pub fn places(&self) -> PathBuf {
+        self.state.join("places.json")
+    }
+
+    /// Takes the memory into use that was written in full.
+    pub fn keep_memory(&self) -> io::Result<()> {
+        fs::File::open(self.unfinished_memory())?.sync_all()?;
+        fs::rename(self.unfinished_memory(), self.memory())?;
+        fs::File::open(&self.state)?.sync_all()
+    }
+
+    /// Throws memory away that was put on disk, for good, and what a transfer left that was cut off.
+    pub fn forget_memory(&self) -> io::Result<()> {
+        remove(&self.memory())?;
+        // They go last, so that what was cut off here is gone through again.
+        if self.places().exists() {
+            fs::File::open(&self.state)?.sync_all()?;
+        }
+        remove(&self.unfinished_memory())?;
+        remove(&self.places())
+    }
+
     /// Reads which process QEMU is.
     pub fn read_process(&self) -> Option<ProcessRecord> {
         read_json(&self.process_record())
@@ -183,7 +229,8 @@ pub fn write_json(path: &Path, record: &impl Serialize) -> io::Result<()> {
     Ok(sys::file::write_atomic(path, &text, 0o600)?)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+/// Reads a record; `None` if there is none or it is of no use.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 

@@ -22,6 +22,7 @@ use super::{
     agent::{self, Agent, AgentError, GuestOs},
     console::Console,
     files::{Files, ProcessRecord},
+    machine::BootRecord,
     qmp::{Event, Qmp, QmpError},
 };
 use crate::driver::{DriverError, Exit};
@@ -81,6 +82,23 @@ impl Guest {
             ending: Mutex::new(()),
             link: Mutex::new(None),
         }
+    }
+
+    /// The boot that goes on when it is started: of a guest that sleeps.
+    ///
+    /// # Errors
+    /// Its memory is there, and nothing tells of which boot: it is kept until somebody throws it away on purpose.
+    pub fn sleeping_boot(&self) -> Result<Option<u64>, DriverError> {
+        if !self.files.memory().exists() {
+            return Ok(None);
+        }
+        let record = BootRecord::read(&self.files.boot_record());
+        let record = record.map_err(super::launch::failed("reading the VM's record"))?;
+        let lost = || {
+            let what = "its memory is on disk, and the record of its machine is lost or damaged".to_owned();
+            super::sleep::unsupported(what)
+        };
+        record.map(|record| Some(record.boot)).ok_or_else(lost)
     }
 
     /// The link, if there is one that still holds.

@@ -14,7 +14,7 @@ use model::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
 };
@@ -56,9 +56,9 @@ pub async fn attached(qmp: &Qmp) -> Result<(Vec<PortId>, Vec<VolumeId>), QmpErro
     Ok((cards, disks))
 }
 
-/// The first of `buses` that no device is on.
-async fn free_bus(qmp: &Qmp, buses: Vec<String>, what: &str) -> Result<String, DriverError> {
-    let mut taken = HashSet::new();
+/// On which bus each card and disk is, by the ids of their devices.
+pub async fn places(qmp: &Qmp) -> Result<BTreeMap<String, String>, QmpError> {
+    let mut places = BTreeMap::new();
     for id in plugged(qmp).await? {
         if device::port_of(&id).is_none() && device::volume_of(&id).is_none() {
             continue;
@@ -66,12 +66,21 @@ async fn free_bus(qmp: &Qmp, buses: Vec<String>, what: &str) -> Result<String, D
         let path = format!("/machine/peripheral/{id}");
         match qmp.execute("qom-get", json!({"path": path, "property": "parent_bus"})).await {
             // "/machine/peripheral/d3/d3"
-            Ok(bus) => taken.extend(bus.as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned)),
+            Ok(bus) => {
+                let name = bus.as_str().and_then(|path| path.rsplit('/').next());
+                places.extend(name.map(|name| (id, name.to_owned())));
+            }
             // It was unplugged meanwhile.
             Err(QmpError::Refused { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
+    Ok(places)
+}
+
+/// The first of `buses` that no device is on.
+async fn free_bus(qmp: &Qmp, buses: Vec<String>, what: &str) -> Result<String, DriverError> {
+    let taken: HashSet<String> = places(qmp).await?.into_values().collect();
     let limit = buses.len();
     buses.into_iter().find(|bus| !taken.contains(bus)).ok_or_else(|| DriverError::Unsupported {
         what: format!("all {limit} places for {what} of this VM are taken"),

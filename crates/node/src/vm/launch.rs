@@ -56,8 +56,10 @@ pub struct Order {
     pub files: Files,
     /// Control groups of all instances.
     pub cgroups: Tree,
-    /// The config drive's image, if one is wanted.
+    /// The config drive's image, if one is wanted and is not there yet.
     pub config_drive: Option<Vec<u8>>,
+    /// The guest goes on with the memory that it left on disk.
+    pub wakes: bool,
 }
 
 /// Names the step of a start that failed.
@@ -79,6 +81,10 @@ impl Order {
         self.cgroups.kill(&group).map_err(failed_sys("ending what an earlier start left"))?;
         self.files.make_directories().map_err(failed("making the VM's directories"))?;
         files::remove(&self.files.process_record()).map_err(failed("removing the old process record"))?;
+        if !self.wakes {
+            // Before another boot is on record, to which it does not belong.
+            self.files.forget_memory().map_err(failed("removing the memory of an earlier boot"))?;
+        }
         self.files.forget_exit().map_err(failed("removing the old exit record"))?;
         self.record.write(&self.files.boot_record()).map_err(failed("recording the VM's hardware"))?;
         self.write_own_disks()?;

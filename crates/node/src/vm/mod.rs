@@ -8,6 +8,7 @@
 //!          ├─ launch, files          starting QEMU confined; where its files stand
 //!          ├─ guest, qmp, agent      the link to a running QEMU: monitor and guest agent
 //!          ├─ hotplug                disks and cards in and out of a running VM
+//!          ├─ sleep                  memory on disk, and back
 //!          └─ console                the serial console, shared
 //! ```
 
@@ -25,7 +26,9 @@ pub mod hotplug;
 pub mod iso9660;
 pub mod launch;
 pub mod layer;
+mod login;
 pub mod machine;
 mod power;
 pub mod qmp;
 mod sight;
+pub mod sleep;

@@ -38,17 +38,23 @@ impl Inner {
         };
         let guest = self.guest(plan.id);
         let _turn = guest.turn.lock().await;
+        let wakes = guest.sleeping_boot()? == Some(plan.boot);
         match self.find(&guest).await? {
             Found::Dead => {}
+            // As long as memory is on disk no vCPU has run with it: what is there was cut short.
+            Found::Alive(link, _) if wakes => link.end().await?,
             Found::Alive(link, status) if link.record.boot == plan.boot && is_under_way(&status) => {
                 return Ok(());
             }
             Found::Alive(link, _) => link.end().await?,
-            Found::Mute(record, _, error) if record.boot == plan.boot => return Err(error),
+            Found::Mute(record, _, error) if record.boot == plan.boot && !wakes => return Err(error),
             Found::Mute(_, process, _) => guest::kill(&process).await?,
         }
         guest.set_link(None);
-        let order = self.order(plan, vm, &guest).await?;
+        let order = match wakes {
+            true => self.waking_order(plan, vm, &guest).await?,
+            false => self.order(plan, vm, &guest).await?,
+        };
         let starting = spawn_blocking(move || order.carry_out()).await;
         let (process, record) = starting.map_err(|error| DriverError::Io {
             operation: "starting QEMU".to_owned(),
@@ -56,6 +62,12 @@ impl Inner {
         })??;
         match self.let_go(&guest, record, &process).await {
             Ok(()) => Ok(()),
+            // Its memory is in this QEMU alone by now. The next look finds it frozen, and lets it go on.
+            Err(error) if wakes && !matches!(guest.files.memory().try_exists(), Ok(true)) => {
+                tracing::warn!(id = %guest.id, %error, "a VM is awake and does not go on yet");
+                guest.set_link(None);
+                Err(error)
+            }
             Err(error) => Err(self.give_up(&guest, &process, error).await),
         }
     }
@@ -90,6 +102,7 @@ impl Inner {
             files: guest.files.clone(),
             cgroups: self.settings.cgroups.clone(),
             config_drive,
+            wakes: false,
         })
     }
 
@@ -110,9 +123,13 @@ impl Inner {
             Err(Mute::Process(_, _, error) | Mute::Unknown(error)) => return Err(error),
         };
         let status = link.status().await?;
-        if status != "prelaunch" && status != "inmigrate" {
-            let operation = "starting the guest".to_owned();
-            return Err(DriverError::Refused { operation, answer: format!("QEMU is in state {status}") });
+        match status.as_str() {
+            "prelaunch" => {}
+            "inmigrate" => self.bring_memory_back(guest, &link).await?,
+            _ => {
+                let operation = "starting the guest".to_owned();
+                return Err(DriverError::Refused { operation, answer: format!("QEMU is in state {status}") });
+            }
         }
         link.qmp.execute("cont", json!({})).await?;
         Ok(())
@@ -194,7 +211,7 @@ fn is_under_way(status: &str) -> bool {
     !matches!(status, "prelaunch" | "shutdown" | "guest-panicked" | "internal-error")
 }
 
-fn check(plan: &InstancePlan, vm: &VmPlan, facts: &HostFacts) -> Result<(), DriverError> {
+pub(super) fn check(plan: &InstancePlan, vm: &VmPlan, facts: &HostFacts) -> Result<(), DriverError> {
     let unsupported =
         |what: String, hint: &str| Err(DriverError::Unsupported { what, hint: hint.to_owned() });
     if plan.nics.len() > NIC_PORTS {
@@ -212,7 +229,7 @@ fn check(plan: &InstancePlan, vm: &VmPlan, facts: &HostFacts) -> Result<(), Driv
     Ok(())
 }
 
-async fn on_blocking_thread<T: Send + 'static>(
+pub(super) async fn on_blocking_thread<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> sys::Result<T> + Send + 'static,
 ) -> Result<T, DriverError> {

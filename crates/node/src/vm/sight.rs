@@ -23,7 +23,10 @@ use super::{
     machine::BootRecord,
     qmp::Event,
 };
-use crate::driver::{DriverError, Exit, Running, Seen};
+use crate::{
+    driver::{DriverError, Exit, Running, Seen},
+    host,
+};
 
 /// What is found of an instance's QEMU.
 pub(super) enum Found {
@@ -115,6 +118,9 @@ impl Inner {
     pub(super) async fn observe(self: &Arc<Self>, id: InstanceId) -> Result<Seen, DriverError> {
         let guest = self.guest(id);
         guest.files.trim_messages();
+        if let Some(boot) = guest.sleeping_boot()? {
+            return Ok(Seen::Asleep { boot });
+        }
         match self.find(&guest).await? {
             Found::Dead if !ran_here(&guest.files) => Ok(Seen::Absent),
             Found::Dead => self.observe_dead(&guest).await,
@@ -170,9 +176,8 @@ impl Inner {
             facts: self.facts(guest, link, status),
         };
         Ok(match status {
-            "paused" | "io-error" | "save-vm" | "restore-vm" | "finish-migrate" | "postmigrate" => {
-                Seen::Paused(running)
-            }
+            "io-error" => Seen::Stalled(running),
+            "paused" | "save-vm" | "restore-vm" | "finish-migrate" | "postmigrate" => Seen::Paused(running),
             _ => Seen::Running(running),
         })
     }
@@ -189,11 +194,14 @@ impl Inner {
             facts.insert("cpu_model".to_owned(), json!(machine.cpu_model));
             facts.insert("qemu_version".to_owned(), json!(machine.qemu_version));
         }
+        if let Some(cpus) = host::cpus_of(link.record.pid) {
+            facts.insert("host_cpus".to_owned(), json!(cpus));
+        }
         if let Some(os) = link.os() {
             facts.insert("guest_os".to_owned(), json!(os));
         }
         if status == "io-error" {
-            let text = "a disk cannot be written, mostly because its pool is full; the guest is frozen and loses nothing";
+            let text = "a disk cannot be written, because its host has no room; the guest is frozen and loses nothing";
             facts.insert("problem".to_owned(), json!(text));
         }
         facts

@@ -327,6 +327,7 @@ pub async fn exec(
         user: user.map(String::from),
         tty: false,
         size: None,
+        tied: false,
     };
     let stdio = Stdio { stdin: None, stdout: Some(writing.try_clone().unwrap()), stderr: Some(writing) };
     let handle = lab.driver.exec(plan.id, &request, stdio).await.unwrap();

@@ -59,6 +59,7 @@ impl Lab {
             layers: vec![self.directory.path().join("image")],
             argv: vec!["sh".into(), "-c".into(), script.into()],
             env: vec![],
+            secret_env: Default::default(),
             cwd: "/".into(),
             user: String::new(),
             tty: false,
@@ -73,9 +74,12 @@ impl Lab {
             cap_drop: vec![],
             memory_mib: None,
             cpu_millis: None,
+            ulimits: Default::default(),
             log: LogLimits::default(),
             upper: self.directory.path().join(format!("upper-{}-{name}", self.ids.len())),
             labels: Default::default(),
+            system: None,
+            role: Default::default(),
         }
     }
 
@@ -100,7 +104,7 @@ impl Lab {
             pids_max: 64,
             nics: vec![],
             disks: vec![],
-            body: Body::Pod(PodPlan { containers, extra_hosts: vec![] }),
+            body: Body::Pod(PodPlan { containers, extra_hosts: vec![], root_disk: None, files: vec![] }),
         }
     }
 

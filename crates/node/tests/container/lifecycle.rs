@@ -205,7 +205,12 @@ async fn a_start_that_fails_leaves_a_clear_error() {
     let exit = lab.ended(plan.id).await;
     assert!(exit.code == Some(125) && exit.cause.contains("/no/such/layer"), "{exit:?}");
     let mut empty = lab.pod(vec![]);
-    empty.body = Body::Pod(model::plan::PodPlan { containers: vec![], extra_hosts: vec![] });
+    empty.body = Body::Pod(model::plan::PodPlan {
+        containers: vec![],
+        extra_hosts: vec![],
+        root_disk: None,
+        files: vec![],
+    });
     assert!(matches!(lab.driver.start(&empty).await, Err(DriverError::Unsupported { .. })));
     lab.close().await;
 }

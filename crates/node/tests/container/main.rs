@@ -4,4 +4,6 @@ mod confinement;
 mod lab;
 mod lifecycle;
 mod network;
+mod root_disk;
 mod streams;
+mod system;

@@ -17,6 +17,7 @@ fn nic(number: u8, netns: &Path) -> NicPlan {
             format!("10.77.{number}.5/24").parse().unwrap(),
             format!("fd77:{number}::5/64").parse().unwrap(),
         ],
+        ranges_v6: vec![],
         gateway_v4: Some(format!("10.77.{number}.1").parse().unwrap()),
         gateway_v6: Some("fe80::1".parse().unwrap()),
         dns: vec![format!("10.77.{number}.1").parse().unwrap()],

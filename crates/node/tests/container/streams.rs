@@ -21,6 +21,7 @@ fn request(argv: &[&str], tty: bool) -> ExecRequest {
         user: None,
         tty,
         size: tty.then_some((33, 101)),
+        tied: false,
     }
 }
 

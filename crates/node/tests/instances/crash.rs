@@ -20,6 +20,10 @@ enum Story {
     HardReboot,
     Pause,
     Resume,
+    Suspend,
+    SuspendPaused,
+    Wake,
+    Discard,
     Rebuild,
     RebuildStopped,
     RebuildPaused,
@@ -28,13 +32,22 @@ enum Story {
     Delete,
     DeleteStopped,
     DeleteRebuilding,
+    DeleteAsleep,
+    Rescue,
+    RescueStopped,
+    Unrescue,
 }
 
 impl Story {
     const POWER: [Self; 5] = [Self::Create, Self::Stop, Self::HardStop, Self::Start, Self::Pause];
     const BOOTS: [Self; 3] = [Self::Reboot, Self::HardReboot, Self::Resume];
+    /// Of VMs alone.
+    const SLEEP: [Self; 5] =
+        [Self::Suspend, Self::SuspendPaused, Self::Wake, Self::Discard, Self::DeleteAsleep];
     const RENEWAL: [Self; 5] =
         [Self::Rebuild, Self::RebuildStopped, Self::RebuildPaused, Self::TrySize, Self::RevertSize];
+    /// Of VMs alone.
+    const RESCUE: [Self; 3] = [Self::Rescue, Self::RescueStopped, Self::Unrescue];
     const END: [Self; 3] = [Self::Delete, Self::DeleteStopped, Self::DeleteRebuilding];
 
     /// Brings the instance where the story begins, without a crash.
@@ -44,14 +57,21 @@ impl Story {
             lab.rest(id).await;
         }
         match self {
-            Self::Start | Self::DeleteStopped | Self::RebuildStopped => {
+            Self::Start | Self::DeleteStopped | Self::RebuildStopped | Self::RescueStopped => {
                 lab.control.stop_instance(&lab.caller, &id.to_string(), true, None).await.unwrap();
             }
-            Self::Resume | Self::RebuildPaused => {
+            Self::Wake | Self::Discard | Self::DeleteAsleep => {
+                lab.control.suspend_instance(&lab.caller, &id.to_string()).await.unwrap();
+            }
+            Self::Resume | Self::RebuildPaused | Self::SuspendPaused => {
                 lab.control.pause_instance(&lab.caller, &id.to_string()).await.unwrap();
             }
             Self::RevertSize => {
                 lab.control.try_size(&lab.caller, &id.to_string(), "g2.c1m1g").await.unwrap();
+            }
+            Self::Unrescue => {
+                lab.control.rescue_instance(&lab.caller, &id.to_string(), None).await.unwrap();
+                lab.supply().await;
             }
             Self::DeleteRebuilding => {
                 lab.control
@@ -72,20 +92,28 @@ impl Story {
         match self {
             Self::Create => return,
             Self::Stop => control.stop_instance(caller, id, false, None).await.unwrap(),
+            Self::Discard => control.stop_instance(caller, id, false, None).await.unwrap(),
+            Self::Suspend | Self::SuspendPaused => control.suspend_instance(caller, id).await.unwrap(),
             Self::HardStop => control.stop_instance(caller, id, true, None).await.unwrap(),
             Self::Start => control.start_instance(caller, id).await.unwrap(),
             Self::Reboot => control.reboot_instance(caller, id, false).await.unwrap(),
             Self::HardReboot => control.reboot_instance(caller, id, true).await.unwrap(),
             Self::Pause => control.pause_instance(caller, id).await.unwrap(),
-            Self::Resume => control.resume_instance(caller, id).await.unwrap(),
+            Self::Resume | Self::Wake => control.resume_instance(caller, id).await.unwrap(),
             Self::Rebuild | Self::RebuildStopped | Self::RebuildPaused => {
                 let rebuilt = control.rebuild_instance(caller, id, &Rebuild::default()).await.unwrap();
                 lab.supply().await;
                 rebuilt
             }
+            Self::Rescue | Self::RescueStopped => {
+                let rescued = control.rescue_instance(caller, id, None).await.unwrap();
+                lab.supply().await;
+                rescued
+            }
+            Self::Unrescue => control.unrescue_instance(caller, id).await.unwrap(),
             Self::TrySize => control.try_size(caller, id, "g2.c1m1g").await.unwrap(),
             Self::RevertSize => control.revert_size(caller, id).await.unwrap(),
-            Self::Delete | Self::DeleteStopped | Self::DeleteRebuilding => {
+            Self::Delete | Self::DeleteStopped | Self::DeleteRebuilding | Self::DeleteAsleep => {
                 control.delete_instance(caller, id).await.unwrap()
             }
         };
@@ -130,7 +158,9 @@ async fn tell(story: Story, new: NewInstance, deaths: &[usize]) -> (String, bool
 /// Each story is told with a death at every point there is.
 async fn check_every_point(stories: &[Story]) {
     for story in stories.iter().copied() {
-        for new in [vm("db"), pod("web")] {
+        let is_of_vms = Story::SLEEP.contains(&story) || Story::RESCUE.contains(&story);
+        let kinds = if is_of_vms { vec![vm("db")] } else { vec![vm("db"), pod("web")] };
+        for new in kinds {
             let (wanted, _) = tell(story, new.clone(), &[]).await;
             let mut points = 0;
             loop {
@@ -184,6 +214,16 @@ async fn three_crashes_on_the_way_of_boots_come_to_the_same_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crash_at_every_point_of_sleep_comes_to_the_same_end() {
+    check_every_point(&Story::SLEEP).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_crashes_on_the_way_of_sleep_come_to_the_same_end() {
+    check_three_deaths(&Story::SLEEP).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_at_every_point_of_renewal_comes_to_the_same_end() {
     check_every_point(&Story::RENEWAL).await;
 }
@@ -191,6 +231,16 @@ async fn a_crash_at_every_point_of_renewal_comes_to_the_same_end() {
 #[tokio::test(start_paused = true)]
 async fn three_crashes_on_the_way_of_renewal_come_to_the_same_end() {
     check_three_deaths(&Story::RENEWAL).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_every_point_of_rescue_comes_to_the_same_end() {
+    check_every_point(&Story::RESCUE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_crashes_on_the_way_of_rescue_come_to_the_same_end() {
+    check_three_deaths(&Story::RESCUE).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use model::{
     meta::Labels,
     node::NodeStatus,
     plan::{Accelerator, DiskFormat, RestartPolicy},
-    volume::{Volume, VolumeStatus},
+    volume::{Form, Volume, VolumeStatus},
 };
 use node::{
     driver::Driver,
@@ -153,6 +153,11 @@ impl Lab {
         Daemon { instances, store, fuse }
     }
 
+    /// The paused clock of this cloud.
+    pub fn clock(&self) -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+        clock(self.began)
+    }
+
     /// A daemon that does not die.
     pub async fn healthy(&self) -> Daemon {
         self.daemon(Fuse::new()).await
@@ -174,7 +179,14 @@ impl Lab {
                 Some(status) => status.layers.get(&id).copied().unwrap_or(0),
                 None => volume.record.layer,
             };
+            let old = store.get::<VolumeStatus>(&id.to_string()).and_then(|status| status.record.form());
+            // What a pod has or had is a directory.
+            let is_pods = match volume.record.attached_to.and_then(|user| self.instance(user)) {
+                Some(user) => user.kind != Kind::Vm,
+                None => old == Some(Form::Directory),
+            };
             let path = match layer {
+                _ if is_pods => format!("/nowhere/{id}.dir/data"),
                 0 => format!("/nowhere/{id}.qcow2"),
                 layer => format!("/nowhere/{id}.{layer}.qcow2"),
             };
@@ -371,13 +383,21 @@ pub fn pod(name: &str) -> NewInstance {
         user_data_base64: None,
         config_drive: false,
         accelerator: Accelerator::Auto,
-        containers: vec![ContainerAsked { image: "busybox".into(), spec: ContainerSpec::default() }],
+        containers: vec![ContainerAsked {
+            image: "busybox".into(),
+            spec: ContainerSpec::default(),
+            ..Default::default()
+        }],
         volumes: vec![],
         server_group: None,
         floating_ip: None,
         publish: vec![],
         autostart: false,
         start_after: vec![],
+        extra_hosts: vec![],
+        files: vec![],
+        schedule: None,
+        succeeds: None,
         restart: RestartPolicy::No,
         grace_s: Some(30),
         remove_on_exit: false,

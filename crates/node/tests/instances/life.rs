@@ -1,12 +1,16 @@
 //! The ordinary life: start, stop, reboot, pause, ends, restarts, deletion.
 
 use crate::lab::{Lab, pod, vm};
+use control::instance::NewInstance;
 use model::{
     error::Code,
-    instance::{State, phase::Phase},
+    instance::{Instance, State, phase::Phase},
     plan::RestartPolicy,
 };
-use node::fake::{Behaviour, Fault, Verb};
+use node::{
+    driver::Seen,
+    fake::{Behaviour, Fault, Verb},
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -72,6 +76,71 @@ async fn a_vm_that_did_not_hear_is_asked_again_and_a_pod_is_not() {
         assert_eq!(lab.host.count(Verb::Shutdown, id), asked, "{name}");
         assert_eq!(lab.phase(id), Phase::Stopped);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_vm_sleeps_through_the_end_of_its_host_and_goes_on() {
+    let lab = Lab::new().await;
+    let id = lab.create(NewInstance { remove_on_exit: true, ..vm("db") }).await;
+    lab.rest(id).await;
+    lab.control.suspend_instance(&lab.caller, "db").await.unwrap();
+    assert_eq!(lab.phase(id), Phase::Suspending);
+    lab.rest(id).await;
+    lab.control.finalize_instance(id).await.unwrap();
+    assert_eq!(lab.phase(id), Phase::Suspended, "it has not ended");
+    let keep = |instance: &mut Instance| {
+        instance.remove_on_exit = false;
+        Ok(())
+    };
+    lab.control.update_instance(&lab.caller, "db", keep).await.unwrap();
+    let status = lab.status(id).unwrap();
+    assert!(status.asleep && status.ports.is_empty() && status.volumes.is_empty(), "{status:?}");
+    lab.reboot_host();
+    lab.rest(id).await;
+    assert_eq!(lab.phase(id), Phase::Suspended, "nothing but a wish wakes it");
+    // Its hardware stays as it is.
+    for refused in [
+        lab.control.attach_volume(&lab.caller, "db", "none", None, false).await.map(drop),
+        lab.control.try_size(&lab.caller, "db", "g2.c1m1g").await.map(drop),
+        lab.control.reboot_instance(&lab.caller, "db", false).await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(e) if matches!(e.code, Code::Conflict | Code::NotFound)));
+    }
+    lab.control.resume_instance(&lab.caller, "db").await.unwrap();
+    assert_eq!(lab.phase(id), Phase::Resuming);
+    lab.rest(id).await;
+    assert_eq!(lab.phase(id), Phase::Running);
+    assert_eq!(lab.host.boots(id), [1], "the boot that it was");
+    lab.control.suspend_instance(&lab.caller, "db").await.unwrap();
+    lab.rest(id).await;
+    // One that is stopped forgets; its next start is another boot.
+    lab.control.stop_instance(&lab.caller, "db", false, None).await.unwrap();
+    lab.rest(id).await;
+    assert_eq!((lab.phase(id), lab.status(id).unwrap().asleep), (Phase::Stopped, false));
+    lab.control.start_instance(&lab.caller, "db").await.unwrap();
+    lab.rest(id).await;
+    assert_eq!(lab.host.boots(id), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_cannot_be_woken_is_tried_again_with_its_memory() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    lab.rest(id).await;
+    lab.control.suspend_instance(&lab.caller, "db").await.unwrap();
+    lab.rest(id).await;
+    lab.host.script(Verb::Start, Fault::FailBefore);
+    lab.control.start_instance(&lab.caller, "db").await.unwrap();
+    let daemon = lab.healthy().await;
+    daemon.instances.run(id).await.unwrap_err();
+    assert_eq!(lab.phase(id), Phase::Failed);
+    lab.control.start_instance(&lab.caller, "db").await.unwrap();
+    lab.rest(id).await;
+    assert_eq!((lab.phase(id), lab.host.boots(id)), (Phase::Running, vec![1]));
+    let pod_id = lab.create(pod("web")).await;
+    lab.rest(pod_id).await;
+    let refused = lab.control.suspend_instance(&lab.caller, "web").await.unwrap_err();
+    assert_eq!(refused.code, Code::Unsupported);
 }
 
 #[tokio::test(start_paused = true)]
@@ -280,6 +349,57 @@ async fn a_restart_of_the_host_brings_back_what_should_come_back() {
         assert_eq!(lab.host.boots(id).len(), boots, "autostart {autostart}, {policy:?}, ended {ended:?}");
         let phase = if boots == 2 { Phase::Running } else { Phase::Exited };
         assert_eq!(lab.phase(id), phase);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_goes_down_lets_its_guests_end() {
+    let lab = Lab::new().await;
+    let patient = Behaviour { stops_after: Some(Duration::from_secs(20)), ..Behaviour::default() };
+    let all = [
+        ("willing", Behaviour::default(), [1, 0]),
+        ("slow", patient, [2, 0]),
+        ("deaf", deaf(), [3, 1]),
+        ("frozen", Behaviour::default(), [0, 1]),
+        ("stopped", Behaviour::default(), [1, 0]),
+    ];
+    let mut ids = vec![];
+    for (name, behaviour, _) in &all {
+        let mut new = vm(name);
+        new.autostart = true;
+        let id = lab.create(new).await;
+        lab.host.behave(id, behaviour.clone());
+        lab.rest(id).await;
+        ids.push(id);
+    }
+    lab.control.pause_instance(&lab.caller, "frozen").await.unwrap();
+    lab.control.stop_instance(&lab.caller, "stopped", false, None).await.unwrap();
+    for id in &ids {
+        lab.rest(*id).await;
+    }
+    let daemon = lab.healthy().await;
+    let began = Instant::now();
+    daemon.instances.part().await;
+    assert!(
+        (30..=32).contains(&began.elapsed().as_secs()),
+        "the grace of all at once: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(daemon.instances.parting_max(), Duration::from_secs(30));
+    for (id, (name, _, [asked, killed])) in ids.iter().zip(&all) {
+        let counts = [Verb::Shutdown, Verb::Kill].map(|verb| lab.host.count(verb, *id));
+        assert_eq!(counts, [*asked, *killed], "{name}");
+        assert!(!matches!(lab.host.seen(*id), Seen::Running(_) | Seen::Paused(_)), "{name}");
+    }
+    lab.reboot_host();
+    for (id, (name, ..)) in ids.iter().zip(&all) {
+        lab.rest(*id).await;
+        let wanted = match *name {
+            "stopped" => Phase::Stopped,
+            "frozen" => Phase::Paused,
+            _ => Phase::Running,
+        };
+        assert_eq!(lab.phase(*id), wanted, "{name} is what it was to be");
     }
 }
 

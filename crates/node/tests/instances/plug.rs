@@ -227,6 +227,7 @@ async fn a_pod_takes_interfaces_while_it_runs_and_volumes_at_its_next_start() {
     lab.control.attach_port(&lab.caller, "web", &NicAsked::New(NewPort::default())).await.unwrap();
     add_volume(&lab).await;
     lab.control.attach_volume(&lab.caller, "web", "data", Some("/data".into()), false).await.unwrap();
+    lab.supply().await;
     lab.rest(id).await;
     assert_eq!(has(&lab, id), (2, 0));
     assert_eq!(lab.host.count(Verb::AttachDisk, id), 0);

@@ -148,6 +148,7 @@ impl Lab {
             members: BTreeMap::new(),
             routers: Vec::new(),
             attachments: BTreeMap::new(),
+            spreads: Vec::new(),
         };
         let router = outer.map(|outer| self.make_router(&mut view, outer));
         self.clouds.push(Cloud { view, router });
@@ -248,6 +249,8 @@ impl Lab {
             foreign_user: None,
             delete_with_instance: true,
             device_tag: None,
+            aliases: vec![],
+            spread: None,
         };
         view.attachments.insert(port.meta.id, Attachment::Veth);
         view.ports.push(port.clone());

@@ -11,3 +11,4 @@ mod rate;
 mod routing;
 mod segments;
 mod services;
+mod spread;

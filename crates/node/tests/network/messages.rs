@@ -256,6 +256,9 @@ fn advertisements_say_what_the_subnet_is() {
     );
 }
 
+/// Who asks.
+const ASKER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
+
 /// A directory in which nothing is known and everything may be asked for outside.
 struct Empty;
 
@@ -273,7 +276,7 @@ impl Directory for Empty {
             forward: true,
         })
     }
-    fn addresses_of(&self, _: NetworkId, name: &str) -> Option<Vec<IpAddr>> {
+    fn addresses_of(&self, _: NetworkId, _: IpAddr, name: &str) -> Option<Vec<IpAddr>> {
         (name == "many").then(|| (0..=255).map(|n| IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))).collect())
     }
     fn name_of(&self, _: NetworkId, _: IpAddr) -> Option<String> {
@@ -296,7 +299,7 @@ fn a_long_answer_sends_the_client_to_tcp() {
     };
     let mut request = Message::query();
     request.add_query(Query::query(Name::from_ascii("many.holm.internal.").unwrap(), RecordType::A));
-    let Outcome::Answer(answer) = dns::decide(&request.to_vec().unwrap(), network(), &Empty) else {
+    let Outcome::Answer(answer) = dns::decide(&request.to_vec().unwrap(), network(), ASKER, &Empty) else {
         panic!("answered here")
     };
     assert_eq!(answer.answers.len(), 256);
@@ -310,14 +313,15 @@ fn a_long_answer_sends_the_client_to_tcp() {
 
 #[test]
 fn questions_that_make_no_sense_are_told_so() {
-    let Outcome::Answer(answer) = dns::decide(&[1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], network(), &Empty)
+    let Outcome::Answer(answer) =
+        dns::decide(&[1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], network(), ASKER, &Empty)
     else {
         panic!("a head is answered")
     };
     assert_eq!((answer.metadata.id, answer.metadata.response_code), (0x0102, ResponseCode::FormErr));
-    assert_eq!(dns::decide(&[1, 2, 3], network(), &Empty), Outcome::Drop);
+    assert_eq!(dns::decide(&[1, 2, 3], network(), ASKER, &Empty), Outcome::Drop);
     assert_eq!(
-        dns::decide(&[1, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0], network(), &Empty),
+        dns::decide(&[1, 2, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0], network(), ASKER, &Empty),
         Outcome::Drop,
         "an answer"
     );
@@ -326,9 +330,9 @@ fn questions_that_make_no_sense_are_told_so() {
 proptest! {
     #[test]
     fn no_bytes_make_a_service_stumble(bytes in proptest::collection::vec(any::<u8>(), 0..700), hlen in any::<u8>()) {
-        let _ = dns::decide(&bytes, network(), &Empty);
+        let _ = dns::decide(&bytes, network(), ASKER, &Empty);
         let question = [&[1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, hlen & 1][..], &bytes].concat();
-        let _ = dns::decide(&question, network(), &Empty);
+        let _ = dns::decide(&question, network(), ASKER, &Empty);
         let _ = dns::server_failure(&bytes);
         let _ = ra::is_solicitation(&bytes);
         // Random bytes rarely get past the first checks, so a valid head is put before them.

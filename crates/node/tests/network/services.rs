@@ -58,7 +58,7 @@ impl Directory for Known {
         let ranges = view.subnets.iter().map(|subnet| subnet.cidr).collect();
         Some(Zone { domain: view.domain().to_string(), ranges, forward: view.has_way_out() })
     }
-    fn addresses_of(&self, _: NetworkId, name: &str) -> Option<Vec<IpAddr>> {
+    fn addresses_of(&self, _: NetworkId, _: IpAddr, name: &str) -> Option<Vec<IpAddr>> {
         let (number, _) = self.names.iter().find(|(_, n)| **n == name)?;
         let view = self.view.lock().unwrap();
         let port = view.ports.iter().find(|port| last(port.addresses[0].address) == *number)?;

@@ -113,7 +113,12 @@ fn pod_text(layer: &Path) -> Vec<u8> {
         pids_max: 100,
         nics: vec![],
         disks: vec![],
-        body: Body::Pod(PodPlan { containers: vec![container], extra_hosts: vec![] }),
+        body: Body::Pod(PodPlan {
+            containers: vec![container],
+            extra_hosts: vec![],
+            root_disk: None,
+            files: vec![],
+        }),
     };
     let driver = node::container::driver::PodDriver::new(node::container::driver::PodDriverConfig {
         state: "/nowhere".into(),

@@ -101,6 +101,7 @@ impl Lab {
             description: String::new(),
             size_gib: Some(size_gib),
             thick,
+            kind: None,
             source: image.map_or(SourceAsked::Empty, |i| SourceAsked::Image(i.meta.id.to_string())),
             labels: Labels::new(),
         };
@@ -123,6 +124,22 @@ impl Lab {
         self.control.attach_volume(&self.caller, &name, &id.to_string(), mount, false).await.unwrap();
         self.hold(instance.meta.id, id, is_open).await;
         instance.meta.id
+    }
+
+    /// The same, where it may be refused.
+    pub async fn try_attach(&self, id: VolumeId, kind: Kind) -> control::Result<Volume> {
+        let name = format!("i{}", rand::random::<u32>());
+        self.control.create_instance(&self.caller, instance(&name, kind)).await?;
+        let mount = (kind != Kind::Vm).then(|| "/data".to_string());
+        self.control.attach_volume(&self.caller, &name, &id.to_string(), mount, false).await
+    }
+
+    /// Takes a volume from an instance that let go of it.
+    pub async fn free(&self, id: VolumeId, instance: model::id::InstanceId) {
+        self.control.detach_volume(&self.caller, &id.to_string()).await.unwrap();
+        self.hold(instance, id, false).await;
+        self.control.finalize_instance(instance).await.unwrap();
+        assert_eq!(self.wish(id).attached_to, None);
     }
 
     /// Writes whether a guest has the volume.
@@ -168,7 +185,11 @@ fn instance(name: &str, kind: Kind) -> NewInstance {
         containers: if is_vm {
             vec![]
         } else {
-            vec![control::instance::ContainerAsked { image: "busybox".into(), spec: Default::default() }]
+            vec![control::instance::ContainerAsked {
+                image: "busybox".into(),
+                spec: Default::default(),
+                ..Default::default()
+            }]
         },
         volumes: vec![],
         server_group: None,
@@ -176,6 +197,10 @@ fn instance(name: &str, kind: Kind) -> NewInstance {
         publish: vec![],
         autostart: false,
         start_after: vec![],
+        extra_hosts: vec![],
+        files: vec![],
+        schedule: None,
+        succeeds: None,
         restart: RestartPolicy::No,
         grace_s: None,
         remove_on_exit: false,

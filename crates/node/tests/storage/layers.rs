@@ -202,6 +202,8 @@ async fn a_copy_on_an_image_grows_and_becomes_an_image() {
             name: format!("saved-{}", format.as_str()),
             description: String::new(),
             volume: copied.to_string(),
+            snapshot: None,
+            is_backup: false,
             format,
             public: false,
             protected: false,
@@ -247,4 +249,32 @@ async fn a_copy_tells_why_its_source_cannot_be_had() {
         assert!(lab.store.get::<Volume>(&id.to_string()).is_none());
     }
     assert_eq!(names(&disks_dir(lab.dir.path())), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_thin_disk_that_becomes_thick_has_its_space_and_its_bytes() {
+    use control::volume::TypeAsked;
+    use model::volume::Provisioning;
+    let lab = Lab::new().await;
+    let volume = lab.volume(1, false, None).await;
+    lab.volumes.run(volume).await.unwrap();
+    write(&lab, volume, 5);
+    assert!(lab.status(volume).used_bytes < GIB / 2);
+    let id = volume.to_string();
+    let thick = TypeAsked::BuiltIn(Provisioning::Thick);
+    lab.control.retype_volume(&lab.caller, &id, thick).await.unwrap();
+    lab.volumes.run(volume).await.unwrap();
+    let used = std::fs::metadata(lab.status(volume).path.unwrap()).unwrap().blocks() * 512;
+    assert!(used >= GIB, "all that can be written has a place: {used}");
+    assert_eq!(content(&lab, volume), 5);
+    write(&lab, volume, 6);
+    assert_eq!(content(&lab, volume), 6);
+    // What is written from the next layer on takes space as it comes.
+    let thin = TypeAsked::BuiltIn(Provisioning::Thin);
+    lab.control.retype_volume(&lab.caller, &id, thin).await.unwrap();
+    snapshot(&lab, volume, "later").await;
+    lab.volumes.run(volume).await.unwrap();
+    let used = std::fs::metadata(lab.status(volume).path.unwrap()).unwrap().blocks() * 512;
+    assert!(used < GIB / 2, "the new layer is thin: {used}");
+    assert_eq!(content(&lab, volume), 6);
 }

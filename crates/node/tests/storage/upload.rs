@@ -124,6 +124,7 @@ fn kind_name(kind: ImageKind) -> &'static str {
         ImageKind::Kernel => "kernel",
         ImageKind::Initrd => "initrd",
         ImageKind::Oci => "oci",
+        ImageKind::System => "system",
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 const GIB: u64 = 1 << 30;
 const MIB: usize = 1 << 20;
 
-async fn root_image(lab: &Lab) -> Image {
+pub async fn root_image(lab: &Lab) -> Image {
     let scratch = tempfile::tempdir().unwrap();
     let (raw, path) = (scratch.path().join("raw"), scratch.path().join("qcow2"));
     std::fs::write(&raw, [b"the beginning".as_slice(), &vec![0; 2 * MIB]].concat()).unwrap();

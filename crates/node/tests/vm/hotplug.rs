@@ -193,6 +193,7 @@ async fn card_at_the_start_and_card_plugged_in_later() {
         mac: format!("fa:16:3e:00:00:0{number}").parse().unwrap(),
         mtu: 1400,
         addresses: vec![],
+        ranges_v6: vec![],
         gateway_v4: None,
         gateway_v6: None,
         dns: vec![],

@@ -7,7 +7,7 @@ use std::{
     any::Any,
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -70,6 +70,7 @@ pub(super) async fn start(
         applied: watch::Sender::new(revision),
         changes: broadcast::Sender::new(CHANGES_MAX),
         health: Mutex::new(Health::Live),
+        handed_out: AtomicU64::new(0),
     });
     let follower = Follower { engine, decoders, shared: Arc::downgrade(&shared) };
     Ok((shared, tokio::spawn(supervise(follower, revision.next()))))

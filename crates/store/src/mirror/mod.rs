@@ -14,7 +14,10 @@ use std::{
     any::type_name,
     collections::HashMap,
     ops::Deref,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use model::record::Record;
@@ -94,6 +97,7 @@ struct Shared {
     applied: watch::Sender<Revision>,
     changes: broadcast::Sender<Change>,
     health: Mutex<Health>,
+    handed_out: AtomicU64,
 }
 
 struct State {
@@ -133,22 +137,39 @@ impl Mirror {
     /// # Panics
     /// As all reads, when the table is not part of the schema: a mistake in the program.
     pub fn get<R: Record>(&self, key: &str) -> Option<Arc<Stored<R>>> {
-        self.view(|view| view.get(key).cloned())
+        let found = self.view(|view| view.get(key).cloned());
+        self.count_handed_out(usize::from(found.is_some()));
+        found
     }
 
     /// All records of a table, in order of their keys.
     pub fn list<R: Record>(&self) -> Vec<Arc<Stored<R>>> {
-        self.view(|view| view.list().cloned().collect())
+        self.handing_out(self.view(|view| view.list().cloned().collect()))
     }
 
     /// The records whose keys start with `prefix`, in order of their keys.
     pub fn list_prefix<R: Record>(&self, prefix: &str) -> Vec<Arc<Stored<R>>> {
-        self.view(|view| view.list_prefix(prefix).cloned().collect())
+        self.handing_out(self.view(|view| view.list_prefix(prefix).cloned().collect()))
     }
 
     /// The records that `index` files under `value`, in order of their keys.
     pub fn by_index<R: Record>(&self, index: &Index<R>, value: &str) -> Vec<Arc<Stored<R>>> {
-        self.view(|view| view.by_index(index, value).cloned().collect())
+        self.handing_out(self.view(|view| view.by_index(index, value).cloned().collect()))
+    }
+
+    /// How many records were handed out so far, other than through [`Self::view`]: what a read costs is the difference
+    /// that it makes, and must not grow with what the read is not about.
+    pub fn handed_out(&self) -> u64 {
+        self.shared.handed_out.load(Ordering::Relaxed)
+    }
+
+    fn handing_out<R>(&self, rows: Vec<Arc<Stored<R>>>) -> Vec<Arc<Stored<R>>> {
+        self.count_handed_out(rows.len());
+        rows
+    }
+
+    fn count_handed_out(&self, rows: usize) {
+        self.shared.handed_out.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     /// How many records a table has.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::mount::Entry;
 
@@ -26,6 +26,8 @@ pub enum Layout {
     V1 {
         /// Where each controller is mounted.
         hierarchies: BTreeMap<String, PathBuf>,
+        /// Where version 2 is mounted beside them, without what limits need; systemd names its groups there.
+        unified: Option<PathBuf>,
     },
 }
 
@@ -73,20 +75,41 @@ impl Layout {
         }
         let missing: Vec<_> =
             NEEDED_V1.into_iter().filter(|needed| !hierarchies.contains_key(*needed)).collect();
-        if missing.is_empty() { Ok(Layout::V1 { hierarchies }) } else { Err(MissingControllers { missing }) }
+        if !missing.is_empty() {
+            return Err(MissingControllers { missing });
+        }
+        let unified = table.iter().find(|entry| entry.kind == "cgroup2").map(|entry| entry.target.clone());
+        Ok(Layout::V1 { hierarchies, unified })
     }
 
     /// Where the hierarchies are mounted, each once.
     pub(super) fn mounts(&self) -> Vec<PathBuf> {
         match self {
             Layout::V2 { mount, .. } => vec![mount.clone()],
-            Layout::V1 { hierarchies } => {
+            Layout::V1 { hierarchies, .. } => {
                 let mut mounts: Vec<PathBuf> = hierarchies.values().cloned().collect();
                 mounts.sort();
                 mounts.dedup();
                 mounts
             }
         }
+    }
+
+    /// Where version 2 is mounted, with controllers or without.
+    pub fn unified(&self) -> Option<&Path> {
+        match self {
+            Layout::V2 { mount, .. } => Some(mount),
+            Layout::V1 { unified, .. } => unified.as_deref(),
+        }
+    }
+
+    /// Where a group may have a directory: the hierarchies, and version 2 beside them.
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        let mut places = self.mounts();
+        if let Layout::V1 { unified: Some(unified), .. } = self {
+            places.push(unified.clone());
+        }
+        places
     }
 }
 
@@ -125,9 +148,11 @@ mod tests {
             entry("cgroup2", "/c/unified", "rw"),
         ];
         let layout = Layout::choose(&hybrid, offers("hugetlb")).expect("all there");
-        let Layout::V1 { hierarchies } = &layout else { panic!("{layout:?}") };
+        let Layout::V1 { hierarchies, .. } = &layout else { panic!("{layout:?}") };
         assert_eq!(hierarchies.len(), 5);
         assert_eq!(layout.mounts().len(), 4, "cpu and cpuacct share one");
+        assert_eq!(layout.unified(), Some(Path::new("/c/unified")));
+        assert_eq!(layout.places().len(), 5);
 
         let missing = Layout::choose(&hybrid[..2], offers("")).expect_err("not all there");
         assert_eq!(missing.missing, ["pids", "freezer"]);

@@ -12,6 +12,7 @@
 //! A name may have parts ("instance/container"): limits hold for the part and for all below it. In version 2 processes may
 //! live only in parts that have no parts below.
 
+mod delegated;
 mod layout;
 mod v1;
 mod v2;
@@ -133,7 +134,7 @@ impl Tree {
         let path = self.root.join(parsed(name)?);
         match &self.layout {
             Layout::V2 { mount, controllers } => v2::set(&mount.join(path), controllers, limits),
-            Layout::V1 { hierarchies } => v1::set(hierarchies, &path, limits),
+            Layout::V1 { hierarchies, .. } => v1::set(hierarchies, &path, limits),
         }
     }
 
@@ -160,14 +161,14 @@ impl Tree {
 
     /// Whether the group is there, in any hierarchy.
     pub fn exists(&self, name: &str) -> Result<bool> {
-        Ok(self.directories(name)?.iter().any(|directory| directory.is_dir()))
+        Ok(self.places(name)?.iter().any(|directory| directory.is_dir()))
     }
 
     /// The names of the groups directly below `name`, or below the root for an empty name. Sorted.
     pub fn list(&self, name: &str) -> Result<Vec<String>> {
         let path = if name.is_empty() { self.root.clone() } else { self.root.join(parsed(name)?) };
         let mut names = Vec::new();
-        for mount in self.layout.mounts() {
+        for mount in self.layout.places() {
             names.extend(children(&mount.join(&path))?);
         }
         names.sort();
@@ -225,7 +226,7 @@ impl Tree {
         let path = self.root.join(parsed(name)?);
         match &self.layout {
             Layout::V2 { mount, .. } => v2::freeze(&mount.join(path), true),
-            Layout::V1 { hierarchies } => v1::freeze(hierarchies, &path, true),
+            Layout::V1 { hierarchies, .. } => v1::freeze(hierarchies, &path, true),
         }
     }
 
@@ -234,14 +235,14 @@ impl Tree {
         let path = self.root.join(parsed(name)?);
         match &self.layout {
             Layout::V2 { mount, .. } => v2::freeze(&mount.join(path), false),
-            Layout::V1 { hierarchies } => v1::freeze(hierarchies, &path, false),
+            Layout::V1 { hierarchies, .. } => v1::freeze(hierarchies, &path, false),
         }
     }
 
     /// Removes a group and those below it. None there is fine; one that has processes is an error of kind `ResourceBusy`:
     /// kill it first.
     pub fn delete(&self, name: &str) -> Result<()> {
-        for directory in self.directories(name)? {
+        for directory in self.places(name)? {
             remove(&directory)?;
         }
         Ok(())
@@ -249,7 +250,7 @@ impl Tree {
 
     /// Removes the root of the tree, if no group is left in it.
     pub fn delete_root(&self) -> Result<()> {
-        for mount in self.layout.mounts() {
+        for mount in self.layout.places() {
             match fs::remove_dir(mount.join(&self.root)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::new("remove control group", self.root.display(), error));
@@ -265,7 +266,7 @@ impl Tree {
         let path = self.root.join(parsed(name)?);
         match &self.layout {
             Layout::V2 { mount, .. } => v2::stats(&mount.join(path)),
-            Layout::V1 { hierarchies } => v1::stats(hierarchies, &path),
+            Layout::V1 { hierarchies, .. } => v1::stats(hierarchies, &path),
         }
     }
 
@@ -273,6 +274,14 @@ impl Tree {
     pub fn directories(&self, name: &str) -> Result<Vec<PathBuf>> {
         let path = self.root.join(parsed(name)?);
         Ok(self.layout.mounts().into_iter().map(|mount| mount.join(&path)).collect())
+    }
+}
+
+impl Tree {
+    /// Where a group may have left a directory.
+    fn places(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let path = self.root.join(parsed(name)?);
+        Ok(self.layout.places().into_iter().map(|mount| mount.join(&path)).collect())
     }
 }
 

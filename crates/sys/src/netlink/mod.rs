@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours of one network namespace, spoken over one netlink socket.
+//! Links, addresses, routes, rules and neighbours of one network namespace, spoken over one netlink socket.
 //!
 //! Requests are built with `netlink-packet-route`. Of the answers only the attributes that are needed are read, one by
 //! one: an attribute that a newer kernel adds or lengthens must never make a whole dump fail.
@@ -10,6 +10,7 @@ mod address;
 mod link;
 mod neighbour;
 mod route;
+mod rule;
 
 use std::fmt::Display;
 use std::io;
@@ -31,6 +32,7 @@ pub(crate) use link::index_by_name;
 pub use link::{Link, Mac};
 pub use neighbour::Neighbour;
 pub use route::{MAIN_TABLE, Route, RouteTarget};
+pub use rule::Rule;
 
 /// The header of every message: length, type, flags, sequence number, port.
 const HEADER_SIZE_BYTES: usize = 16;

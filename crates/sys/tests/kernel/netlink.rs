@@ -4,7 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sys::netlink::{MAIN_TABLE, Netlink, Route, RouteTarget};
+use sys::netlink::{MAIN_TABLE, Netlink, Route, RouteTarget, Rule};
 use sys::netns::NetNs;
 use sys::sysctl;
 
@@ -304,4 +304,41 @@ fn many_routes_are_applied_at_once_and_only_differences_again() {
     found.sort();
     routes.sort();
     assert_eq!(found, routes);
+}
+
+/// Sends a datagram from one address to another.
+fn passes_from(from: &NetNs, source: IpAddr, to: &NetNs, address: IpAddr) -> bool {
+    let receiver = to.run(|| UdpSocket::bind((address, 0))).expect("ran").expect("bound");
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
+    let target = receiver.local_addr().expect("an address");
+    let sender = from.run(|| UdpSocket::bind((source, 0))).expect("ran").expect("bound");
+    sender.send_to(b"hello", target).is_ok() && receiver.recv(&mut [0; 8]).is_ok()
+}
+
+#[test]
+fn a_rule_leads_what_one_address_sends_by_a_table_of_its_own() {
+    let pair = Pair::new();
+    for (all, near, far) in
+        [("0.0.0.0/0", "10.9.0.1/32", "10.9.9.9/32"), ("::/0", "fd09::1/128", "fd09::9:9/128")]
+    {
+        pair.left_netlink.add_address("left", net(near)).expect("added");
+        pair.right_netlink.add_address("right", net(far)).expect("added");
+        let back = Route::new(net(near), RouteTarget::Device("right".into()));
+        pair.right_netlink.replace_route(&back).expect("the way back");
+        // The main table leads nowhere; the rule's does.
+        let nowhere = Route::new(net(all), RouteTarget::Unreachable);
+        pair.left_netlink.replace_route(&nowhere).expect("a refusal");
+        let way = Route { table: 1001, ..Route::new(net(all), RouteTarget::Device("left".into())) };
+        pair.left_netlink.replace_route(&way).expect("the table's route");
+        let rule = Rule { source: net(near), table: 1001, priority: 1000 };
+        for _ in 0..2 {
+            pair.left_netlink.add_rule(&rule).expect("added");
+        }
+        let passes = || passes_from(&pair.left, net(near).addr(), &pair.right, net(far).addr());
+        assert!(passes(), "{rule}");
+        for _ in 0..2 {
+            pair.left_netlink.delete_rule(&rule).expect("deleted");
+        }
+        assert!(!passes(), "without {rule}");
+    }
 }

@@ -64,7 +64,10 @@ enum Start {
 }
 
 /// Waits until the boot that is wished for has run, or cannot.
-async fn up(door: &Door, caller: &Caller, instance: &Instance) -> Result<()> {
+///
+/// # Errors
+/// Why it cannot.
+pub async fn up(door: &Door, caller: &Caller, instance: &Instance) -> Result<()> {
     let id = instance.meta.id;
     let boots = instance.boots;
     match watch::until(door, id, Some(START_TIMEOUT), |sight| how_it_started(sight, boots)).await {

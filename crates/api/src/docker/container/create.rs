@@ -2,8 +2,9 @@
 
 use super::{
     environment::{self, Environment},
-    found,
-    host_config::{HostConfig, is_empty, refuse_rest},
+    extra_host, found,
+    health::Healthcheck,
+    host_config::{HostConfig, refuse_rest},
     publish::{self, PortKey},
 };
 use crate::{
@@ -30,6 +31,7 @@ use control::{
 };
 use model::{
     error::Code,
+    id::InstanceId,
     instance::{Access, ContainerSpec, Instance, Kind},
     meta::Labels,
     plan::Accelerator,
@@ -68,7 +70,7 @@ pub struct NewContainer {
     labels: Option<Labels>,
     stop_signal: Option<String>,
     stop_timeout: Option<i64>,
-    healthcheck: Option<Value>,
+    healthcheck: Option<Healthcheck>,
     #[serde(rename = "OnBuild")]
     _on_build: Option<Value>,
     host_config: Option<HostConfig>,
@@ -114,17 +116,23 @@ pub async fn create(
         let message = "conflicting options: port publishing and the container type network mode";
         return Err(Failure::new(Code::Invalid, message));
     }
+    let mut extra_hosts = extra_host::asked(&door, &caller, &host)?;
+    let links: BTreeSet<&String> = host.links.iter().flatten().chain(networking.links()).collect();
+    extra_hosts.extend(extra_host::linked(&door, &caller, &links, nics.as_deref().unwrap_or_default())?);
     let spec = spec(&asked, &host, &local.oci.env)?;
-    let volumes = volume::asked(&door, &caller, &host, asked.volumes.as_ref()).await?;
+    let succeeds = succeeds(&door, &caller, &asked);
+    let volumes = volume::asked(&door, &caller, &host, succeeds, asked.volumes.as_ref()).await?;
     let made = make(
         &door,
         &caller,
         &name,
         |groups| {
             let image = local.image().meta.id.to_string();
-            let container = ContainerAsked { image, spec: spec.clone() };
+            let container = ContainerAsked { image, spec: spec.clone(), ..Default::default() };
             let mut new = request(&asked, &host, &name, container)?;
             (new.nics, new.security_groups) = (nics.clone(), groups);
+            new.extra_hosts.clone_from(&extra_hosts);
+            new.succeeds = succeeds;
             (new.volumes, new.publish) = (volumes.clone(), publish.clone());
             Ok(new)
         },
@@ -133,6 +141,13 @@ pub async fn create(
     .await?;
     let body = json!({ "Id": id::of(made.meta.id), "Warnings": [] });
     Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// The container whose place the new one takes. Compose makes the next container of a service while the last one still
+/// has its ports and volumes, and says so by this label; then it removes the last one and starts the next.
+fn succeeds(door: &Door, caller: &Caller, asked: &NewContainer) -> Option<InstanceId> {
+    let replaced = asked.labels.as_ref()?.get("com.docker.compose.replace")?;
+    found::find(door, caller, replaced).ok().map(|found| found.id())
 }
 
 async fn make(
@@ -224,12 +239,6 @@ pub fn check_name(name: &str) -> Result<()> {
 
 fn check(asked: &NewContainer, host: &HostConfig) -> Result<()> {
     host.check()?;
-    if let Some(check) = asked.healthcheck.as_ref().filter(|value| !is_empty(value)) {
-        let is_off = check.get("Test").is_some_and(|test| *test == json!(["NONE"]));
-        if !is_off {
-            return Err(not_honoured("Healthcheck", "holm does not run health checks yet"));
-        }
-    }
     refuse_rest(&asked.rest, "")
 }
 
@@ -285,6 +294,8 @@ fn spec(asked: &NewContainer, host: &HostConfig, image_env: &[String]) -> Result
         cpu_millis: size.cpu_millis,
         pids_max: size.pids_max,
         stdin_once: asked.stdin_once,
+        ulimits: host.ulimits()?,
+        health: asked.healthcheck.as_ref().map(Healthcheck::spec).transpose()?.flatten(),
         ..ContainerSpec::default()
     })
 }
@@ -319,7 +330,7 @@ fn request(
         vcpus: size.vcpus,
         memory_mib: size.memory_mib,
         cpu_weight: size.cpu_weight,
-        disk_gib: None,
+        disk_gib: size.disk_gib,
         thick: false,
         nics: None::<Vec<NicAsked>>,
         security_groups: None,
@@ -335,6 +346,10 @@ fn request(
         publish: vec![],
         autostart: false,
         start_after: vec![],
+        extra_hosts: vec![],
+        files: vec![],
+        schedule: None,
+        succeeds: None,
         grace_s: grace,
         remove_on_exit: host.auto_remove,
         start: false,
@@ -392,7 +407,6 @@ mod tests {
         for (value, word) in [
             (json!({"Domainname": "example.org"}), "Domainname"),
             (json!({"MacAddress": "02:00:00:00:00:01"}), "MacAddress"),
-            (json!({"Healthcheck": {"Test": ["CMD", "true"]}}), "Healthcheck"),
             (json!({"Shell": ["/bin/sh"]}), "Shell"),
         ] {
             let failure = check(&read(value), &host).expect_err(word);

@@ -7,6 +7,7 @@ use crate::{
 use control::Caller;
 use model::{
     error::Code,
+    health::status::Health,
     id::InstanceId,
     image::{Image, ImageContent},
     instance::{ContainerSpec, Instance, InstanceStatus, Kind, State, phase::Phase},
@@ -20,6 +21,7 @@ pub struct Found {
     stored: Arc<Stored<Instance>>,
     status: Option<Arc<Stored<InstanceStatus>>>,
     phase: Phase,
+    health: Option<Health>,
 }
 
 /// Whether an instance is a container on this door. Pods of several containers are not docker's.
@@ -45,14 +47,17 @@ pub fn find(door: &Door, caller: &Caller, reference: &str) -> Result<Found> {
     if let Some(id) = id::parse(name) {
         return by_id(door, caller, InstanceId(id)).map_err(|_| missing());
     }
-    let all = all(door, caller);
-    if let Some(found) = all.iter().find(|found| found.name() == name) {
-        return Ok(found.clone());
+    let containers = |all: Vec<Arc<Stored<Instance>>>| {
+        all.into_iter().filter(|stored| is_container(&stored.record)).map(|stored| Found::new(door, stored))
+    };
+    if let Some(found) = containers(door.control().named(caller, name)).next() {
+        return Ok(found);
     }
     if !id::is_prefix(name) {
         return Err(missing());
     }
-    let mut fitting = all.into_iter().filter(|found| id::of(found.id()).starts_with(name));
+    let starting = door.control().starting(caller, id::own_digits(name));
+    let mut fitting = containers(starting).filter(|found| id::of(found.id()).starts_with(name));
     match (fitting.next(), fitting.next()) {
         (Some(found), None) => Ok(found),
         (Some(_), Some(_)) => {
@@ -84,7 +89,8 @@ impl Found {
     fn new(door: &Door, stored: Arc<Stored<Instance>>) -> Self {
         let status = door.control().instance_status(stored.record.meta.id);
         let phase = door.control().phase(&stored.record);
-        Self { stored, status, phase }
+        let health = door.control().health(&stored.record, &stored.record.containers[0]);
+        Self { stored, status, phase, health }
     }
 
     /// The instance.
@@ -115,6 +121,11 @@ impl Found {
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// What is said of its health, if that is checked.
+    pub fn health(&self) -> Option<&Health> {
+        self.health.as_ref()
     }
 
     /// What was last seen of it.

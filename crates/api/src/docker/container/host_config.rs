@@ -7,6 +7,7 @@ use crate::{
 };
 use model::{
     error::Code,
+    instance::ulimit::{Resource, Ulimit, Ulimits},
     plan::{LogLimits, RestartPolicy},
 };
 use serde::Deserialize;
@@ -59,6 +60,8 @@ pub struct HostConfig {
     pub cpu_shares: i64,
     /// Processes and threads.
     pub pids_limit: Option<i64>,
+    /// What its files may take: `size`, like `10G`.
+    pub storage_opt: Option<BTreeMap<String, String>>,
     /// How its output is kept.
     pub log_config: Option<LogConfig>,
     /// Security options, like `no-new-privileges`.
@@ -74,6 +77,12 @@ pub struct HostConfig {
     pub cgroupns_mode: String,
     /// The same for shared memory.
     pub ipc_mode: String,
+    /// Containers that are to be known by further names: `CONTAINER[:NAME]`.
+    pub links: Option<Vec<String>>,
+    /// Limits of its processes.
+    pub ulimits: Option<Vec<UlimitAsked>>,
+    /// Names for /etc/hosts: `NAME:ADDRESS`, with `host-gateway` for the host itself.
+    pub extra_hosts: Option<Vec<String>>,
     /// All else.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -117,6 +126,18 @@ pub struct Restart {
     pub maximum_retry_count: u32,
 }
 
+/// A limit of processes; -1 is none.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UlimitAsked {
+    /// What is limited, like `nofile`.
+    pub name: String,
+    /// What holds.
+    pub soft: i64,
+    /// How far a process may raise it.
+    pub hard: i64,
+}
+
 /// How output is kept.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -141,6 +162,8 @@ pub struct Size {
     pub cpu_weight: Option<u32>,
     /// Processes and threads.
     pub pids_max: Option<u64>,
+    /// What its own files may take, in GiB.
+    pub disk_gib: Option<u64>,
 }
 
 /// Whether a value says nothing: what clients send for all that a user did not set.
@@ -184,8 +207,6 @@ impl HostConfig {
             ),
             ("Devices", "devices of the host are not given to containers"),
             ("DeviceRequests", "devices of the host are not given to containers"),
-            ("ExtraHosts", "other containers of the network are found by their names"),
-            ("Links", "containers of a network find each other by their names"),
             ("VolumesFrom", "a volume belongs to one container at a time"),
             ("Dns", "its network tells the name servers (`holm subnet set --dns`)"),
             ("Init", "give the image an init program"),
@@ -240,7 +261,22 @@ impl HostConfig {
             memory_mib: (memory > 0).then(|| memory.div_ceil(MIB)),
             cpu_weight: (shares > 0).then(|| u32::try_from(weight).unwrap_or(100)),
             pids_max: pids,
+            disk_gib: self.disk_gib()?,
         })
+    }
+
+    fn disk_gib(&self) -> Result<Option<u64>> {
+        let mut disk = None;
+        for (name, value) in self.storage_opt.iter().flatten() {
+            if name != "size" {
+                return Err(not_honoured(&format!("StorageOpt {name}"), "the one that holm knows is size"));
+            }
+            let bytes = parse_bytes(value).filter(|bytes| *bytes > 0);
+            let wrong =
+                || Failure::new(Code::Invalid, format!("invalid size {value:.32?}: write it like 10G"));
+            disk = Some(bytes.ok_or_else(wrong)?.div_ceil(1 << 30));
+        }
+        Ok(disk)
     }
 
     /// Whole CPUs, and thousandths where these are not whole.
@@ -272,6 +308,29 @@ impl HostConfig {
             return Err(Failure::new(Code::Invalid, "range of CPUs is from 0.01"));
         }
         Ok((Some(vcpus), (!nanos.is_multiple_of(NANOS_PER_CPU)).then_some(millis)))
+    }
+
+    /// Limits of its processes.
+    ///
+    /// # Errors
+    /// `invalid`.
+    pub fn ulimits(&self) -> Result<Ulimits> {
+        let mut all = Ulimits::new();
+        for asked in self.ulimits.iter().flatten() {
+            let name = &asked.name;
+            let wrong = |why: &str| Failure::new(Code::Invalid, format!("invalid ulimit {name:.32}: {why}"));
+            let resource = Resource::of_name(name).ok_or_else(|| wrong("there is no such limit"))?;
+            let amount = |value: i64| match value {
+                -1 => Ok(u64::MAX),
+                value => u64::try_from(value).map_err(|_| wrong("a limit is a number, or -1 for none")),
+            };
+            let limit = Ulimit { soft: amount(asked.soft)?, hard: amount(asked.hard)? };
+            if limit.soft > limit.hard {
+                return Err(wrong("the soft limit is above the hard one"));
+            }
+            all.insert(resource, limit);
+        }
+        Ok(all)
     }
 
     /// The restart policy.
@@ -415,9 +474,7 @@ mod tests {
             ("PidMode", json!("host")),
             ("IpcMode", json!("host")),
             ("ShmSize", json!(1 << 20)),
-            ("Ulimits", json!([{"Name": "nofile", "Soft": 1, "Hard": 1}])),
             ("MemorySwap", json!(-1)),
-            ("ExtraHosts", json!(["a:1.2.3.4"])),
             ("SecurityOpt", json!(["seccomp=unconfined"])),
             ("SomethingNew", json!({"Deep": [1]})),
         ] {
@@ -446,6 +503,7 @@ mod tests {
             (json!({"CpuShares": 2}), Size { cpu_weight: Some(1), ..Size::default() }),
             (json!({"PidsLimit": 10}), Size { pids_max: Some(10), ..Size::default() }),
             (json!({"PidsLimit": -1}), Size::default()),
+            (json!({"StorageOpt": {"size": "1500M"}}), Size { disk_gib: Some(2), ..Size::default() }),
         ] {
             assert_eq!(size(value.clone()).unwrap(), wanted, "{value}");
         }
@@ -456,6 +514,9 @@ mod tests {
             json!({"NanoCpus": 1}),
             json!({"NanoCpus": 1_000_000_000, "CpuQuota": 1000}),
             json!({"CpuPeriod": 1000}),
+            json!({"StorageOpt": {"size": "much"}}),
+            json!({"StorageOpt": {"size": "0"}}),
+            json!({"StorageOpt": {"inodes": "10"}}),
         ] {
             assert!(size(bad.clone()).is_err(), "{bad}");
         }
@@ -477,6 +538,12 @@ mod tests {
         assert_eq!(config.log().unwrap(), LogLimits { size_bytes_max: 10 << 20, files_max: 2 });
         assert!(read(json!({"LogConfig": {"Type": "syslog"}})).log().is_err());
         assert!(read(json!({"LogConfig": {"Type": "", "Config": {"labels": "x"}}})).log().is_err());
+        let limits = |soft: i64, hard: i64| {
+            read(json!({"Ulimits": [{"Name": "nofile", "Soft": soft, "Hard": hard}]})).ulimits()
+        };
+        assert_eq!(limits(10, -1).unwrap()[&Resource::Nofile], Ulimit { soft: 10, hard: u64::MAX });
+        assert!(limits(2, 1).is_err() && limits(-2, 1).is_err() && limits(-1, 1).is_err());
+        assert!(read(json!({"Ulimits": [{"Name": "as", "Soft": 1, "Hard": 1}]})).ulimits().is_err());
         assert!(read(json!({"Tmpfs": {"/tmp": "size=1m"}})).tmpfs().is_err());
         assert_eq!(read(json!({"Tmpfs": {"/tmp": ""}})).tmpfs().unwrap(), ["/tmp"]);
     }

@@ -116,7 +116,8 @@ impl Choice {
             && self.since.is_none_or(|edge| meta.created_at > edge)
             && filters.any("volume", mounted)
             && filters.any("network", on_network)
-            && filters.any("health", |text| text == "none")
+            && filters
+                .any("health", |text| text == found.health().map_or("none", |health| health.word.as_str()))
             && filters.any("is-task", |text| text == "false")
             && self.fit_ports(door, found)
     }

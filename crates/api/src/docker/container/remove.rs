@@ -1,6 +1,9 @@
 //! Removing containers.
 
-use super::{found, publish};
+use super::{
+    found::{self, Found},
+    publish,
+};
 use crate::{
     app::Asker,
     docker::{
@@ -16,6 +19,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
+use control::Caller;
 use model::error::Code;
 use std::time::Duration;
 
@@ -41,11 +45,20 @@ pub async fn remove(
         };
         return Err(conflict(format!("cannot remove container \"{}\": {what}", found.name())));
     }
-    let publishes = !found.instance().publish.is_empty();
-    let outcome = door.control().delete_instance(&caller, &found.id().to_string()).await;
-    note(door.app(), &caller, deed("delete", "instance", &name), outcome).await?;
+    end(&door, &caller, &found, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a container, and waits until all of it is gone. `name` is what the client called it.
+///
+/// # Errors
+/// What the cloud refuses, and `timeout`.
+pub async fn end(door: &Door, caller: &Caller, found: &Found, name: &str) -> Result<()> {
+    let publishes = !found.instance().publish.is_empty() || found.instance().succession.is_some();
+    let outcome = door.control().delete_instance(caller, &found.id().to_string()).await;
+    note(door.app(), caller, deed("delete", "instance", name), outcome).await?;
     let gone =
-        watch::until(&door, found.id(), Some(GONE_TIMEOUT), |sight| sight.instance.is_none().then_some(()));
+        watch::until(door, found.id(), Some(GONE_TIMEOUT), |sight| sight.instance.is_none().then_some(()));
     if gone.await.is_none() {
         let message = format!(
             "container {} is not gone within {} s; it is still going",
@@ -55,7 +68,7 @@ pub async fn remove(
         return Err(Failure::new(Code::Timeout, message));
     }
     if publishes {
-        publish::sweep(&door, &caller).await;
+        publish::sweep(door, caller).await;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The states of a container in docker's words, and times as docker tells them to people.
 
-use super::found::Found;
+use super::{found::Found, health};
 use jiff::Timestamp;
 use model::instance::{State, phase::Phase};
 
@@ -46,7 +46,10 @@ pub fn sentence(found: &Found, now: Timestamp) -> String {
         (State::Running { since }, "restarting") => {
             format!("Restarting ({}) {} ago", exit_code(found), ago(*since))
         }
-        (State::Running { since }, _) => format!("Up {}", ago(*since)),
+        (State::Running { since }, _) => match found.health() {
+            Some(health) => format!("Up {} ({})", ago(*since), health::in_brackets(health.word)),
+            None => format!("Up {}", ago(*since)),
+        },
         (State::Paused { since }, _) => format!("Up {} (Paused)", ago(*since)),
         (State::Stopped { at, .. }, _) => format!("Exited ({}) {} ago", exit_code(found), ago(*at)),
         (State::Absent, _) => "Created".into(),

@@ -75,6 +75,7 @@ pub async fn update(
             flavor: None,
             vcpus: size.vcpus,
             memory_mib: size.memory_mib,
+            disk_gib: size.disk_gib,
             cpu_weight: size.cpu_weight,
         };
         if !new.is_empty() {

@@ -2,12 +2,13 @@
 
 use super::{
     found::{self, Found},
+    health,
     publish::{self, PortKey, write_key},
     state,
 };
 use crate::{
     app::Asker,
-    docker::{door::Door, id, image::found::reference_of, network, query::Query},
+    docker::{door::Door, id, network, query::Query},
     error::Result,
     v1::types::restart,
 };
@@ -16,10 +17,15 @@ use axum::{
     extract::{Path, State},
 };
 use model::{
-    instance::{ContainerSpec, State as Seen},
+    instance::{
+        ContainerSpec, State as Seen,
+        succession::{Inherited, Succession},
+        ulimit::{Resource, Ulimit},
+    },
     network::Network,
     plan::RestartPolicy,
     port::Port,
+    publish::Publish,
     volume::Volume,
 };
 use serde_json::{Map, Value, json};
@@ -80,7 +86,7 @@ fn state_view(found: &Found) -> Value {
     let oom_killed =
         matches!(found.state(), Seen::Stopped { cause, .. } if cause.starts_with("killed by the OOM killer"));
     let pid = found.fact("pid").and_then(Value::as_u64).filter(|_| found.is_alive());
-    json!({
+    let mut view = json!({
         "Status": state::word(found),
         "Running": found.is_alive(),
         "Paused": found.is_paused(),
@@ -92,7 +98,11 @@ fn state_view(found: &Found) -> Value {
         "Error": error.unwrap_or_default(),
         "StartedAt": started,
         "FinishedAt": finished,
-    })
+    });
+    if let Some(health) = found.health() {
+        view["Health"] = health::view(health);
+    }
+    view
 }
 
 /// Program and arguments, as they are put together from the image and the request.
@@ -111,12 +121,13 @@ pub fn argv(door: &Door, found: &Found) -> Vec<String> {
 /// What its image is called, as short as can be.
 pub fn image_name(door: &Door, found: &Found) -> String {
     let Some(image) = found.image(door) else { return String::new() };
-    match reference_of(&image.record) {
+    match image.record.reference() {
         Some(reference) => {
             let name = reference.familiar();
             name.strip_suffix(":latest").unwrap_or(&name).to_string()
         }
-        None => image.record.meta.name.to_string(),
+        // One that has no name any more is called by its id, as docker does.
+        None => image_id(door, found).trim_start_matches("sha256:").chars().take(id::SHORT_DIGITS).collect(),
     }
 }
 
@@ -133,21 +144,33 @@ pub fn exposed(door: &Door, found: &Found) -> BTreeSet<PortKey> {
 
 /// Volumes that it sees.
 pub fn mounts(door: &Door, found: &Found) -> Vec<Value> {
-    let of = |id| {
-        let stored = door.control().get::<Volume>(id)?;
-        let volume = &stored.record;
+    let mount = |volume: &Volume, path: String, is_read_only: bool| {
         Some(json!({
             "Type": "volume",
             "Name": volume.meta.name,
             "Source": "",
-            "Destination": volume.mount_path.clone()?,
+            "Destination": path,
             "Driver": "local",
-            "Mode": if volume.attached_read_only { "ro" } else { "" },
-            "RW": !volume.attached_read_only,
+            "Mode": if is_read_only { "ro" } else { "" },
+            "RW": !is_read_only,
             "Propagation": "",
         }))
     };
-    found.instance().volumes.iter().filter_map(|id| of(*id)).collect()
+    let of = |id| {
+        let stored = door.control().get::<Volume>(id)?;
+        mount(&stored.record, stored.record.mount_path.clone()?, stored.record.attached_read_only)
+    };
+    // What it takes over with its start is its own already, to those who asked for it.
+    let later = |inherited: &Inherited| {
+        let stored = door.control().get::<Volume>(inherited.volume)?;
+        mount(&stored.record, inherited.mount_path.clone()?, inherited.read_only)
+    };
+    let all = found.instance().volumes.iter().filter_map(|id| of(*id));
+    all.chain(pending(found).flat_map(|succession| succession.volumes.iter().filter_map(later))).collect()
+}
+
+fn pending(found: &Found) -> impl Iterator<Item = &Succession> {
+    found.instance().succession.iter()
 }
 
 fn ports(door: &Door, found: &Found) -> Vec<Port> {
@@ -184,10 +207,12 @@ fn endpoint(door: &Door, found: &Found, port: &Port) -> Value {
     let text = |address: Option<IpAddr>| address.map_or_else(String::new, |a| a.to_string());
     let (v4, v6) = (of(true), of(false));
     let network = control.get::<Network>(port.network);
+    let own = [found.name().to_string(), id::short(found.id())];
+    let names: Vec<String> = own.into_iter().chain(port.aliases.iter().map(ToString::to_string)).collect();
     json!({
         "IPAMConfig": null,
         "Links": null,
-        "Aliases": null,
+        "Aliases": Some(&port.aliases).filter(|aliases| !aliases.is_empty()),
         "MacAddress": port.mac.to_string(),
         "DriverOpts": null,
         "NetworkID": network.map_or_else(String::new, |n| id::of(n.record.meta.id)),
@@ -198,7 +223,7 @@ fn endpoint(door: &Door, found: &Found, port: &Port) -> Value {
         "IPv6Gateway": text(v6.and_then(|(_, _, gateway)| gateway)),
         "GlobalIPv6Address": text(v6.map(|(address, ..)| address)),
         "GlobalIPv6PrefixLen": v6.map_or(0, |(_, length, _)| length),
-        "DNSNames": [found.name(), id::short(found.id())],
+        "DNSNames": names,
     })
 }
 
@@ -233,7 +258,7 @@ fn network_settings(door: &Door, found: &Found) -> Value {
     })
 }
 
-fn config(door: &Door, found: &Found) -> Value {
+pub fn config(door: &Door, found: &Found) -> Value {
     let spec = found.spec();
     let image = found.content(door).and_then(|content| content.oci).unwrap_or_default();
     let set = |keys: &mut dyn Iterator<Item = String>| -> Map<String, Value> {
@@ -250,7 +275,7 @@ fn config(door: &Door, found: &Found) -> Value {
     let mut labels = image.labels.clone();
     labels.extend(found.instance().meta.labels.clone());
     let hostname = model::name::dns_label(found.name(), &id::short(found.id()));
-    json!({
+    let mut view = json!({
         "Hostname": spec.hostname.clone().unwrap_or(hostname),
         "Domainname": "",
         "User": spec.user.clone().unwrap_or(image.user),
@@ -271,7 +296,11 @@ fn config(door: &Door, found: &Found) -> Value {
         "Labels": labels,
         "StopSignal": spec.stop_signal.clone().unwrap_or(image.stop_signal),
         "StopTimeout": found.instance().grace_s,
-    })
+    });
+    if let Some(asked) = door.control().health_asked(spec) {
+        view["Healthcheck"] = health::check_view(&asked);
+    }
+    view
 }
 
 fn environment(spec: &ContainerSpec, image: &[String]) -> Vec<String> {
@@ -292,12 +321,20 @@ fn host_config(door: &Door, found: &Found) -> Value {
         .iter()
         .filter_map(|mount| Some(format!("{}:{}", mount["Name"].as_str()?, mount["Destination"].as_str()?)))
         .collect();
+    let extra_hosts: Vec<String> =
+        instance.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
+    let later = pending(found).flat_map(|succession| succession.publish.iter().copied());
+    let publish: Vec<Publish> = instance.publish.iter().copied().chain(later).collect();
+    // Docker's numbers have a sign, and none stands for no limit.
+    let number = |value: u64| i64::try_from(value).unwrap_or(-1);
+    let ulimit = |(resource, limit): (&Resource, &Ulimit)| json!({"Name": resource.name(), "Soft": number(limit.soft), "Hard": number(limit.hard)});
+    let ulimits: Vec<Value> = spec.ulimits.iter().map(ulimit).collect();
     json!({
         "Binds": binds,
         "ContainerIDFile": "",
         "LogConfig": {"Type": "json-file", "Config": {"max-size": spec.log.size_bytes_max.to_string(), "max-file": spec.log.files_max.to_string()}},
         "NetworkMode": network_mode(door, found),
-        "PortBindings": publish::mapped(&instance.publish, &BTreeSet::new(), false),
+        "PortBindings": publish::mapped(&publish, &BTreeSet::new(), false),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
         "AutoRemove": instance.remove_on_exit,
         "VolumeDriver": "",
@@ -308,7 +345,7 @@ fn host_config(door: &Door, found: &Found) -> Value {
         "Dns": [],
         "DnsOptions": [],
         "DnsSearch": [],
-        "ExtraHosts": null,
+        "ExtraHosts": Some(extra_hosts).filter(|hosts| !hosts.is_empty()),
         "GroupAdd": null,
         "IpcMode": "private",
         "Links": null,
@@ -331,6 +368,7 @@ fn host_config(door: &Door, found: &Found) -> Value {
         "CpusetCpus": "",
         "Devices": [],
         "PidsLimit": spec.pids_max,
-        "Ulimits": [],
+        "Ulimits": ulimits,
+        "StorageOpt": (instance.size.disk_gib > 0).then(|| json!({"size": format!("{}G", instance.size.disk_gib)})),
     })
 }

@@ -43,7 +43,7 @@ impl Local {
 
     /// What it is called, if that is a name that docker knows.
     pub fn reference(&self) -> Option<Reference> {
-        reference_of(self.image())
+        self.image().reference()
     }
 
     /// `busybox:latest`; `None` for an image that is pinned to its content.
@@ -60,14 +60,6 @@ impl Local {
             return None;
         };
         Some(format!("{}@{}", self.reference()?.familiar_name(), self.content.digest))
-    }
-}
-
-/// What an image is called.
-pub fn reference_of(image: &Image) -> Option<Reference> {
-    match &image.source {
-        ImageSource::Registry { reference } => reference.parse().ok(),
-        _ => image.meta.name.as_str().parse().ok(),
     }
 }
 
@@ -131,6 +123,11 @@ pub fn find_all(door: &Door, caller: &Caller, text: &str) -> Result<Vec<Local>> 
 pub fn find(door: &Door, caller: &Caller, text: &str) -> Result<Local> {
     let mut all = find_all(door, caller, text)?;
     Ok(all.swap_remove(0))
+}
+
+/// Whether a text means an image by its name, and not by its id.
+pub fn is_name(text: &str, local: &Local) -> bool {
+    by_name(std::slice::from_ref(local), text).is_some()
 }
 
 fn by_name(all: &[Local], text: &str) -> Option<Local> {

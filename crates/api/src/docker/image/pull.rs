@@ -1,24 +1,21 @@
 //! Pulling: asked of the cloud like on every door, and told as lines of JSON while it goes on.
 
-use super::found::{parse, reference_of};
+use super::{
+    found::{Local, parse},
+    login::of_header,
+    named::ready,
+};
 use crate::{
-    app::Asker,
-    docker::{
-        door::Door,
-        query::Query,
-        refusal::{not_honoured, not_served},
-        watch::Touches,
-    },
+    docker::{door::Door, query::Query, refusal::not_honoured, watch::Touches},
     error::{Failure, Result},
+    streams::RegistryLogin,
     v1::audit::{deed, note},
 };
 use axum::{
     body::Body,
-    extract::State,
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use control::{Caller, image::NewImage};
 use model::{
@@ -31,8 +28,6 @@ use serde_json::{Value, json};
 use std::{convert::Infallible, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
-/// Header with the credentials that `docker login` keeps.
-const AUTH_HEADER: &str = "x-registry-auth";
 /// How long an answer waits for the registry's first word, so that a refusal is an error and not a line.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 /// How often a pull is looked at that says nothing by itself.
@@ -41,34 +36,82 @@ const LOOK: Duration = Duration::from_secs(5);
 const LINES_MAX: usize = 64;
 
 /// POST of a pull.
-pub async fn create(
-    State(door): State<Door>,
-    Asker(caller): Asker,
-    query: Query,
-    headers: HeaderMap,
-) -> Result<Response> {
-    if query.text("fromSrc").is_some() {
-        return Err(not_served("importing a file system as an image"));
-    }
+pub async fn create(door: Door, caller: Caller, query: &Query, headers: &HeaderMap) -> Result<Response> {
     let name = query.text("fromImage").ok_or_else(|| Failure::new(Code::Invalid, "fromImage is missing"))?;
     let reference = asked(name, query.text("tag"))?;
     check_platform(query.text("platform"))?;
+    begin(door, caller, reference, of_header(headers)?).await?.answer().await
+}
+
+/// Pulls an image that something else needs, and tells how it goes where somebody hears it.
+///
+/// # Errors
+/// Why it cannot be had.
+pub async fn fetch(
+    door: &Door,
+    caller: &Caller,
+    reference: &Reference,
+    login: Option<RegistryLogin>,
+    lines: Option<&mpsc::Sender<Value>>,
+) -> Result<Local> {
+    let pull = begin(door.clone(), caller.clone(), reference.clone(), login).await?;
+    let mut touches = Touches::of(door, pull.id.to_string());
+    match pull.watch(&mut touches, lines).await {
+        Some(Ok(_)) => ready(door, pull.id).await,
+        Some(Err(fault)) => {
+            pull.forget().await;
+            Err(pull.refusal(&fault))
+        }
+        None => Err(Failure::new(Code::Conflict, "nobody waits for the pull any more")),
+    }
+}
+
+/// Asks for an image.
+async fn begin(
+    door: Door,
+    caller: Caller,
+    reference: Reference,
+    login: Option<RegistryLogin>,
+) -> Result<Pull> {
     let before = known(&door, &caller, &reference);
     let old = before.as_ref().and_then(|image| content(&door, image.meta.id));
-    let outcome = door.control().create_image(&caller, NewImage::from_registry(&reference.to_string())).await;
+    // Chosen here, so that the credentials are there before the pull begins.
+    let id = before.as_ref().map_or_else(|| ImageId::from_random(rand::random()), |image| image.meta.id);
+    let loan = login.map(|login| Loan::of(&door, id, login)).transpose()?;
+    let new = NewImage { id: Some(id), ..NewImage::from_registry(&reference.to_string()) };
+    let outcome = door.control().create_image(&caller, new).await;
     let text = reference.familiar();
     let image = note(door.app(), &caller, deed("create", "image", &text), outcome).await?;
-    let pull = Pull {
-        door,
-        caller,
-        reference,
-        id: image.meta.id,
-        asked: image.asked,
-        is_new: before.is_none(),
-        old,
-        has_credentials: has_credentials(&headers),
-    };
-    pull.answer().await
+    // From here on the pull has them, and forgets them with its end.
+    loan.into_iter().for_each(Loan::leave);
+    let (id, asked, is_new) = (image.meta.id, image.asked, before.is_none());
+    Ok(Pull { door, caller, reference, id, asked, is_new, old })
+}
+
+/// Credentials that were lent to a pull which is not yet asked for. They go with this, whatever happens, unless they are
+/// left to it.
+struct Loan {
+    door: Door,
+    image: Option<ImageId>,
+}
+
+impl Loan {
+    fn of(door: &Door, image: ImageId, login: RegistryLogin) -> Result<Self> {
+        door.app().streams().lend_login(image, login)?;
+        Ok(Self { door: door.clone(), image: Some(image) })
+    }
+
+    fn leave(mut self) {
+        self.image = None;
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(image) = self.image {
+            self.door.app().streams().take_login_back(image);
+        }
+    }
 }
 
 /// The reference that a name and a tag (or digest) mean.
@@ -111,24 +154,13 @@ pub fn check_platform(platform: Option<&str>) -> Result<()> {
 
 fn known(door: &Door, caller: &Caller, reference: &Reference) -> Option<Image> {
     let all = door.control().list::<Image>(caller);
-    let same = |image: &Image| {
-        image.meta.project == caller.project && reference_of(image).as_ref() == Some(reference)
-    };
+    let same =
+        |image: &Image| image.meta.project == caller.project && image.reference().as_ref() == Some(reference);
     all.iter().find(|stored| same(&stored.record)).map(|stored| stored.record.clone())
 }
 
 fn content(door: &Door, id: ImageId) -> Option<ImageContent> {
     door.control().image_status(id)?.record.content().cloned()
-}
-
-/// Whether the client sends more than an empty set of credentials.
-fn has_credentials(headers: &HeaderMap) -> bool {
-    let text = headers.get(AUTH_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let decoded = URL_SAFE.decode(text.trim()).unwrap_or_default();
-    let value: Value = serde_json::from_slice(&decoded).unwrap_or_default();
-    ["username", "password", "auth", "identitytoken", "registrytoken"]
-        .iter()
-        .any(|key| value.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty()))
 }
 
 /// A pull that goes on.
@@ -140,7 +172,6 @@ struct Pull {
     asked: u64,
     is_new: bool,
     old: Option<ImageContent>,
-    has_credentials: bool,
 }
 
 /// How far it is.
@@ -213,39 +244,45 @@ impl Pull {
 
     /// Tells how it goes on until it has ended, or nobody listens any more: the pull goes on without.
     async fn tell(self, mut touches: Touches, lines: mpsc::Sender<Value>) {
+        if let Some(Err(fault)) = self.watch(&mut touches, Some(&lines)).await {
+            self.forget().await;
+            let message = self.refusal(&fault).error.message;
+            let _ = lines.send(json!({"errorDetail": {"message": message}, "error": message})).await;
+        }
+    }
+
+    /// The same; gives how it ended, or `None` when nobody listens any more.
+    async fn watch(
+        &self,
+        touches: &mut Touches,
+        lines: Option<&mpsc::Sender<Value>>,
+    ) -> Option<std::result::Result<ImageContent, Fault>> {
         let tag = self.reference.manifest_name();
         let mut said =
             vec![json!({"status": format!("Pulling from {}", self.shown_repository()), "id": tag})];
-        if self.has_credentials {
-            said.push(
-                json!({"status": "holm pulls without credentials: those of docker login are not used"}),
-            );
-        }
         let mut shown = None;
         loop {
-            let mut is_over = true;
+            let mut outcome = None;
             match self.look() {
-                Look::Waiting => is_over = false,
+                Look::Waiting => {}
                 Look::Fetching { done_bytes, total_bytes } => {
-                    is_over = false;
                     if shown.replace((done_bytes, total_bytes)) != Some((done_bytes, total_bytes)) {
                         said.push(progress(&tag, done_bytes, total_bytes));
                     }
                 }
-                Look::Done(content) => said.extend(self.done(&tag, &content)),
-                Look::Failed(fault) => {
-                    self.forget().await;
-                    let message = self.refusal(&fault).error.message;
-                    said.push(json!({"errorDetail": {"message": message}, "error": message}));
+                Look::Done(content) => {
+                    said.extend(self.done(&tag, &content));
+                    outcome = Some(Ok(content));
                 }
+                Look::Failed(fault) => outcome = Some(Err(fault)),
             }
             for line in said.drain(..) {
-                if lines.send(line).await.is_err() {
-                    return;
+                if let Some(lines) = lines {
+                    lines.send(line).await.ok()?;
                 }
             }
-            if is_over {
-                return;
+            if outcome.is_some() {
+                return outcome;
             }
             touches.next(Instant::now() + LOOK).await;
         }
@@ -330,17 +367,6 @@ mod tests {
                 .message
                 .starts_with("invalid reference format")
         );
-    }
-
-    #[test]
-    fn empty_credentials_are_none() {
-        let header = |text: &str| {
-            let value = URL_SAFE.encode(text).parse().unwrap();
-            HeaderMap::from_iter([(AUTH_HEADER.parse().unwrap(), value)])
-        };
-        assert!(!has_credentials(&header("{}")) && !has_credentials(&HeaderMap::new()));
-        assert!(!has_credentials(&header(r#"{"serveraddress":"x"}"#)));
-        assert!(has_credentials(&header(r#"{"username":"me","password":"x"}"#)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const FILTERS: [&str; 6] = ["reference", "label", "dangling", "before", "since",
 /// GET of all.
 pub async fn list(State(door): State<Door>, Asker(caller): Asker, query: Query) -> Result<Json<Value>> {
     let filters = Filters::of(&query, &FILTERS)?;
-    let dangling = filters.switch("dangling")? == Some(true);
+    let dangling = filters.switch("dangling")?;
     let edge = |name: &str| match filters.values(name).first() {
         Some(text) => super::found::find(&door, &caller, text).map(|local| Some(created(&local))),
         None => Ok(None),
@@ -29,13 +29,13 @@ pub async fn list(State(door): State<Door>, Asker(caller): Asker, query: Query) 
         let fits = filters.fit_labels(&local.oci.labels)
             && filters.any("reference", |pattern| fits_pattern(&local, pattern))
             && before.is_none_or(|edge| created(&local) < edge)
-            && since.is_none_or(|edge| created(&local) > edge)
-            // Every image of holm has a name, so that none dangles.
-            && !dangling;
+            && since.is_none_or(|edge| created(&local) > edge);
         if fits {
             by_id.entry(local.id().to_string()).or_default().push(local);
         }
     }
+    let is_nameless = |same: &[Local]| same.iter().all(|local| local.tag().is_none());
+    by_id.retain(|_, same| dangling.is_none_or(|wanted| is_nameless(same) == wanted));
     let users = users(&door, &caller);
     let mut shown: Vec<(i64, Value)> =
         by_id.values().map(|same| (created(&same[0]), summary(same, &users))).collect();
@@ -61,7 +61,7 @@ fn summary(same: &[Local], users: &BTreeMap<ImageId, i64>) -> Value {
     json!({
         "Id": first.id(),
         "ParentId": "",
-        "RepoTags": same.iter().filter_map(Local::tag).collect::<Vec<_>>(),
+        "RepoTags": tags(same),
         "RepoDigests": digests(same),
         "Created": created(first),
         "Size": first.content.virtual_bytes,
@@ -70,6 +70,12 @@ fn summary(same: &[Local], users: &BTreeMap<ImageId, i64>) -> Value {
         "Labels": first.oci.labels,
         "Containers": containers,
     })
+}
+
+fn tags(same: &[Local]) -> Vec<String> {
+    let mut all: Vec<String> = same.iter().filter_map(Local::tag).collect();
+    all.sort();
+    all
 }
 
 fn digests(same: &[Local]) -> Vec<String> {
@@ -89,8 +95,7 @@ fn created(local: &Local) -> i64 {
 fn fits_pattern(local: &Local, pattern: &str) -> bool {
     let Some(reference) = local.reference() else { return false };
     let (name, tagged) = (reference.familiar_name(), local.tag().unwrap_or_default());
-    let last = name.rsplit('/').next().unwrap_or(&name);
-    [name.as_str(), tagged.as_str(), last].iter().any(|text| fits_glob(pattern, text))
+    [name.as_str(), tagged.as_str()].iter().any(|text| fits_glob(pattern, text))
 }
 
 fn fits_glob(pattern: &str, text: &str) -> bool {
@@ -114,7 +119,10 @@ fn fits_glob(pattern: &str, text: &str) -> bool {
 }
 
 /// What `docker inspect` shows.
-pub fn inspect(door: &Door, local: &Local) -> Value {
+pub async fn inspect(door: &Door, local: &Local) -> Value {
+    // An image whose config cannot be read is shown all the same.
+    let details = door.app().streams().image_details(&local.content).await.unwrap_or_default();
+    let text = |name: &str| details.config[name].as_str().unwrap_or("").to_string();
     let same: Vec<Local> = {
         let all = door.control().store().list::<model::image::Image>();
         let of_project = all.into_iter().filter(|i| i.record.meta.project == local.image().meta.project);
@@ -126,13 +134,13 @@ pub fn inspect(door: &Door, local: &Local) -> Value {
         if oci.created.is_empty() { local.image().meta.created_at.to_string() } else { oci.created.clone() };
     json!({
         "Id": local.id(),
-        "RepoTags": same.iter().filter_map(Local::tag).collect::<Vec<_>>(),
+        "RepoTags": tags(&same),
         "RepoDigests": digests(&same),
         "Parent": "",
-        "Comment": "",
+        "Comment": text("comment"),
         "Created": made,
         "DockerVersion": "",
-        "Author": "",
+        "Author": text("author"),
         "Config": config(local),
         "Architecture": oci.architecture,
         "Os": oci.os,
@@ -171,24 +179,46 @@ fn config(local: &Local) -> Value {
         "OnBuild": null,
         "Labels": labels,
         "StopSignal": oci.stop_signal,
+        "Healthcheck": oci.health.as_ref().map(container::health_check_view),
     })
 }
 
-/// What is known of how an image was made: its layers, uppermost first. The steps themselves are not kept.
-pub fn history(local: &Local) -> Value {
-    let layers = local.oci.diff_ids.len();
-    let one = |number: usize| {
-        let is_top = number + 1 == layers;
+/// How an image was made, the last step first.
+pub async fn history(door: &Door, local: &Local) -> Value {
+    let details = door.app().streams().image_details(&local.content).await.unwrap_or_default();
+    let steps = details.config["history"].as_array().cloned().unwrap_or_default();
+    let mut told = history_of(local, &steps, &details.layer_bytes);
+    if let Some(top) = told.first_mut() {
+        top["Id"] = json!(local.id());
+        top["Tags"] = local.tag().map_or(Value::Null, |tag| json!([tag]));
+    }
+    Value::Array(told)
+}
+
+/// The steps that an image tells of, each with its layer. Layers below that no step made are told by themselves.
+fn history_of(local: &Local, steps: &[Value], layer_bytes: &[u64]) -> Vec<Value> {
+    let has_layer = |step: &Value| step["empty_layer"] != json!(true);
+    let bytes_of = |number: usize| layer_bytes.get(number).copied().unwrap_or(0);
+    let mut layers = local.oci.diff_ids.iter().enumerate().rev();
+    let one = |created: i64, by: &str, comment: &str, size: u64| {
         json!({
-            "Id": if is_top { local.id() } else { "<missing>" },
-            "Created": created(local),
-            "CreatedBy": local.oci.diff_ids[number],
-            "Tags": if is_top { local.tag().map(|tag| json!([tag])) } else { None },
-            "Size": if layers == 1 { local.content.virtual_bytes } else { 0 },
-            "Comment": "layer",
+            "Id": "<missing>", "Created": created, "CreatedBy": by, "Tags": null, "Size": size, "Comment": comment,
         })
     };
-    (0..layers).rev().map(one).collect()
+    let mut told: Vec<Value> = steps
+        .iter()
+        .rev()
+        .map(|step| {
+            let text = |name: &str| step[name].as_str().unwrap_or("");
+            let time =
+                text("created").parse::<Timestamp>().map_or_else(|_| created(local), |t| t.as_second());
+            let size =
+                if has_layer(step) { layers.next().map_or(0, |(number, _)| bytes_of(number)) } else { 0 };
+            one(time, text("created_by"), text("comment"), size)
+        })
+        .collect();
+    told.extend(layers.map(|(number, id)| one(created(local), id, "layer", bytes_of(number))));
+    told
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use control::Caller;
+use control::{Caller, schema::ROUTER_BY_SUBNET};
 use model::{instance::Instance, network::Network, subnet::Subnet};
 use serde_json::{Map, Value, json};
 
@@ -55,8 +55,7 @@ pub async fn inspect(
 fn view(door: &Door, network: &Network, containers: Map<String, Value>) -> Value {
     let subnets = door.control().subnets_of(network.meta.id);
     let joined = |subnet: &Subnet| {
-        let routers = door.control().store().list::<model::router::Router>();
-        routers.iter().any(|r| r.record.interfaces.iter().any(|i| i.subnet == subnet.meta.id))
+        !door.control().store().by_index(&ROUTER_BY_SUBNET, &subnet.meta.id.to_string()).is_empty()
     };
     let ranges: Vec<Value> = subnets
         .iter()

@@ -6,12 +6,12 @@ use super::{
     tag,
 };
 use crate::openstack::{Door, Fault, Microversion, Result, Session, body::Body, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::volume::Attach;
 use model::{
@@ -120,7 +120,7 @@ fn refused(error: control::Error) -> Fault {
 }
 
 /// States in which the disks of a server may change.
-const CHANGEABLE: [&str; 6] = ["active", "paused", "stopped", "suspended", "resized", "shelved_offloaded"];
+const CHANGEABLE: [&str; 5] = ["active", "paused", "stopped", "resized", "shelved_offloaded"];
 
 async fn attach(
     State(door): State<Door>,

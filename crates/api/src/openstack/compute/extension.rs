@@ -1,7 +1,8 @@
 //! The list of extensions, which old clients read to know what they may ask. All of it is part of version 2.1.
 
 use crate::openstack::{Fault, Result, Session};
-use axum::{Json, Router, extract::Path, http::StatusCode, routing::get};
+use crate::routing::{Router, State, get};
+use axum::{Json, extract::Path, http::StatusCode};
 use serde_json::{Value, json};
 
 /// Aliases and names of what is served here.
@@ -49,7 +50,7 @@ const EXTENSIONS: [(&str, &str, &str); 36] = [
 ];
 
 /// The routes.
-pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub fn router<S: State>() -> Router<S> {
     Router::new().route("/v2.1/extensions", get(list)).route("/v2.1/extensions/{alias}", get(show))
 }
 

@@ -9,12 +9,12 @@ use crate::openstack::{
     query::Query,
     shape,
 };
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{get, post},
 };
 use control::flavor::NewFlavor;
 use model::{

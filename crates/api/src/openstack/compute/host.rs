@@ -2,15 +2,16 @@
 
 use super::server::view::{ZONE, micros};
 use crate::openstack::{Door, Fault, Microversion, Result, Session, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
+use control::capacity::Promised;
 use jiff::Timestamp;
 use model::{
-    instance::{Instance, Power},
+    instance::Instance,
     node::{Node, NodeStatus},
 };
 use serde_json::{Map, Value, json};
@@ -90,26 +91,21 @@ fn brief(door: &Door, (node, status): &Host, version: Microversion) -> Value {
     })
 }
 
-/// What instances on a host were given.
+/// What was given out on a host, and its instances.
 struct Given {
     vcpus: u64,
     memory_mib: u64,
     disk_gib: u64,
-    running: usize,
+    running: u64,
     instances: Vec<Arc<Stored<Instance>>>,
 }
 
 fn given(door: &Door, node: &Node) -> Given {
     let mut instances = door.control().store().list::<Instance>();
     instances.retain(|instance| instance.record.node == Some(node.id));
-    let sum = |of: fn(&Instance) -> u64| instances.iter().map(|i| of(&i.record)).sum();
-    Given {
-        vcpus: sum(|i| u64::from(i.size.vcpus)),
-        memory_mib: sum(|i| i.size.memory_mib),
-        disk_gib: sum(|i| i.size.disk_gib),
-        running: instances.iter().filter(|i| i.record.power != Power::Off).count(),
-        instances,
-    }
+    let promised = door.control().promised().remove(&node.id).unwrap_or_default();
+    let Promised { vcpus, memory_mib, disk_gib, running, instances: _ } = promised;
+    Given { vcpus, memory_mib, disk_gib, running, instances }
 }
 
 fn detail(door: &Door, host: &Host, version: Microversion, with_servers: bool) -> Value {

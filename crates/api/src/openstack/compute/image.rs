@@ -7,19 +7,19 @@ use crate::openstack::{
     paging::{LIMIT_MAX, Page},
     query::Query,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{Caller, volume::NewImageOfVolume};
 use jiff::Timestamp;
 use model::{
     id::{ImageId, InstanceId},
     image::{Image, ImageState, ImageStatus},
-    instance::{Instance, Kind},
+    instance::Instance,
     meta::Labels,
     plan::DiskFormat,
 };
@@ -257,7 +257,7 @@ pub async fn of_server(
     labels: Labels,
 ) -> Result<ImageId> {
     let id = instance.meta.id;
-    let root = instance.volumes.first().filter(|_| instance.kind == Kind::Vm).ok_or_else(|| {
+    let root = instance.root_volume().ok_or_else(|| {
         Fault::invalid(format!(
             "Cannot 'createImage' instance {id}: a container has no disk to make an image of; build an image of \
              its files and push it to a registry"
@@ -274,6 +274,8 @@ pub async fn of_server(
         name: name.to_string(),
         description: String::new(),
         volume: root.to_string(),
+        snapshot: None,
+        is_backup: false,
         format: DiskFormat::Qcow2,
         public: false,
         protected: false,

@@ -5,11 +5,11 @@ use super::server::{
     view::{host_id, micros, user_of},
 };
 use crate::openstack::{Door, Fault, Microversion, Result, Session, paging::Page, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
 use jiff::Timestamp;
 use model::{instance::Instance, node::Node, operation::Operation};
@@ -27,11 +27,10 @@ pub fn router() -> Router<Door> {
 /// Nova's word for what was done; `None` for what it keeps no action of.
 fn word(action: &str) -> Option<&str> {
     Some(match action {
-        "create" | "start" | "stop" | "pause" | "unpause" | "suspend" | "rebuild" | "resize" | "lock"
-        | "unlock" | "delete" | "reboot" | "shelve" | "unshelve" => action,
+        "create" | "start" | "stop" | "pause" | "unpause" | "suspend" | "resume" | "rebuild" | "resize"
+        | "lock" | "unlock" | "delete" | "reboot" | "shelve" | "unshelve" | "rescue" | "unrescue" => action,
         "kill" => "stop",
         "reset" => "reboot",
-        "resume" => "unpause",
         "confirm-size" => "confirmResize",
         "revert-size" => "revertResize",
         "create_image" => "createImage",
@@ -53,10 +52,8 @@ impl History {
     fn of(door: &Door, session: &Session, id: &str) -> Result<Self> {
         let server = find(door, session, id)?;
         let id = server.record.meta.id.to_string();
-        let mut operations = door.control().store().list::<Operation>();
-        operations.retain(|o| o.record.subject.noun == "instance" && o.record.subject.id == id);
+        let mut operations = door.control().operations_on("instance", &id);
         operations.retain(|o| word(&o.record.action).is_some());
-        operations.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
         Ok(Self { server, operations })
     }
 

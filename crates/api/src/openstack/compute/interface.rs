@@ -6,12 +6,12 @@ use super::{
     tag,
 };
 use crate::openstack::{Door, Fault, Microversion, Result, Session, body::Body};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{
     instance::NicAsked,

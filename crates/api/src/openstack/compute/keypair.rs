@@ -11,12 +11,12 @@ use crate::openstack::{
     paging::{LIMIT_MAX, Page},
     query::Query,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use control::keypair::NewKeypair;

@@ -4,13 +4,14 @@ use super::form::{Form, wrong};
 use crate::openstack::{
     Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, paging::same_id, query::Query,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
+use control::schema::by_project;
 use model::{
     id::ProjectId,
     meta::LABELS_MAX,
@@ -104,8 +105,8 @@ fn quota(door: &Door, project: ProjectId) -> Result<(Limits, Usage)> {
 
 /// Server groups that a project has.
 fn groups_of(door: &Door, project: ProjectId) -> u64 {
-    let all = door.control().store().list::<ServerGroup>();
-    all.iter().filter(|group| group.record.meta.project == project).count() as u64
+    let all = door.control().store().by_index(&by_project::<ServerGroup>(), &project.to_string());
+    all.len() as u64
 }
 
 async fn show(

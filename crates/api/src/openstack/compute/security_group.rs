@@ -2,12 +2,12 @@
 
 use super::{form::Form, server::find as find_server};
 use crate::openstack::{Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, query::Query};
+use crate::routing::{Router, delete, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{delete, get, post},
 };
 use control::security_group::{NewRule, NewSecurityGroup};
 use model::{

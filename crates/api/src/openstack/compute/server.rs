@@ -1,6 +1,7 @@
 //! Servers: virtual machines and containers, as Nova has them.
 
 mod action;
+mod console;
 mod create;
 mod disk;
 mod filter;
@@ -10,12 +11,12 @@ pub mod view;
 
 use super::form::{Form, metadata};
 use crate::openstack::{Base, Door, Fault, Microversion, Result, Session, audit::Deed, body::Body};
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use model::{id::InstanceId, instance::Instance, meta::Labels, port::Port};
 use serde_json::{Value, json};
@@ -36,9 +37,9 @@ pub fn router() -> Router<Door> {
         .route("/v2.1/servers/{id}/metadata/{key}", get(label).put(set_label).delete(remove_label))
         .route("/v2.1/servers/{id}/diagnostics", get(diagnostics))
         .route("/v2.1/servers/{id}/os-server-password", get(password).delete(forget_password))
-        .route("/v2.1/servers/{id}/remote-consoles", post(remote_console))
         .route("/v2.1/servers/{id}/migrations", get(migrations))
         .route("/v2.1/servers/{id}/topology", get(topology))
+        .merge(console::router())
 }
 
 /// The instance that a path names by its id, if the caller may see it.
@@ -301,32 +302,6 @@ async fn forget_password(
 ) -> Result<StatusCode> {
     find(&door, &session, &id)?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// As a cloud answers that has no proxy for screens.
-async fn remote_console(
-    State(door): State<Door>,
-    session: Session,
-    version: Microversion,
-    Path(id): Path<String>,
-    Body(body): Body<Value>,
-) -> Result<Response> {
-    version.require(2, 6)?;
-    let form = Form::under(&body, "remote_console")?;
-    form.refuse_others(&["protocol", "type"])?;
-    let (protocol, kind) = (form.needed("protocol")?, form.needed("type")?);
-    find(&door, &session, &id)?;
-    if !matches!(protocol, "vnc" | "spice" | "serial" | "mks" | "rdp") {
-        return Err(Fault::invalid(format!(
-            "Invalid input for field/attribute protocol. Value: {protocol}."
-        )));
-    }
-    Err(no_console(kind))
-}
-
-/// The refusal of a console that needs a proxy.
-fn no_console(kind: &str) -> Fault {
-    Fault::invalid(format!("Unavailable console type {kind}."))
 }
 
 async fn migrations(

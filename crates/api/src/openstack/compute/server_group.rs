@@ -2,12 +2,12 @@
 
 use super::form::{Form, wrong};
 use crate::openstack::{Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::server_group::NewServerGroup;
 use model::{

@@ -5,12 +5,12 @@ use super::{
     server::{deed, find},
 };
 use crate::openstack::{Base, Door, Fault, Microversion, Result, Session, body::Body};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use model::{instance::Instance, instance::tag::Tag};
 use serde_json::{Value, json};

@@ -2,10 +2,10 @@
 
 use super::server::{state::State as ServerState, view::micros};
 use crate::openstack::{Door, Fault, Result, Session, paging::same_id, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
-    routing::get,
 };
 use jiff::{SignedDuration, Timestamp};
 use model::{

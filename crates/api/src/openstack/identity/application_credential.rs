@@ -10,12 +10,12 @@ use crate::openstack::{
     query::Query,
     session::Bearer,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{
     Control,

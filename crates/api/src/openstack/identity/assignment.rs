@@ -16,12 +16,12 @@ use crate::openstack::{
     query::Query,
     session::Bearer,
 };
+use crate::routing::{MethodRouter, Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{RawPathParams, State},
     http::StatusCode,
     response::Response,
-    routing::{MethodRouter, get},
 };
 use control::{
     Control,

@@ -10,12 +10,12 @@ use crate::openstack::{
     query::Query,
     session::Bearer,
 };
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use control::{
     access::denied,

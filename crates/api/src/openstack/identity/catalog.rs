@@ -8,10 +8,10 @@ use crate::openstack::{
     query::Query,
     session::Bearer,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
-    routing::get,
 };
 use control::access::Realm;
 use serde_json::{Value, json};

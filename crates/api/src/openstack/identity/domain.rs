@@ -5,7 +5,7 @@ use super::{
     noun::{self, Noun},
 };
 use crate::openstack::{base::Base, door::Door, fault::Result, query::Query};
-use axum::Router;
+use crate::routing::Router;
 use control::{Control, domain::DomainChange, session::Session};
 use model::domain::{Domain, domain_text};
 use serde::Deserialize;

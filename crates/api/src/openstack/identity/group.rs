@@ -5,12 +5,12 @@ use super::{
     noun::{self, Noun, listed},
 };
 use crate::openstack::{audit::Deed, base::Base, door::Door, fault::Result, query::Query, session::Bearer};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{Control, group::GroupChange, session::Session};
 use model::{domain::domain_text, group::Group};

@@ -4,12 +4,12 @@ use super::listing::list;
 use crate::openstack::{
     audit::Deed, base::Base, body::Body, door::Door, fault::Result, query::Query, session::Bearer,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{Control, session::Session};
 use serde::de::DeserializeOwned;

@@ -14,11 +14,11 @@ use crate::openstack::{
     query::Query,
     session::Bearer,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
 use control::{Control, access::missing, project::ProjectChange, session::Session};
 use model::{

@@ -5,11 +5,11 @@ use super::{
     noun::{self, Noun},
 };
 use crate::openstack::{base::Base, door::Door, fault::Result, query::Query, session::Bearer};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
 use control::{Control, access::missing, role::RoleChange, session::Session};
 use model::{domain::domain_text, role::Role};

@@ -12,11 +12,11 @@ use crate::openstack::{
     query::Query,
     session::Bearer,
 };
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::{get, post},
 };
 use control::{Control, session::Session, user::UserChange};
 use model::{

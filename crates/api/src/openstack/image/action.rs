@@ -2,12 +2,11 @@
 
 use super::{record::find_own, view::status_word};
 use crate::openstack::{Door, Fault, Result, Session, audit::Deed};
+use crate::routing::{Router, post, put};
 use axum::{
-    Router,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{post, put},
 };
 use model::image::Image;
 

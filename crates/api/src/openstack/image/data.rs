@@ -4,16 +4,15 @@ use super::{
     record::{find, find_own},
     view::{status_word, view},
 };
+use crate::routing::{Router, get, put};
 use crate::{
     openstack::{Door, Fault, Result, Session, audit::Deed},
     v1::image::content::{Way, give, take},
 };
 use axum::{
-    Router,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, put},
 };
 use model::image::{Image, ImageState};
 

@@ -6,12 +6,12 @@ use super::{
     view::{status_word, time},
 };
 use crate::openstack::{Door, Fault, Result, Session, audit::Deed, body::Body};
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{get, post},
 };
 use control::{Control, image::Import};
 use model::{

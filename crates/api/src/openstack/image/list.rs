@@ -102,7 +102,8 @@ fn visible(control: &Control, caller: &Caller, query: &Query) -> Result<Vec<Arc<
     };
     all.retain(|stored| {
         let image = &stored.record;
-        if image.meta.is_deleting() {
+        // Backups are what Cinder lists.
+        if image.meta.is_deleting() || image.backup.is_some() {
             return false;
         }
         let own = image.meta.project == caller.project;

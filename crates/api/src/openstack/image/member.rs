@@ -5,12 +5,12 @@ use super::{
     view::time,
 };
 use crate::openstack::{Door, Fault, Result, Session, audit::Deed, body::Body};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use model::{
     id::ProjectId,

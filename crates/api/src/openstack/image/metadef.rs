@@ -1,7 +1,8 @@
 //! Metadata definitions: the catalog of well-known properties. This cloud has none, and says so in Glance's form.
 
 use crate::openstack::{Door, Fault, Session};
-use axum::{Json, Router, extract::Path, http::StatusCode, routing::get};
+use crate::routing::{Router, get};
+use axum::{Json, extract::Path, http::StatusCode};
 use serde_json::{Value, json};
 
 /// The routes.

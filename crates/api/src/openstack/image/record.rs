@@ -9,12 +9,12 @@ use crate::openstack::{
     audit::Deed,
     body::{self, Body},
 };
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use control::{Caller, Control, image::NewImage};
 use model::{

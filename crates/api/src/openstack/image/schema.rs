@@ -1,7 +1,8 @@
 //! JSON schemas of images and members, which clients read to know what they may send.
 
 use crate::openstack::{Door, Fault, Result, Session};
-use axum::{Json, Router, extract::Path, http::StatusCode, routing::get};
+use crate::routing::{Router, get};
+use axum::{Json, extract::Path, http::StatusCode};
 use serde_json::{Value, json};
 
 /// The schema of an image, as Glance gives it.

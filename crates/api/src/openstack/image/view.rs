@@ -86,7 +86,10 @@ pub fn status_word(image: &Image, status: Option<&ImageStatus>) -> &'static str 
         ImageState::Ready(_) if image.deactivated => "deactivated",
         ImageState::Ready(_) => "active",
         ImageState::Failed(_)
-            if matches!(image.source, ImageSource::Registry { .. } | ImageSource::Volume { .. }) =>
+            if matches!(
+                image.source,
+                ImageSource::Registry { .. } | ImageSource::Volume { .. } | ImageSource::Content { .. }
+            ) =>
         {
             "killed"
         }
@@ -103,7 +106,7 @@ pub fn disk_format(image: &Image, content: Option<&ImageContent>) -> Option<File
     let found = || match image.kind {
         ImageKind::Kernel => Some(FileFormat::Aki),
         ImageKind::Initrd => Some(FileFormat::Ari),
-        ImageKind::Oci => content.map(|_| FileFormat::Raw),
+        ImageKind::Oci | ImageKind::System => content.map(|_| FileFormat::Raw),
         ImageKind::Disk => content.and_then(|c| c.sent_format),
     };
     image.disk_format.or_else(found)
@@ -115,7 +118,7 @@ pub fn container_format(image: &Image, content: Option<&ImageContent>) -> Option
         ImageKind::Kernel => Some(ContainerFormat::Aki),
         ImageKind::Initrd => Some(ContainerFormat::Ari),
         ImageKind::Oci => Some(ContainerFormat::Docker),
-        ImageKind::Disk => content.map(|_| ContainerFormat::Bare),
+        ImageKind::Disk | ImageKind::System => content.map(|_| ContainerFormat::Bare),
     };
     image.container_format.or_else(found)
 }

@@ -2,7 +2,8 @@
 //! cloud without it would.
 
 use crate::openstack::{Door, Fault, Result, Session};
-use axum::{Json, Router, extract::Path, routing::get};
+use crate::routing::{Router, get};
+use axum::{Json, extract::Path};
 use serde_json::{Value, json};
 
 /// Alias, name and what it brings.

@@ -8,20 +8,23 @@ use super::{
     subnets,
 };
 use crate::openstack::{Base, Door, Fault, Result, Session, audit::Deed, body::Body, query::Query, shape};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{
     Control,
     floating_ip::{NewFloatingIp, TargetAsked},
 };
-use model::{error::Code, floating_ip::FloatingIp, network::Network, port::Port, security_group::Family};
+use model::{
+    error::Code, floating_ip::FloatingIp, id::PortId, network::Network, port::Port, security_group::Family,
+};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
+use store::Stored;
 
 const ABOUT: About = About::FloatingIp;
 
@@ -68,7 +71,16 @@ pub fn view(control: &Control, floating: &FloatingIp) -> Value {
 }
 
 async fn list(State(door): State<Door>, session: Session, base: Base, query: Query) -> Result<Json<Value>> {
-    let all = listing::all::<FloatingIp>(door.control(), &session);
+    let ports: Vec<PortId> = query.all("port_id").filter_map(|id| id.parse().ok()).collect();
+    let all = match ports.is_empty() {
+        true => listing::all::<FloatingIp>(door.control(), &session),
+        false => {
+            let shown = |f: &Arc<Stored<FloatingIp>>| {
+                session.caller.sees(f.record.meta.project) && !f.record.internal
+            };
+            ports.iter().flat_map(|id| door.control().floating_of(*id)).filter(shown).collect()
+        }
+    };
     let views = all.iter().map(|floating| view(door.control(), &floating.record)).collect();
     listing::reply(views, "floatingips", &base, &query).map(Json)
 }

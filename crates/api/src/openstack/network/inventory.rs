@@ -2,10 +2,10 @@
 
 use super::{listing, refusal::About};
 use crate::openstack::{Base, Door, Fault, Result, Session, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
-    routing::get,
 };
 use control::Control;
 use ipnet::IpNet;

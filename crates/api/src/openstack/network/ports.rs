@@ -7,12 +7,12 @@ use super::{
     refusal::About,
 };
 use crate::openstack::{Base, Door, Fault, Result, Session, audit::Deed, body::Body, query::Query, shape};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{
     Caller, Control, Role,
@@ -20,6 +20,7 @@ use control::{
 };
 use model::{
     address::Mac,
+    id::NetworkId,
     instance::{Instance, phase::Phase},
     network::Network,
     node::Node,
@@ -27,7 +28,7 @@ use model::{
     security_group::SecurityGroup,
 };
 use serde_json::{Value, json};
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use store::Stored;
 
 const ABOUT: About = About::Port;
@@ -124,9 +125,33 @@ pub fn find(control: &Control, session: &Session, id: &str) -> Result<Arc<Stored
     found.ok_or_else(|| ABOUT.missing(id))
 }
 
+/// All ports that a list can be about: what its filters name is looked up, not looked for.
+fn candidates(control: &Control, session: &Session, query: &Query) -> Vec<Arc<Stored<Port>>> {
+    let mut devices = query.all("device_id").peekable();
+    if devices.peek().is_some() && query.all("device_id").all(|id| !id.is_empty()) {
+        return distinct(devices.flat_map(|id| control.ports_of_device(id)));
+    }
+    let networks: Vec<NetworkId> = query.all("network_id").filter_map(|id| id.parse().ok()).collect();
+    if !networks.is_empty() {
+        return distinct(networks.into_iter().flat_map(|id| control.ports_of_network(id)));
+    }
+    if session.caller.role == Role::Admin {
+        return control.store().list::<Port>();
+    }
+    let own = control.list::<Port>(&session.caller);
+    let networks = control.list_own::<Network>(&session.caller);
+    let inside = networks.into_iter().flat_map(|n| control.ports_of_network(n.record.meta.id));
+    distinct(own.into_iter().chain(inside))
+}
+
+fn distinct(all: impl Iterator<Item = Arc<Stored<Port>>>) -> Vec<Arc<Stored<Port>>> {
+    let mut seen = HashSet::new();
+    all.filter(|port| seen.insert(port.record.meta.id)).collect()
+}
+
 async fn list(State(door): State<Door>, session: Session, base: Base, query: Query) -> Result<Json<Value>> {
     let control = door.control();
-    let mut all = control.store().list::<Port>();
+    let mut all = candidates(control, &session, &query);
     all.retain(|port| is_visible(control, &session, &port.record));
     let views = all.iter().map(|p| view(control, &session, &p.record)).collect();
     listing::reply(views, "ports", &base, &query).map(Json)

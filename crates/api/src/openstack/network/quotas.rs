@@ -2,12 +2,12 @@
 
 use super::attributes::{Attributes, wrong};
 use crate::openstack::{Door, Fault, Result, Session, audit::Deed, body::Body};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::Control;
 use model::{

@@ -8,12 +8,12 @@ use super::{
     subnets::{self, read_routes, route_view},
 };
 use crate::openstack::{Base, Door, Fault, Result, Session, audit::Deed, body::Body, query::Query, shape};
+use crate::routing::{Router as Routes, get, put};
 use axum::{
-    Json, Router as Routes,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{get, put},
 };
 use control::{
     Control,

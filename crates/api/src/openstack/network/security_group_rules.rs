@@ -8,12 +8,12 @@ use super::{
     security_groups::ABOUT,
 };
 use crate::openstack::{Base, Door, Fault, Result, Session, audit::Deed, body::Body, query::Query, shape};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{Control, security_group::NewRule};
 use model::{

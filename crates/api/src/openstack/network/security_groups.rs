@@ -8,12 +8,12 @@ use super::{
     security_group_rules::rule_view,
 };
 use crate::openstack::{Base, Door, Fault, Result, Session, audit::Deed, body::Body, query::Query, shape};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::security_group::NewSecurityGroup;
 use model::{error::Code, security_group::SecurityGroup};

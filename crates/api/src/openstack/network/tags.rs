@@ -7,12 +7,12 @@ use super::{
     refusal::About,
 };
 use crate::openstack::{Door, Fault, Result, Session, audit::Deed, body::Body};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use control::{Control, resolve::Noun};
 use model::{

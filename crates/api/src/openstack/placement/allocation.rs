@@ -2,10 +2,10 @@
 
 use super::provider::{Amounts, Provider};
 use crate::openstack::{Door, Fault, Microversion, Result, Session, paging::same_id, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
-    routing::get,
 };
 use model::id::ProjectId;
 use serde_json::{Map, Value, json};

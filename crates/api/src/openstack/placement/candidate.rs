@@ -2,7 +2,8 @@
 
 use super::provider::{CLASSES, Provider};
 use crate::openstack::{Door, Fault, Microversion, Result, Session, query::Query};
-use axum::{Json, Router, extract::State, routing::get};
+use crate::routing::{Router, get};
+use axum::{Json, extract::State};
 use serde_json::{Map, Value, json};
 
 /// The routes.

@@ -1,10 +1,10 @@
 //! Resource providers: the hosts, what they have and what instances take of it.
 
 use crate::openstack::{Door, Fault, Microversion, Result, Session, paging::same_id, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
-    routing::get,
 };
 use control::{
     Control,

@@ -11,12 +11,12 @@ use crate::openstack::{
     Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, fault::Fault as Refusal,
     query::truth,
 };
+use crate::routing::{Router, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::post,
 };
 use control::{Control, volume::NewImageOfVolume};
 use model::{instance::Instance, meta::Labels, plan::DiskFormat, volume::Volume};
@@ -93,7 +93,7 @@ async fn dispatch(call: &Call<'_>, action: &str) -> Result<Response> {
         "os-set_bootable" => set_bootable(call).await,
         "os-update_readonly_flag" => set_readonly(call).await,
         "os-volume_upload_image" => upload(call).await,
-        "os-retype" => retype(call),
+        "os-retype" => retype(call).await,
         "os-force_delete" => {
             call.session.require_admin("volume_extension:volume_admin_actions:force_delete")?;
             remove(call.control, call.session, &call.volume.record, true).await?;
@@ -219,6 +219,8 @@ async fn upload(call: &Call<'_>) -> Result<Response> {
         name: name.trim().to_string(),
         description: String::new(),
         volume: call.id(),
+        snapshot: None,
+        is_backup: false,
         format,
         public: is_public,
         protected,
@@ -229,7 +231,7 @@ async fn upload(call: &Call<'_>) -> Result<Response> {
     let volume =
         call.control.get::<Volume>(call.volume.record.meta.id).unwrap_or_else(|| Arc::clone(&call.volume));
     let volume = &volume.record;
-    let kind = kind::of(volume.provisioning);
+    let kind = kind::of(call.control, volume);
     let mut view = json!({
         "id": volume.meta.id,
         "updated_at": form::updated(&volume.meta),
@@ -261,17 +263,23 @@ async fn upload(call: &Call<'_>) -> Result<Response> {
 }
 
 /// Another type would mean another file: that is a copy, which users make.
-fn retype(call: &Call<'_>) -> Result<Response> {
+async fn retype(call: &Call<'_>) -> Result<Response> {
     let wanted = text(&call.input, "new_type")?
         .ok_or_else(|| Fault::invalid("Invalid input for field/attribute new_type: it is missing."))?;
-    let wanted = kind::find(wanted).map_err(|fault: Refusal| fault.with_status(StatusCode::BAD_REQUEST))?;
-    if wanted.provisioning == call.volume.record.provisioning {
-        return Err(Fault::invalid("Volume is already of the requested type."));
+    if let Some(policy) = text(&call.input, "migration_policy")?
+        && !matches!(policy, "never" | "on-demand")
+    {
+        return Err(Fault::invalid("migration_policy must be 'on-demand' or 'never'."));
     }
-    Err(Fault::invalid(format!(
-        "A volume keeps its type: make a new one of type {} with this one as its source.",
-        wanted.name
-    )))
+    let wanted = kind::find(call.control, call.session, wanted);
+    let wanted = wanted.map_err(|fault: Refusal| fault.with_status(StatusCode::BAD_REQUEST))?;
+    call.must_be(&["available", "in-use"])?;
+    if wanted.id == kind::of(call.control, &call.volume.record).id {
+        return Err(Fault::invalid("New volume_type same as original."));
+    }
+    let id = call.id();
+    call.control.retype_volume(&call.session.caller, &id, wanted.asked).await.map_err(refused)?;
+    Ok(StatusCode::ACCEPTED.into_response())
 }
 
 /// A state is what is there, and nobody sets it; asking for what is the case is fine.

@@ -5,12 +5,12 @@ use super::{
     collection, find, form,
 };
 use crate::openstack::{Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::Control;
 use model::{instance::Instance, volume::Volume};

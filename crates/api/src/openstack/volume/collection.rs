@@ -2,7 +2,7 @@
 
 use super::{
     asked::{self, Words, field, labels, object, refused, size, text},
-    find,
+    backup, find,
     form::{self, ZONE},
     kind,
     list::{self, Entry},
@@ -10,16 +10,16 @@ use super::{
 use crate::openstack::{
     Base, Door, Fault, Microversion, Result, Session, audit::Deed, body::Body, query::Query,
 };
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::get,
 };
 use control::{
     Control,
-    volume::{NewVolume, SourceAsked},
+    volume::{NewVolume, SourceAsked, TypeAsked},
 };
 use model::{
     image::Image,
@@ -162,12 +162,12 @@ fn source(control: &Control, session: &Session, input: &Value) -> Result<SourceA
         [("source_volid", id)] => {
             let found = find::volume(control, session, id)?;
             let status = form::status(control, &found.record);
-            if !matches!(status, "available" | "in-use" | "uploading") {
+            if !matches!(status, "available" | "in-use" | "uploading" | "backing-up") {
                 return Err(Fault::invalid(format!("Source volume {id} is {status}, it must be available.")));
             }
             Ok(SourceAsked::Volume(found.record.meta.id.to_string()))
         }
-        [("backup_id", id)] => Err(Fault::not_found("Backup", id)),
+        [("backup_id", id)] => Ok(SourceAsked::Image(backup::ready(control, session, id)?)),
         _ => Err(Fault::invalid("A volume is made of one source, not of several.")),
     }
 }
@@ -176,7 +176,7 @@ fn source(control: &Control, session: &Session, input: &Value) -> Result<SourceA
 ///
 /// # Errors
 /// 400.
-fn check_zone(input: &Value) -> Result<()> {
+pub(super) fn check_zone(input: &Value) -> Result<()> {
     match text(input, "availability_zone")? {
         Some(zone) if zone != ZONE && !zone.is_empty() => {
             Err(Fault::invalid(format!("Availability zone '{zone}' is invalid.")))
@@ -209,15 +209,16 @@ async fn create(
         return Err(Fault::invalid("Invalid input received: volume size is missing."));
     }
     let named = field(&input, "volume_type").map(|v| v.as_str().unwrap_or_default());
-    let provisioning = match named {
-        Some(reference) => kind::find(reference)?.provisioning,
-        None => inherited(control, &asked),
+    let kind = match named {
+        Some(reference) => kind::find(control, &session, reference)?.asked,
+        None => inherited(control, &session, &asked),
     };
     let new = NewVolume {
         name: text(&input, "name")?.unwrap_or_default().trim().to_string(),
         description: text(&input, "description")?.unwrap_or_default().to_string(),
         size_gib,
-        thick: provisioning == Provisioning::Thick,
+        thick: kind == TypeAsked::BuiltIn(Provisioning::Thick),
+        kind: kind.made(),
         source: asked,
         labels: labels(&input)?,
     };
@@ -228,8 +229,8 @@ async fn create(
     Ok(Deed::new("create", "volume", made.meta.id, &made.meta.name).on(reply))
 }
 
-/// The provisioning of a volume that names no type: its source's, if that is a volume.
-fn inherited(control: &Control, source: &SourceAsked) -> Provisioning {
+/// The type of a volume that names none: its source's, if that is a volume whose type the caller may use.
+fn inherited(control: &Control, session: &Session, source: &SourceAsked) -> TypeAsked {
     let volume = match source {
         SourceAsked::Volume(id) => id.parse().ok(),
         SourceAsked::Snapshot(id) => {
@@ -238,8 +239,11 @@ fn inherited(control: &Control, source: &SourceAsked) -> Provisioning {
         }
         SourceAsked::Empty | SourceAsked::Image(_) => None,
     };
-    let volume = volume.and_then(|id| control.get::<Volume>(id));
-    volume.map_or(Provisioning::Thin, |v| v.record.provisioning)
+    let Some(volume) = volume.and_then(|id| control.get::<Volume>(id)) else {
+        return TypeAsked::BuiltIn(Provisioning::Thin);
+    };
+    let kind = kind::of(control, &volume.record);
+    kind::find(control, session, &kind.id).map_or(TypeAsked::BuiltIn(kind.provisioning), |kind| kind.asked)
 }
 
 async fn update(

@@ -32,6 +32,7 @@ pub fn snapshot(control: &Control, session: &Session, id: &str) -> Result<Arc<St
 pub fn is_own_disk(control: &Control, volume: &Volume) -> bool {
     let user = volume.attached_to.and_then(|id| control.get::<Instance>(id));
     user.is_some_and(|user| {
-        user.record.image.is_some() && user.record.volumes.first() == Some(&volume.meta.id)
+        let is_for_rescue = user.record.rescue.as_ref().is_some_and(|rescue| rescue.volume == volume.meta.id);
+        is_for_rescue || user.record.image.is_some() && user.record.root_volume() == Some(volume.meta.id)
     })
 }

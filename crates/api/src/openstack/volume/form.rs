@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   creating ─► available ◄─► attaching ─► in-use ─► detaching ─► available        error: it cannot be had
-//!                   └─► uploading (an image is made of it), extending
+//!                   └─► uploading (an image is made of it), backing-up, extending
 //! ```
 
 use crate::openstack::{Base, Microversion, Session};
@@ -66,7 +66,10 @@ pub fn status(control: &Control, volume: &Volume) -> &'static str {
     if made.size_gib < volume.size_gib {
         return "extending";
     }
-    if is_uploading(control, volume) { "uploading" } else { "available" }
+    if control.transfer_of(volume.meta.id).is_some() {
+        return "awaiting-transfer";
+    }
+    copied(control, volume).unwrap_or("available")
 }
 
 fn attached_status(control: &Control, volume: &Volume, user: InstanceId) -> &'static str {
@@ -86,15 +89,16 @@ fn attached_status(control: &Control, volume: &Volume, user: InstanceId) -> &'st
     }
 }
 
-/// Whether an image is being made of it.
-fn is_uploading(control: &Control, volume: &Volume) -> bool {
+/// What it is called while an image or a backup is being made of it.
+fn copied(control: &Control, volume: &Volume) -> Option<&'static str> {
     let images = control.store().list::<Image>();
-    images.iter().any(|image| match &image.record.source {
+    let coming = images.iter().find(|image| match &image.record.source {
         ImageSource::Volume { volume: source, .. } if *source == volume.meta.id => {
             is_coming(control, image.record.meta.id)
         }
         _ => false,
-    })
+    })?;
+    Some(if coming.record.backup.is_some() { "backing-up" } else { "uploading" })
 }
 
 fn is_coming(control: &Control, id: ImageId) -> bool {
@@ -164,7 +168,7 @@ pub fn volume(
         VolumeSource::Copy(origin) => (origin.snapshot, origin.snapshot.is_none().then_some(origin.volume)),
         VolumeSource::Empty | VolumeSource::Image(_) => (None, None),
     };
-    let kind = super::kind::of(volume.provisioning);
+    let kind = super::kind::of(control, volume);
     let mut view = json!({
         "id": volume.meta.id,
         "status": status(control, volume),

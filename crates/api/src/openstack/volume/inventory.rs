@@ -3,18 +3,18 @@
 
 use super::form::{ZONE, host, time};
 use crate::openstack::{Door, Fault, Result, Session};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
 use jiff::Timestamp;
 use model::node::{Node, NodeStatus};
 use serde_json::{Value, json};
 
 /// Extensions: name, alias, what it is.
-const EXTENSIONS: [(&str, &str, &str); 14] = [
+const EXTENSIONS: [(&str, &str, &str); 15] = [
     ("VolumeImageMetadata", "os-vol-image-meta", "Show image metadata associated with the volume."),
     ("UsedLimits", "os-used-limits", "Provide data on limited resources that are being used."),
     ("AdminActions", "os-admin-actions", "Enable admin actions."),
@@ -22,6 +22,7 @@ const EXTENSIONS: [(&str, &str, &str); 14] = [
     ("Quotas", "os-quota-sets", "Quota management support."),
     ("QuotaClasses", "os-quota-class-sets", "Quota classes management support."),
     ("VolumeActions", "os-volume-actions", "Enable volume actions."),
+    ("Backups", "backups", "Backups support."),
     ("AvailabilityZones", "os-availability-zone", "Describe Availability Zones."),
     ("Services", "os-services", "Services support."),
     ("ExtendedSnapshotAttributes", "os-extended-snapshot-attributes", "Extended SnapshotAttributes support."),
@@ -48,9 +49,6 @@ pub fn router() -> Router<Door> {
         .route("/v3/os-services", get(services))
         .route("/v3/scheduler-stats/get_pools", get(pools))
         .route("/v3/resource_filters", get(filters))
-        .route("/v3/backups", get(no_backups).post(refuse_backup))
-        .route("/v3/backups/detail", get(no_backups))
-        .route("/v3/backups/{id}", get(missing_backup).delete(missing_backup).put(missing_backup))
         .route("/v3/messages", get(no_messages))
         .route("/v3/messages/{id}", get(missing_message).delete(missing_message))
         .route("/v3/qos-specs", get(no_qos))
@@ -88,8 +86,11 @@ async fn services(State(door): State<Door>, session: Session) -> Result<Json<Val
         let status = door.control().store().get::<NodeStatus>(&node.record.id.to_string());
         let at = status.map_or(Timestamp::UNIX_EPOCH, |s| s.record.at);
         let name = node.record.name.to_string();
-        for (binary, host) in [("cinder-scheduler", name.clone()), ("cinder-volume", format!("{name}@holm"))]
-        {
+        for (binary, host) in [
+            ("cinder-scheduler", name.clone()),
+            ("cinder-volume", format!("{name}@holm")),
+            ("cinder-backup", name.clone()),
+        ] {
             all.push(json!({
                 "binary": binary,
                 "host": host,
@@ -107,9 +108,10 @@ async fn services(State(door): State<Door>, session: Session) -> Result<Json<Val
 async fn pools(State(door): State<Door>, session: Session) -> Result<Json<Value>> {
     session.require_admin("scheduler_extension:scheduler_stats:get_pools")?;
     let mut all = vec![];
-    for node in door.control().store().list::<Node>() {
-        let status = door.control().store().get::<NodeStatus>(&node.record.id.to_string());
+    let promised = door.control().promised();
+    for (node, status) in door.control().nodes() {
         let status = status.as_ref().map(|s| &s.record);
+        let promised_gib = promised.get(&node.record.id).map_or(0, |promised| promised.disk_gib);
         all.push(json!({
             "name": host(&node.record.name),
             "capabilities": {
@@ -117,6 +119,11 @@ async fn pools(State(door): State<Door>, session: Session) -> Result<Json<Value>
                 "storage_protocol": "file",
                 "total_capacity_gb": status.map_or(0, |s| s.disk_gib),
                 "free_capacity_gb": status.map_or(0, |s| s.disk_free_gib),
+                "provisioned_capacity_gb": promised_gib,
+                "allocated_capacity_gb": promised_gib,
+                // Whoever promises more than there is watches the use: nothing is refused for it but thick disks.
+                "max_over_subscription_ratio": "infinite",
+                "reserved_percentage": 0,
                 "thin_provisioning_support": true,
                 "thick_provisioning_support": true,
                 "multiattach": false,
@@ -131,20 +138,8 @@ async fn filters(_session: Session) -> Json<Value> {
     Json(json!({ "resource_filters": [
         { "resource": "volume", "filters": ["name", "status", "metadata", "bootable", "availability_zone"] },
         { "resource": "snapshot", "filters": ["name", "status", "volume_id", "metadata", "availability_zone"] },
+        { "resource": "backup", "filters": ["name", "status", "volume_id"] },
     ] }))
-}
-
-async fn no_backups(_session: Session) -> Json<Value> {
-    Json(json!({ "backups": [] }))
-}
-
-/// As a cloud says that has no `cinder-backup`.
-async fn refuse_backup(_session: Session) -> Result<StatusCode> {
-    Err(Fault::status(StatusCode::SERVICE_UNAVAILABLE, "Service cinder-backup could not be found."))
-}
-
-async fn missing_backup(_session: Session, Path(id): Path<String>) -> Result<StatusCode> {
-    Err(Fault::not_found("Backup", id))
 }
 
 async fn no_messages(_session: Session) -> Json<Value> {

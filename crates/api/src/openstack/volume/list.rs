@@ -2,7 +2,7 @@
 
 use crate::openstack::{
     Base, Fault, Microversion, Result,
-    paging::{LIMIT_MAX, Page},
+    paging::{LIMIT_MAX, Page, same_id},
     query::{Query, truth},
     shape,
 };
@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 const SORT_KEYS: &[&str] = &[
     "id",
     "name",
+    // What the first Cinder called names.
+    "display_name",
     "status",
     "size",
     "created_at",
@@ -37,7 +39,7 @@ pub struct Entry {
 /// fields that it may be filtered by.
 ///
 /// # Errors
-/// 400 for a limit, offset, marker, sort key or filter that cannot be read.
+/// 400 for a limit, offset, sort key or filter that cannot be read, 404 for a marker that names nothing.
 pub fn reply(
     word: &str,
     mut all: Vec<Entry>,
@@ -55,7 +57,8 @@ pub fn reply(
         let wanted = dictionary(text)?;
         all.retain(|entry| wanted.iter().all(|(key, value)| entry.full["metadata"][key] == json!(value)));
     }
-    let order = shape::order(query, SORT_KEYS, &[("created_at", false), ("id", false)])?;
+    let mut order = shape::order(query, SORT_KEYS, &[("created_at", false), ("id", false)])?;
+    order.iter_mut().filter(|(key, _)| key == "display_name").for_each(|(key, _)| *key = "name".into());
     // Newest first, unless something else is asked for; equals stay in that order.
     all.sort_by_key(|entry| std::cmp::Reverse((entry.created_at, entry.full["id"].to_string())));
     let asked = ["sort", "sort_key", "sort_dir"].iter().any(|key| query.get(key).is_some());
@@ -66,8 +69,7 @@ pub fn reply(
     let offset = usize::try_from(query.number("offset")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let all: Vec<Entry> = all.into_iter().skip(offset).collect();
     let is_empty = query.get("limit") == Some("0");
-    let page =
-        Page::cut(all, query, LIMIT_MAX, |entry| entry.full["id"].as_str().unwrap_or_default().to_string())?;
+    let page = page(all, query)?;
     let mut reply = Map::new();
     let links = if is_empty { vec![] } else { page.links(base, &without_offset(query)?) };
     let items: Vec<Value> = page.items.into_iter().map(|entry| entry.shown).collect();
@@ -79,6 +81,22 @@ pub fn reply(
         reply.insert("count".into(), json!(count));
     }
     Ok(Value::Object(reply))
+}
+
+/// The page that a call asks for. Cinder does not look behind a page: one that is full has a next one, empty perhaps.
+fn page(all: Vec<Entry>, query: &Query) -> Result<Page<Entry>> {
+    let id = |entry: &Entry| entry.full["id"].as_str().unwrap_or_default().to_string();
+    if let Some(marker) = query.get("marker").filter(|marker| !marker.is_empty())
+        && !all.iter().any(|entry| same_id(&id(entry), marker))
+    {
+        return Err(Fault::not_found("Marker", marker));
+    }
+    let mut page = Page::cut(all, query, LIMIT_MAX, id)?;
+    let limit = query.number("limit")?.and_then(|limit| usize::try_from(limit).ok());
+    if limit == Some(page.items.len()) {
+        page.next = page.items.last().map(id);
+    }
+    Ok(page)
 }
 
 /// The next page begins at its marker alone.

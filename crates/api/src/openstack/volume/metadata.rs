@@ -2,11 +2,11 @@
 
 use super::{asked::labels, find};
 use crate::openstack::{Door, Fault, Result, Session, body::Body};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
 use control::{change::check_labels, resolve::Noun};
 use model::{meta::Labels, snapshot::Snapshot, volume::Volume};

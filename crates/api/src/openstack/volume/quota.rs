@@ -2,11 +2,11 @@
 
 use super::asked::field;
 use crate::openstack::{Door, Fault, Result, Session, body::Body, query::Query};
+use crate::routing::{Router, get};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
-    routing::get,
 };
 use control::Control;
 use model::{

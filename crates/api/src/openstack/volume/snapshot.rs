@@ -11,12 +11,12 @@ use crate::openstack::{
     body::Body,
     query::{Query, truth},
 };
+use crate::routing::{Router, get, post};
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
-    routing::{get, post},
 };
 use control::snapshot::NewSnapshot;
 use model::snapshot::Snapshot;
@@ -93,9 +93,12 @@ async fn create(
 ) -> Result<Response> {
     let control = door.control();
     let input = object(&input, "snapshot")?;
-    let volume = field(&input, "volume_id").and_then(Value::as_str);
-    let volume = volume
-        .ok_or_else(|| Fault::invalid("Invalid input for field/attribute volume_id: it is missing."))?;
+    let volume = match input.get("volume_id") {
+        Some(Value::String(id)) => id.as_str(),
+        // Cinder looks for a volume of that name, and finds none.
+        Some(Value::Null) => return Err(Fault::not_found("Volume", "None")),
+        _ => return Err(Fault::invalid("Invalid input for field/attribute volume_id: it is missing.")),
+    };
     let found = find::volume(control, &session, volume)?;
     let status = form::status(control, &found.record);
     let forced = field(&input, "force");
@@ -108,7 +111,7 @@ async fn create(
         return Err(Fault::invalid("Invalid value '' for attribute force: it is always on from 3.66 on."));
     }
     let may_be_used = version.has(3, 66) || is_forced == Some(true);
-    let is_fine = matches!(status, "available" | "uploading")
+    let is_fine = matches!(status, "available" | "uploading" | "backing-up")
         || may_be_used && matches!(status, "in-use" | "attaching" | "detaching");
     if !is_fine {
         return Err(Fault::invalid(format!(

@@ -50,8 +50,10 @@ fn summary(verb: Verb) -> &'static str {
         Verb::Reboot => "Stop and start again",
         Verb::Reset => "Pull the plug and start again",
         Verb::Pause => "Freeze in memory",
-        Verb::Resume => "Let go on",
+        Verb::Suspend => "Put a VM to sleep: its memory on disk, nothing of it in the host's",
+        Verb::Resume => "Let what is paused or suspended go on",
         Verb::Unlock => "Allow deletion and power changes again",
+        Verb::Unrescue => "End a rescue: start from its own root disk again",
         Verb::ConfirmSize => "Keep the size on trial; the root disk grows now",
         Verb::RevertSize => "Take the size on trial back; what runs starts anew",
     }
@@ -77,8 +79,10 @@ async fn act(
         Verb::Reboot => control.reboot_instance(caller, name, false).await,
         Verb::Reset => control.reboot_instance(caller, name, true).await,
         Verb::Pause => control.pause_instance(caller, name).await,
+        Verb::Suspend => control.suspend_instance(caller, name).await,
         Verb::Resume => control.resume_instance(caller, name).await,
         Verb::Unlock => control.unlock_instance(caller, name).await,
+        Verb::Unrescue => control.unrescue_instance(caller, name).await,
         Verb::ConfirmSize => control.confirm_size(caller, name).await,
         Verb::RevertSize => control.revert_size(caller, name).await,
     };
@@ -102,6 +106,7 @@ pub async fn attach_port(
                 network: input.network.clone(),
                 fixed: FixedAsked::one(input.subnet.clone(), input.address),
                 security_groups: input.security_groups.clone(),
+                aliases: input.aliases.clone(),
                 ..NewPort::default()
             }),
         };

@@ -1,18 +1,20 @@
 //! From what a client asks of a new instance to what control takes.
 
-use crate::v1::types::instance::{
-    ContainerRequest, CreateInstance, NetworkRequest, RootRequest, VolumeRequest,
+use crate::v1::types::{
+    health::HealthRequest,
+    instance::{ContainerRequest, CreateInstance, NetworkRequest, RootRequest, VolumeRequest},
 };
 use control::{
     Caller, Control, Error,
-    instance::{ContainerAsked, DiskAsked, FloatingAsked, NewInstance, NicAsked, VolumeAsked},
+    instance::{ContainerAsked, DiskAsked, FloatingAsked, NewInstance, NicAsked, SecretEnv, VolumeAsked},
     port::{FixedAsked, NewPort},
     volume::{Attach, NewVolume, SourceAsked},
 };
 use model::{
     image::{Image, ImageKind},
-    instance::{Access, ContainerSpec, Instance, Kind},
+    instance::{Access, ContainerSpec, Instance, Kind, extra_host::ExtraHost},
     plan::{Accelerator, RestartPolicy},
+    schedule::Cron,
 };
 
 /// Makes the instance.
@@ -60,13 +62,29 @@ fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> cont
             other => FloatingAsked::Existing(other.to_string()),
         }),
         publish: super::publish::asked(&input.publish)?,
+        extra_hosts: input
+            .extra_hosts
+            .iter()
+            .map(|host| ExtraHost { name: host.name.clone(), address: host.address })
+            .collect(),
+        files: super::content::files(&input.files)?,
+        schedule: input.schedule.as_deref().map(cron).transpose()?,
+        succeeds: None,
         autostart: input.autostart,
         start_after: input.start_after.clone(),
         restart: input.restart.unwrap_or(RestartPolicy::No),
         grace_s: input.grace_s,
         remove_on_exit: input.remove_on_exit,
-        start: input.start.unwrap_or(true),
+        start: input.start.unwrap_or(input.schedule.is_none()),
     })
+}
+
+/// Times at which an instance is started.
+///
+/// # Errors
+/// What names no times.
+pub fn cron(text: &str) -> control::Result<Cron> {
+    text.parse().map_err(|wrong| Error::invalid("schedule", wrong))
 }
 
 /// The kind that was asked for, or the one that the image is made for; what is no image here is a registry's.
@@ -86,8 +104,12 @@ fn kind_of(control: &Control, caller: &Caller, input: &CreateInstance) -> contro
         );
     };
     match control.find::<Image>(caller, reference) {
-        Ok(found) if found.record.kind != ImageKind::Oci => Ok(Kind::Vm),
-        _ => Ok(Kind::Container),
+        Ok(found) => Ok(match found.record.kind {
+            ImageKind::Oci => Kind::Container,
+            ImageKind::System => Kind::System,
+            ImageKind::Disk | ImageKind::Kernel | ImageKind::Initrd => Kind::Vm,
+        }),
+        Err(_) => Ok(Kind::Container),
     }
 }
 
@@ -102,12 +124,16 @@ fn refuse_foreign_fields(kind: Kind, input: &CreateInstance) -> control::Result<
         ("user", input.user.is_some()),
         ("tty", input.tty),
         ("stdin_open", input.stdin_open),
+        ("health", input.health.is_some()),
+        ("extra_hosts", !input.extra_hosts.is_empty()),
+        ("files", !input.files.is_empty()),
     ];
     let of_vms = [
         ("root", input.root.is_some()),
         ("accelerator", input.accelerator.is_some()),
         ("config_drive", input.config_drive),
-        ("user_data", input.user_data.is_some()),
+        // Told by the metadata service: to cloud-init, which a container of one program has not.
+        ("user_data", input.user_data.is_some() && kind != Kind::System),
     ];
     let (foreign, other): (&[_], _) =
         if kind == Kind::Vm { (&of_containers, "containers") } else { (&of_vms, "VMs") };
@@ -143,6 +169,7 @@ fn containers(kind: Kind, input: &CreateInstance) -> control::Result<Vec<Contain
                 user: input.user.clone(),
                 tty: input.tty,
                 stdin_open: input.stdin_open,
+                health: input.health.clone(),
                 ..ContainerRequest::default()
             };
             Ok(vec![container_of(&one, 0, default_restart)?])
@@ -201,8 +228,16 @@ fn container_of(
             cap_add: asked.cap_add.clone(),
             cap_drop: asked.cap_drop.clone(),
             tmpfs: asked.tmpfs.clone(),
+            health: asked.health.as_ref().map(HealthRequest::spec),
+            hostname: asked.hostname.clone(),
+            role: asked.role.unwrap_or_default(),
+            mounts: super::content::mounts(number, &asked.mounts)?,
+            cpu_millis: asked.cpu_millis,
+            memory_mib: asked.memory_mib,
+            probes: super::content::probes(number, &asked.probes)?,
             ..ContainerSpec::default()
         },
+        secret_env: SecretEnv(asked.secret_env.0.clone()),
     })
 }
 
@@ -212,18 +247,20 @@ fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {
             if asked.network.is_none()
                 && asked.subnet.is_none()
                 && asked.address.is_none()
-                && asked.rate_mbit.is_none() =>
+                && asked.rate_mbit.is_none()
+                && asked.aliases.is_empty() =>
         {
             Ok(NicAsked::Port { port: port.clone(), tag: None })
         }
         Some(_) => Err(Error::invalid(
             &format!("networks[{number}].port"),
-            "a port has its network and address already: name nothing beside it",
+            "a port has its network, address and aliases already: name nothing beside it",
         )),
         None => Ok(NicAsked::New(NewPort {
             network: asked.network.clone(),
             fixed: FixedAsked::one(asked.subnet.clone(), asked.address),
             rate_mbit: asked.rate_mbit,
+            aliases: asked.aliases.clone(),
             ..NewPort::default()
         })),
     }
@@ -254,7 +291,7 @@ pub fn volume(asked: &VolumeRequest, number: usize) -> control::Result<VolumeAsk
         mount_path: asked.mount_path.clone(),
         read_only: asked.read_only,
         delete_with_instance: asked.volume.is_none().then_some(!asked.keep),
-        tag: None,
+        tag: asked.tag.clone(),
     };
     Ok(VolumeAsked { disk, attach })
 }

@@ -1,4 +1,4 @@
-//! Verbs that take a word more: lock, rebuild and resize.
+//! Verbs that take a word more: lock, rebuild, rescue and resize.
 
 use crate::{
     app::{App, Asker},
@@ -9,7 +9,7 @@ use crate::{
         routes::{Doc, Routes},
         served::{answer, check_wait},
         types::{
-            instance::{Instance as View, LockRequest, RebuildRequest, ResizeRequest},
+            instance::{Instance as View, LockRequest, RebuildRequest, RescueRequest, ResizeRequest},
             list::WaitQuery,
         },
     },
@@ -50,6 +50,17 @@ pub fn routes(routes: Routes) -> Routes {
         )
         .add(
             Method::POST,
+            "/v1/instances/{ref}/rescue",
+            tag,
+            Doc::new("Start a VM from another image, to be rescued")
+                .details("It is ended at once, and its own root disk is the second one. `unrescue` ends that.")
+                .wait()
+                .input::<RescueRequest>()
+                .answer::<View>(200, "The instance."),
+            rescue,
+        )
+        .add(
+            Method::POST,
             "/v1/instances/{ref}/resize",
             tag,
             Doc::new("Try another flavor")
@@ -85,6 +96,19 @@ async fn rebuild(
     let asked = Rebuild { image: input.image.clone(), ..Rebuild::default() };
     let outcome = app.control().rebuild_instance(&caller, &reference, &asked).await;
     let changed = note(&app, &caller, deed("rebuild", "instance", &reference), outcome).await?;
+    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
+}
+
+async fn rescue(
+    State(app): State<App>,
+    Asker(caller): Asker,
+    Path(reference): Path<String>,
+    Params(wait): Params<WaitQuery>,
+    OptionalInput(input): OptionalInput<RescueRequest>,
+) -> Result<Response> {
+    check_wait::<Instance>(&wait)?;
+    let outcome = app.control().rescue_instance(&caller, &reference, input.image.as_deref()).await;
+    let changed = note(&app, &caller, deed("rescue", "instance", &reference), outcome).await?;
     answer(&app, &caller, StatusCode::OK, &changed, &wait).await
 }
 

@@ -9,7 +9,7 @@ use crate::{
     streams::{Duplex, LogLine as Kept, LogWanted},
     v1::{
         audit::{deed, known, note_as},
-        types::stream::{ConsoleLogQuery, LogFormat, LogLine, LogQuery, LogStream},
+        types::stream::{ConsoleLogQuery, ConsoleQuery, LogFormat, LogLine, LogQuery, LogStream},
     },
 };
 use axum::{
@@ -167,12 +167,16 @@ pub async fn console(
     State(app): State<App>,
     Asker(caller): Asker,
     Path(reference): Path<String>,
+    Params(query): Params<ConsoleQuery>,
     request: Request,
 ) -> Result<Response> {
     let instance = reach(&app, &caller, &reference, Role::Member, "opening a console")?;
     let upgrade = Upgrade::of(request)?;
-    let outcome = app.streams().console(&instance.record).await;
-    let stream = noted(&app, &caller, "console", &reference, &instance.record, outcome).await?;
+    let (action, outcome) = match query.login {
+        true => ("console_login", app.streams().console_login(&instance.record).await),
+        false => ("console", app.streams().console(&instance.record).await),
+    };
+    let stream = noted(&app, &caller, action, &reference, &instance.record, outcome).await?;
     join(&app, upgrade, stream)
 }
 

@@ -6,11 +6,13 @@ use crate::v1::{
     types::{
         Fault, Head, Reference,
         instance::{
-            Container, Exit, Instance as View, InstancePort, InstanceVolume, KeysPending, RunningSize, Trial,
+            Container, Exit, ExtraHost, Instance as View, InstancePort, InstanceVolume, KeysPending,
+            RunningSize, Trial,
         },
         list::ListQuery,
     },
 };
+use control::instance::action::same;
 use model::{
     id::InstanceId,
     image::Image,
@@ -26,6 +28,14 @@ use model::{
     volume::Volume,
 };
 
+fn extra_hosts(instance: &Instance) -> Vec<ExtraHost> {
+    let host = |host: &model::instance::extra_host::ExtraHost| ExtraHost {
+        name: host.name.clone(),
+        address: host.address,
+    };
+    instance.extra_hosts.iter().map(host).collect()
+}
+
 impl Served for Instance {
     type View = View;
     const FILTERS: &'static [&'static str] = &["phase", "kind", "network"];
@@ -34,7 +44,11 @@ impl Served for Instance {
         "creating",
         "starting",
         "running",
+        "pausing",
         "paused",
+        "resuming",
+        "suspending",
+        "suspended",
         "stopping",
         "rebooting",
         "rebuilding",
@@ -56,6 +70,8 @@ impl Served for Instance {
             head: Head::of(&self.meta, &scene.project(self.meta.project).name),
             kind: self.kind,
             phase: scene.control.phase(self),
+            health: scene.control.health_word(self).map(|word| word.as_str().to_string()),
+            ready: scene.control.is_ready(self),
             power: self.power,
             size: self.size.into(),
             until_restart: until_restart(self, status),
@@ -75,9 +91,13 @@ impl Served for Instance {
             keypairs: self.keys.iter().map(|(name, _)| name.clone()).collect(),
             keys_pending: keys_pending(self, status),
             login,
-            containers: self.containers.iter().map(|spec| container_view(spec, scene)).collect(),
+            containers: self.containers.iter().map(|spec| container_view(self, spec, scene)).collect(),
+            files: self.files.iter().map(Into::into).collect(),
             config_drive: self.config_drive,
             accelerator: self.accelerator,
+            extra_hosts: extra_hosts(self),
+            schedule: self.schedule.as_ref().map(|schedule| schedule.at.to_string()),
+            next_start: self.schedule.as_ref().and_then(model::schedule::Schedule::next),
             autostart: self.autostart,
             start_after: {
                 let there = |id: &&InstanceId| scene.control.get::<Instance>(**id).is_some();
@@ -88,6 +108,7 @@ impl Served for Instance {
             remove_on_exit: self.remove_on_exit,
             locked: self.lock.is_some(),
             shelved: self.shelved,
+            rescue: self.rescue.as_ref().map(|rescue| scene.reference::<Image>(rescue.image)),
             lock_reason: self.lock.as_ref().and_then(|lock| lock.reason.clone()),
             tags: self.tags.clone(),
             access_v4: self.access.v4,
@@ -134,7 +155,11 @@ impl Served for Instance {
             Some(status)
                 if matches!(phase, Phase::Running | Phase::Paused) && status.fault_of(self).is_none() =>
             {
-                let grown = self.kind == Kind::Vm || status.grant.is_none_or(|has| has == self.grant());
+                let has = |has: Grant| match status.disk_waits {
+                    true => Grant { disk_gib: self.grant().disk_gib, ..has } == self.grant(),
+                    false => has == self.grant(),
+                };
+                let grown = self.kind == Kind::Vm || status.grant.is_none_or(has);
                 grown && same(&self.ports, &status.ports) && same(&self.volumes, &status.volumes)
             }
             _ => true,
@@ -142,17 +167,13 @@ impl Served for Instance {
     }
 }
 
-/// Whether two lists have the same members.
-fn same<T: PartialEq>(wanted: &[T], seen: &[T]) -> bool {
-    wanted.len() == seen.len() && wanted.iter().all(|one| seen.contains(one))
-}
-
-/// What a running VM has while its wish is another.
+/// What a running guest has while its wish is another.
 fn until_restart(instance: &Instance, status: Option<&InstanceStatus>) -> Option<RunningSize> {
     let status = status.filter(|s| matches!(s.state, State::Running { .. } | State::Paused { .. }))?;
-    let Grant { vcpus, memory_mib, .. } = status.grant?;
-    let differs = (vcpus, memory_mib) != (instance.size.vcpus, instance.size.memory_mib);
-    differs.then_some(RunningSize { vcpus, memory_mib })
+    let has = status.grant?;
+    let wish = instance.grant();
+    let differs = Grant { cpu_weight: wish.cpu_weight, ..has } != wish;
+    differs.then_some(RunningSize { vcpus: has.vcpus, memory_mib: has.memory_mib, disk_gib: has.disk_gib })
 }
 
 /// What a guest has not taken over yet of the keys that it is to let in.
@@ -189,7 +210,9 @@ fn port_view(id: model::id::PortId, scene: &Scene<'_>) -> Option<InstancePort> {
         addresses: port.addresses.iter().map(|fixed| fixed.address).collect(),
         floating_ips: scene.floating_of(id),
         security_groups: port.security_groups.iter().map(|g| scene.reference::<SecurityGroup>(*g)).collect(),
+        rate_mbit: port.rate_mbit,
         tag: port.device_tag.clone(),
+        aliases: port.aliases.clone(),
     })
 }
 
@@ -208,7 +231,7 @@ fn volume_view(id: model::id::VolumeId, scene: &Scene<'_>) -> Option<InstanceVol
     })
 }
 
-fn container_view(spec: &ContainerSpec, scene: &Scene<'_>) -> Container {
+fn container_view(instance: &Instance, spec: &ContainerSpec, scene: &Scene<'_>) -> Container {
     Container {
         name: spec.name.clone(),
         image: spec.image.map(|id| scene.reference::<Image>(id)),
@@ -224,5 +247,14 @@ fn container_view(spec: &ContainerSpec, scene: &Scene<'_>) -> Container {
         cap_add: spec.cap_add.clone(),
         cap_drop: spec.cap_drop.clone(),
         tmpfs: spec.tmpfs.clone(),
+        health_check: scene.control.health_asked(spec).map(Into::into),
+        health: scene.control.health(instance, spec).map(Into::into),
+        hostname: spec.hostname.clone(),
+        role: spec.role,
+        mounts: spec.mounts.iter().map(Into::into).collect(),
+        secret_env: spec.secret_env.keys().cloned().collect(),
+        cpu_millis: spec.cpu_millis,
+        memory_mib: spec.memory_mib,
+        probes: (&spec.probes).into(),
     }
 }

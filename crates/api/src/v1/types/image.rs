@@ -191,6 +191,14 @@ pub struct AnswerShare {
     pub answer: Answer,
 }
 
+/// A further name for the content of an OCI image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TagImage {
+    /// The name, as docker spells it; another image that has it loses it.
+    pub name: String,
+}
+
 /// An import of an image's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "from")]

@@ -3,16 +3,24 @@
 pub mod request;
 
 pub use request::{
-    AttachPort, AttachVolume, ContainerRequest, CreateInstance, LockRequest, NetworkRequest, RebuildRequest,
-    ResizeRequest, RootRequest, StopRequest, UpdateInstance, VolumeRequest,
+    AttachPort, AttachVolume, ContainerRequest, CreateInstance, ExtraHost, LockRequest, NetworkRequest,
+    RebuildRequest, RescueRequest, ResizeRequest, RootRequest, StopRequest, UpdateInstance, VolumeRequest,
 };
 
-use super::{Fault, Head, Reference, flavor::Size, publish::PublishedPort, restart, schema};
+use super::{
+    Fault, Head, Reference,
+    flavor::Size,
+    health::{Health, HealthRequest},
+    pod::{ContainerMount, FileSetNames, Probes},
+    publish::PublishedPort,
+    restart, schema,
+};
 use jiff::Timestamp;
 use model::{
     address::Mac,
-    instance::{Kind, Power, phase::Phase, tag::Tag},
+    instance::{Kind, Power, content::Role, phase::Phase, tag::Tag},
     plan::{Accelerator, RestartPolicy},
+    port::alias::Alias,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -34,6 +42,13 @@ pub struct Instance {
     /// Where it is in its life.
     #[schema(value_type = schema::Phase)]
     pub phase: Phase,
+    /// `starting`, `healthy` or `unhealthy`, as its worst container is; missing where nothing that runs is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// Whether it can be given work, as the startup and readiness probes of its containers say; missing where there are
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// Whether it is meant to run.
     #[schema(value_type = schema::Power)]
     pub power: Power,
@@ -82,11 +97,24 @@ pub struct Instance {
     /// Containers of a pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
+    /// Files that its containers are shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSetNames>,
     /// Offer a config drive (VM).
     pub config_drive: bool,
     /// Acceleration wanted (VM); what it really runs on is in `facts`.
     #[schema(value_type = schema::Accelerator)]
     pub accelerator: Accelerator,
+    /// Names that its containers find in /etc/hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Times at which it is started, in UTC, as crontab(5) has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// The next of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_start: Option<Timestamp>,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.
@@ -105,6 +133,9 @@ pub struct Instance {
     /// It was put away: stopped until somebody starts it.
     #[serde(default)]
     pub shelved: bool,
+    /// Image from which it runs for a while, to be rescued; its own root disk is its second one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Reference>,
     /// Why, if who locked it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_reason: Option<String>,
@@ -175,13 +206,16 @@ pub struct KeysPending {
     pub reason: String,
 }
 
-/// CPUs and memory of a running guest.
+/// CPUs, memory and disk of a running guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunningSize {
     /// Virtual CPUs.
     pub vcpus: u32,
     /// Memory in MiB.
     pub memory_mib: u64,
+    /// Most that containers may write to their own files, in GiB; 0 is no limit.
+    #[serde(default)]
+    pub disk_gib: u64,
 }
 
 /// How a run ended.
@@ -219,10 +253,17 @@ pub struct InstancePort {
     pub floating_ips: Vec<IpAddr>,
     /// Groups whose rules let traffic pass.
     pub security_groups: Vec<Reference>,
+    /// Most Mbit/s in each direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_mbit: Option<u32>,
     /// A word that tells it from the instance's other interfaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub tag: Option<Tag>,
+    /// Further names by which it is found in this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub aliases: Vec<Alias>,
 }
 
 /// A volume as its instance shows it.
@@ -292,4 +333,32 @@ pub struct Container {
     /// Mount paths that are kept in memory.
     #[serde(default)]
     pub tmpfs: Vec<String>,
+    /// How its health is checked, by its own wish and its image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthRequest>,
+    /// How healthy it is, or was while it last ran; missing where it is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// `main`, `init` or `sidecar`.
+    #[serde(default, skip_serializing_if = "Role::is_main")]
+    #[schema(value_type = String)]
+    pub role: Role,
+    /// Volumes and files of the instance that this container is shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<ContainerMount>,
+    /// Host name inside, where it is not the one made of the instance's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Names of variables whose values are not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<String>,
+    /// Most CPU time in thousandths of a CPU, within the instance's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Most memory in MiB, within the instance's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// What is asked of it again and again.
+    #[serde(default, skip_serializing_if = "Probes::is_empty")]
+    pub probes: Probes,
 }

@@ -21,7 +21,7 @@ pub struct Node {
     /// What it tells of itself; missing before it first did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<NodeStatus>,
-    /// What its instances take.
+    /// What was given out on it.
     pub used: NodeUse,
 }
 
@@ -58,7 +58,7 @@ pub struct NodeStatus {
     pub at: Timestamp,
 }
 
-/// What the instances of a host take.
+/// What was given out on a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeUse {
     /// Instances placed there.
@@ -67,6 +67,10 @@ pub struct NodeUse {
     pub vcpus: u64,
     /// Their memory in MiB.
     pub memory_mib: u64,
+    /// Sizes of all volumes there in GiB, root disks among them, and most that containers may write to their own
+    /// files. It may be more than the host has: disks take space as they are written.
+    #[serde(default)]
+    pub disk_gib: u64,
 }
 
 /// Changes to a host.

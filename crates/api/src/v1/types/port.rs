@@ -5,7 +5,7 @@ use super::{
     patch::{LabelChanges, nullable},
 };
 use ipnet::IpNet;
-use model::{address::Mac, meta::Labels};
+use model::{address::Mac, meta::Labels, port::alias::Alias};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use utoipa::ToSchema;
@@ -46,6 +46,53 @@ pub struct Port {
     pub floating_ips: Vec<IpAddr>,
     /// It goes when its instance goes.
     pub delete_with_instance: bool,
+    /// Further names by which it is found in its network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub aliases: Vec<Alias>,
+    /// What comes to its addresses goes on to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+/// Where packets go on to that come to the addresses of a port which nothing uses: to the ports of its network with an alias,
+/// in turn, of which those are led to whose instances run and are ready. Their own groups decide who gets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// Alias of the ports that they go on to.
+    #[schema(value_type = String)]
+    pub over: Alias,
+    /// Which packets, 1 to 64 entries. What is not named here is refused.
+    pub ports: Vec<SpreadPort>,
+}
+
+/// A port number that is led on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpreadPort {
+    /// Asked for.
+    pub port: u16,
+    /// Where it is answered.
+    pub to: u16,
+    /// `tcp`, `udp` or `sctp`.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+}
+
+fn tcp() -> String {
+    "tcp".into()
+}
+
+impl From<&model::port::spread::Spread> for Spread {
+    fn from(spread: &model::port::spread::Spread) -> Self {
+        let port = |it: &model::port::spread::SpreadPort| SpreadPort {
+            port: it.port,
+            to: it.to,
+            protocol: it.protocol.to_string(),
+        };
+        Self { over: spread.over.clone(), ports: spread.ports.iter().map(port).collect() }
+    }
 }
 
 /// An address of a port.
@@ -121,8 +168,9 @@ pub struct CreatePort {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     pub labels: Labels,
-    /// Network it is in.
-    pub network: String,
+    /// Network it is in; the project's own when missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Addresses; one of each family that the network has when empty.
     #[serde(default)]
     pub addresses: Vec<FixedIpRequest>,
@@ -148,6 +196,14 @@ pub struct CreatePort {
     /// Who uses it by a client's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_user: Option<UserNote>,
+    /// Further names by which the network's DNS finds it, at most 32. Of several ports with the same alias those are told
+    /// whose instances run, in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub aliases: Vec<Alias>,
+    /// What comes to its addresses goes on to others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
 }
 
 /// Changes to a port. They take effect while its instance runs.
@@ -191,4 +247,12 @@ pub struct UpdatePort {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
     #[schema(value_type = Option<UserNote>)]
     pub foreign_user: Option<Option<UserNote>>,
+    /// Further names by which it is found in its network, all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub aliases: Option<Vec<Alias>>,
+    /// What comes to its addresses goes on to others; `null` for no longer.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
+    #[schema(value_type = Option<Spread>)]
+    pub spread: Option<Option<Spread>>,
 }

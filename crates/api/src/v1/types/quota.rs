@@ -27,6 +27,27 @@ pub struct ResourceQuota {
     pub is_default: bool,
 }
 
+/// Limits and use of all projects that the caller may see, and what the hosts have for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Quotas {
+    /// Of each project.
+    pub items: Vec<Quota>,
+    /// Of all of these together, by resource.
+    pub total: BTreeMap<String, TotalQuota>,
+    /// What all hosts together have, by resource: `vcpus` are their CPUs, `memory_mib` and `volume_gib`. Limits may
+    /// promise more.
+    pub capacity: BTreeMap<String, u64>,
+}
+
+/// Limits and use of one resource, added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TotalQuota {
+    /// Most that they may have together; `null` if one of them has no limit.
+    pub limit: Option<u64>,
+    /// What they have.
+    pub used: u64,
+}
+
 /// Limits to set. Resources that are not named keep their limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

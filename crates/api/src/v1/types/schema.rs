@@ -26,7 +26,7 @@ twins! {
     /// Kinds of refusal and failure.
     Code = model::error::Code { Invalid, Unauthenticated, Forbidden, NotFound, Taken, Conflict, InUse, QuotaExceeded, NoCapacity, TooLarge, TooMany, Unsupported, Unavailable, Timeout, Internal }
     /// Phase of an instance's life.
-    Phase = model::instance::phase::Phase { Scheduling, Creating, Starting, Running, Pausing, Paused, Resuming, Stopping, Rebooting, Rebuilding, Resizing, Stopped, Exited, Failed, Deleting }
+    Phase = model::instance::phase::Phase { Scheduling, Creating, Starting, Running, Pausing, Paused, Resuming, Suspending, Suspended, Stopping, Rebooting, Rebuilding, Resizing, Stopped, Exited, Failed, Deleting }
     /// Kinds of instance.
     InstanceKind = model::instance::Kind { Vm, Container, System }
     /// What a key is.
@@ -36,7 +36,7 @@ twins! {
     /// What a VM runs on.
     Accelerator = model::plan::Accelerator { Auto, Kvm, Tcg }
     /// What an image is.
-    ImageKind = model::image::ImageKind { Disk, Kernel, Initrd, Oci }
+    ImageKind = model::image::ImageKind { Disk, Kernel, Initrd, Oci, System }
     /// Who may use an image.
     Visibility = model::image::Visibility { Private, Shared, Community, Public }
     /// What a project says of an image that is shared with it.

@@ -104,6 +104,16 @@ pub struct ConsoleLogQuery {
     pub tail: Option<usize>,
 }
 
+/// How the console is opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ConsoleQuery {
+    /// With root of the VM logged in, without a password, as long as this console is open. Its guest agent and systemd do
+    /// that; whoever was logged in there is logged out.
+    pub login: bool,
+}
+
 /// Which container to attach to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]

@@ -232,6 +232,48 @@ async fn a_volume_is_attached_where_that_can_be() {
 }
 
 #[tokio::test]
+async fn disks_are_also_named_in_the_first_form() {
+    let lab = Lab::open().await;
+    let (root, data) = (lab.volume("root").await, lab.volume("data").await);
+    let order = |name: &str, image: &str, disks: Value| {
+        let mut order = lab.order_of_disks(name, Value::Null);
+        order["server"]["imageRef"] = json!(image);
+        order["server"]["block_device_mapping"] = disks;
+        order
+    };
+    let disk =
+        |name: &str, volume: &str| json!({ "device_name": name, "volume_id": volume, "no_device": "" });
+    let client = &lab.cloud.house.client;
+    let bootable = json!({ "os-set_bootable": { "bootable": true } });
+    let path = format!("/volume/v3/volumes/{root}/action");
+    assert_eq!(lab.cloud.post(&lab.member, &path, &bootable).await.status, 200);
+    let several = json!([disk("/dev/vdb", &data), disk("/dev/vda", &root)]);
+    for wrong in [
+        order("x", "", json!([disk("/dev/vdb", &data), disk("/dev/vdc", &root)])),
+        order("x", "", json!([disk("vda", NOBODY)])),
+        order("x", "", json!([{ "device_name": "vda", "virtual_name": "ephemeral0" }])),
+        order("x", "", json!([{ "device_name": "vda", "volume_id": root, "colour": "red" }])),
+        {
+            let mut both = order("x", "", several.clone());
+            both["server"]["block_device_mapping_v2"] = json!([{ "source_type": "volume", "uuid": root }]);
+            both
+        },
+    ] {
+        assert_eq!(lab.post("2.1", "/servers", wrong.clone()).await.status, 400, "{wrong}");
+    }
+    let made = lab.post("2.1", "/servers", order("one", "", several)).await.expect(202);
+    let disks = lab.volumes_of(made["server"]["id"].as_str().unwrap());
+    let ids: Vec<String> = disks.iter().map(|disk| disk.meta.id.to_string()).collect();
+    assert_eq!(ids, [root.as_str(), &data], "it boots from vda");
+    assert!(disks.iter().all(|disk| !disk.delete_with_instance), "as Nova has it");
+    let more = lab.volume("more").await;
+    let made = lab.post("2.1", "/servers", order("two", &lab.image, json!([disk("vdb", &more)]))).await;
+    let id = made.expect(202)["server"]["id"].as_str().unwrap().to_string();
+    let native: api::v1::types::instance::Instance = client.get(&id).await.unwrap();
+    assert_eq!(native.volumes.len(), 2, "the image's disk and the one that is named");
+}
+
+#[tokio::test]
 async fn a_container_sees_volumes_at_paths_and_has_no_disk() {
     let lab = Lab::open().await;
     let caller = lab.cloud.house.caller(control::Role::Member);

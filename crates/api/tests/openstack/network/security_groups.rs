@@ -66,6 +66,34 @@ async fn security_groups_and_rules() {
     refused(&client.delete(&format!("security-groups/{id}")).await, 404, "SecurityGroupNotFound");
 }
 
+/// As tools do that clear a project before they delete it; one that stays gets its group back with the next port.
+#[tokio::test]
+async fn an_admin_takes_the_default_group_of_another_project_away() {
+    let client = Client::member().await;
+    let network = client.network("n").await;
+    let default = async || {
+        let list = client.get("security-groups?name=default").await.expect(200);
+        list["security_groups"].as_array().unwrap().iter().map(|g| text(&g["id"])).collect::<Vec<_>>()
+    };
+    let [id] = &default().await[..] else { panic!("one") };
+    let path = format!("/network/v2.0/security-groups/{id}");
+    let port = client.make("ports", "port", json!({ "network_id": network })).await;
+    assert_eq!(port["security_groups"], json!([id]));
+    refused(&client.cloud.delete(&client.cloud.admin, &path).await, 409, "SecurityGroupInUse");
+    client.delete(&format!("ports/{}", text(&port["id"]))).await.expect(204);
+    client.cloud.delete(&client.cloud.admin, &path).await.expect(204);
+    assert_eq!(default().await, Vec::<String>::new());
+    let asked = json!({ "ports": [{ "network_id": network }, { "network_id": network }] });
+    let (one, two) = tokio::join!(client.post("ports", asked.clone()), client.post("ports", asked));
+    let made = default().await;
+    assert_eq!(made.len(), 1, "however many ask at once");
+    for reply in [one, two] {
+        for port in reply.expect(201)["ports"].as_array().unwrap() {
+            assert_eq!(port["security_groups"], json!(made));
+        }
+    }
+}
+
 const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 fn rule_of(group: &str, more: &Value) -> Value {

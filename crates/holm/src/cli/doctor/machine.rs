@@ -2,6 +2,7 @@
 
 use super::{DoctorArgs, Finding, first_line};
 use crate::cli::wording;
+use model::node::{Room, STORAGE_LOW_PERCENT};
 use std::{
     fs,
     os::unix::net::UnixStream,
@@ -170,16 +171,25 @@ fn nearest(path: &Path) -> PathBuf {
 
 fn disk(state: &Path) -> Finding {
     let place = nearest(state);
-    let Ok(facts) = nix::sys::statvfs::statvfs(&place) else {
+    let Ok(room) = node::host::disk_room(&place) else {
         return Finding::warn(
             "disk",
             format!("{} cannot be looked at", place.display()),
             "name another directory with --state",
         );
     };
-    let free = facts.blocks_available() * facts.fragment_size();
-    let found = format!("{} are free for {}", wording::bytes(free), state.display());
+    judge_disk(state, room)
+}
+
+fn judge_disk(state: &Path, room: Room) -> Finding {
+    let (free, used) = (room.available_bytes, room.used_percent());
+    let found = format!("{} are free for {} ({used} % used)", wording::bytes(free), state.display());
     match free / GIB {
+        10.. if used >= STORAGE_LOW_PERCENT => Finding::warn(
+            "disk",
+            found,
+            "virtual machines that find no room stand still: delete volumes, snapshots or images, or give it more space",
+        ),
         0 => Finding::fail("disk", found, "free some space, or name another directory with --state"),
         1..10 => Finding::warn(
             "disk",
@@ -239,6 +249,21 @@ mod tests {
             ("", Level::Fail),
         ] {
             assert_eq!(kernel(release).level, level, "{release}");
+        }
+    }
+
+    #[test]
+    fn room_is_judged_by_what_is_left_and_by_its_share() {
+        for (used_gib, free_gib, level) in [
+            (10, 100, Level::Ok),
+            (79, 21, Level::Ok),
+            (80, 20, Level::Warn),
+            (1, 9, Level::Warn),
+            (99, 0, Level::Fail),
+        ] {
+            let (used_bytes, available_bytes) = (used_gib * GIB, free_gib * GIB);
+            let room = Room { total_bytes: used_bytes + available_bytes, used_bytes, available_bytes };
+            assert_eq!(judge_disk(Path::new("/var/lib/holm"), room).level, level, "{used_gib} {free_gib}");
         }
     }
 

@@ -1,6 +1,7 @@
-//! The network: what the kernel can do (tried in a namespace of its own), addresses in the way, firewalls beside us.
+//! The network: what the kernel can do (tried in a namespace of its own), and addresses in the way.
 
-use super::{DoctorArgs, Finding, find_program, first_line};
+use super::{DoctorArgs, Finding, first_line};
+use control::project::DEFAULT_CIDR_V4;
 use ipnet::{IpNet, Ipv4Net};
 use std::{fs, net::Ipv4Addr, path::Path};
 use sys::{netlink::Netlink, netns::NetNs};
@@ -23,11 +24,13 @@ const TRIAL: &str = "table inet holm_doctor {
 
 /// All checks of this file.
 pub fn look(args: &DoctorArgs, is_root: bool) -> Vec<Finding> {
-    let mut all = vec![nft(), tun(), addresses(args.external), forwarding()];
+    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let routes = routes_of_others(&table, &args.prefix);
+    let mut all =
+        vec![nft(), tun(), floating_range(args.external, &routes), own_range(&routes), forwarding()];
     if is_root {
         all.insert(1, trial());
     }
-    all.extend([docker(), ufw(), firewalld()]);
     all
 }
 
@@ -81,18 +84,12 @@ fn tun() -> Finding {
 }
 
 /// Routes of the host that overlap the range of floating IPs.
-fn addresses(external: IpNet) -> Finding {
+fn floating_range(external: IpNet, routes: &[(String, Ipv4Net)]) -> Finding {
     const NAME: &str = "floating range";
     let IpNet::V4(wanted) = external else {
         return Finding::ok(NAME, external.to_string());
     };
-    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let clash = routes(&table).into_iter().find(|(device, net)| {
-        net.prefix_len() > 0
-            && !device.starts_with("holm")
-            && (net.contains(&wanted.network()) || wanted.contains(&net.network()))
-    });
-    match clash {
+    match clash(wanted, routes) {
         Some((device, net)) => Finding::fail(
             NAME,
             format!("{external} overlaps {net}, which {device} leads to"),
@@ -100,6 +97,36 @@ fn addresses(external: IpNet) -> Finding {
         ),
         None => Finding::ok(NAME, format!("{external} is free on this host")),
     }
+}
+
+/// Routes of the host that overlap the range of every new project's own network. An instance takes their addresses for
+/// its neighbours', and never answers what comes from there.
+fn own_range(routes: &[(String, Ipv4Net)]) -> Finding {
+    const NAME: &str = "private range";
+    let wanted: Ipv4Net = DEFAULT_CIDR_V4.parse().expect("a range");
+    match clash(wanted, routes) {
+        Some((device, net)) => Finding::warn(
+            NAME,
+            format!("{wanted}, which new projects' networks have, overlaps {net}, which {device} leads to"),
+            format!(
+                "instances there do not reach {net} and are not reached from it; what is to needs another network: \
+                 `holm network create lan --subnet 10.77.0.0/24` and `--network lan`"
+            ),
+        ),
+        None => {
+            Finding::ok(NAME, format!("{wanted}, which new projects' networks have, is free on this host"))
+        }
+    }
+}
+
+fn clash(wanted: Ipv4Net, routes: &[(String, Ipv4Net)]) -> Option<&(String, Ipv4Net)> {
+    routes.iter().find(|(_, net)| {
+        net.prefix_len() > 0 && (net.contains(&wanted.network()) || wanted.contains(&net.network()))
+    })
+}
+
+fn routes_of_others(table: &str, prefix: &str) -> Vec<(String, Ipv4Net)> {
+    routes(table).into_iter().filter(|(device, _)| !device.starts_with(prefix)).collect()
 }
 
 /// Device and destination of each line of /proc/net/route (little-endian hex).
@@ -124,51 +151,10 @@ fn forwarding() -> Finding {
     Finding::ok("forwarding", found)
 }
 
-/// Docker drops what is forwarded and not its own.
-fn docker() -> Finding {
-    let is_here = Path::new("/run/docker.sock").exists() || Path::new("/sys/class/net/docker0").exists();
-    if !is_here {
-        return Finding::ok("Docker", "not running");
-    }
-    Finding::warn(
-        "Docker",
-        "runs here, and drops forwarded packets that are not its own",
-        "if instances do not reach the internet: iptables -I DOCKER-USER -i holm+ -j ACCEPT; iptables -I DOCKER-USER -o holm+ -j ACCEPT",
-    )
-}
-
-fn ufw() -> Finding {
-    let text = fs::read_to_string("/etc/ufw/ufw.conf").unwrap_or_default();
-    if !text.lines().any(|line| line.trim().eq_ignore_ascii_case("ENABLED=yes")) {
-        return Finding::ok("ufw", "not active");
-    }
-    let policy = fs::read_to_string("/etc/default/ufw").unwrap_or_default();
-    if policy.contains("DEFAULT_FORWARD_POLICY=\"ACCEPT\"") {
-        return Finding::ok("ufw", "active, and lets forwarded packets pass");
-    }
-    Finding::warn(
-        "ufw",
-        "active, and drops forwarded packets",
-        "let those of instances pass: `ufw route allow in on holm+` and `ufw route allow out on holm+`, or DEFAULT_FORWARD_POLICY=\"ACCEPT\" in /etc/default/ufw",
-    )
-}
-
-fn firewalld() -> Finding {
-    let runs = find_program("firewall-cmd").is_some()
-        && first_line("firewall-cmd", &["--state"]).as_deref() == Some("running");
-    if !runs {
-        return Finding::ok("firewalld", "not running");
-    }
-    Finding::warn(
-        "firewalld",
-        "runs, and rejects forwarded packets between zones",
-        "put holm's link into the trusted zone: firewall-cmd --permanent --zone=trusted --add-interface=holm+ && firewall-cmd --reload",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::doctor::Level;
 
     #[test]
     fn routes_are_read() {
@@ -178,5 +164,15 @@ mod tests {
         let all = routes(table);
         assert_eq!(all[0].1.to_string(), "0.0.0.0/0");
         assert_eq!(all[1], ("eth0".to_string(), "192.168.0.0/24".parse().unwrap()));
+    }
+
+    #[test]
+    fn ranges_that_the_host_uses_are_told() {
+        let lan = [("eth0".to_string(), "10.0.0.0/16".parse().unwrap())];
+        let any = [("eth0".to_string(), "0.0.0.0/0".parse().unwrap())];
+        assert_eq!((own_range(&lan).level, own_range(&any).level), (Level::Warn, Level::Ok));
+        let external = |cidr: &str, routes: &[_]| floating_range(cidr.parse().unwrap(), routes).level;
+        assert_eq!(external("10.0.128.0/24", &lan), Level::Fail);
+        assert_eq!((external("10.1.0.0/24", &lan), external("10.1.0.0/24", &any)), (Level::Ok, Level::Ok));
     }
 }

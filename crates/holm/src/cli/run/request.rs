@@ -5,8 +5,9 @@ use crate::cli::{
     failure::{Failure, Result},
     port, wording,
 };
-use api::v1::types::instance::{ContainerRequest, CreateInstance, NetworkRequest, VolumeRequest};
+use api::v1::types::instance::{ContainerRequest, CreateInstance, ExtraHost, NetworkRequest, VolumeRequest};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use model::port::alias::{Alias, AliasError};
 use std::{collections::BTreeMap, io::Read, path::Path};
 
 /// Most bytes of user-data that are read; the server's own limit is lower.
@@ -50,6 +51,7 @@ pub fn request(args: &RunArgs, name: String) -> Result<CreateInstance> {
         config_drive: args.guest.config_drive,
         restart: args.life.restart,
         volumes,
+        extra_hosts: args.container.add_host.clone(),
         autostart: args.life.autostart,
         start_after: args.life.start_after.clone(),
         server_group: args.life.server_group.clone(),
@@ -87,6 +89,8 @@ fn container(args: &RunArgs, request: &mut CreateInstance) -> Result {
             cap_add: c.cap_add.clone(),
             cap_drop: c.cap_drop.clone(),
             tmpfs: c.tmpfs.clone(),
+            health: args.health.request(),
+            ..ContainerRequest::default()
         }];
         return Ok(());
     }
@@ -97,6 +101,7 @@ fn container(args: &RunArgs, request: &mut CreateInstance) -> Result {
     request.user.clone_from(&c.user);
     request.tty = c.tty;
     request.stdin_open = c.interactive;
+    request.health = args.health.request();
     Ok(())
 }
 
@@ -128,7 +133,17 @@ pub fn environment(
     Ok(all)
 }
 
-/// `none`, `NAME`, or a list of `network=`, `subnet=`, `ip=`, `rate=` and `port=` with a bare name first.
+/// Reads `NAME=ADDRESS`.
+///
+/// # Errors
+/// A text for people.
+pub fn extra_host(text: &str) -> std::result::Result<ExtraHost, String> {
+    let (name, address) = text.split_once('=').ok_or("write NAME=ADDRESS")?;
+    let address = address.parse().map_err(|_| format!("{address:?} is no address: write NAME=ADDRESS"))?;
+    Ok(ExtraHost { name: name.parse().map_err(|error: AliasError| error.to_string())?, address })
+}
+
+/// `none`, `NAME`, or a list of `network=`, `subnet=`, `ip=`, `rate=`, `alias=` and `port=` with a bare name first.
 fn network(text: &str) -> Result<Option<NetworkRequest>> {
     if text == "none" {
         return Ok(None);
@@ -145,6 +160,12 @@ fn network(text: &str) -> Result<Option<NetworkRequest>> {
                     Some(rate.map_err(|error| Failure::usage(format!("--network {text}: rate: {error}")))?);
             }
             Some(("port", value)) => request.port = Some(value.to_string()),
+            Some(("alias", value)) => {
+                let alias = value
+                    .parse::<Alias>()
+                    .map_err(|error| Failure::usage(format!("--network {text}: alias {value:?}: {error}")))?;
+                request.aliases.push(alias);
+            }
             Some(("ip" | "address", value)) => {
                 let address = value
                     .parse()
@@ -152,8 +173,9 @@ fn network(text: &str) -> Result<Option<NetworkRequest>> {
                 request.address = Some(address);
             }
             _ => {
-                return Err(Failure::usage(format!("--network {text}: {part:?} is not understood"))
-                    .hint("write NAME, NAME,ip=ADDRESS, subnet=NAME, rate=50m, port=NAME or none"));
+                return Err(Failure::usage(format!("--network {text}: {part:?} is not understood")).hint(
+                    "write NAME, NAME,ip=ADDRESS, subnet=NAME, rate=50m, alias=NAME, port=NAME or none",
+                ));
             }
         }
     }
@@ -231,6 +253,9 @@ mod tests {
             (asked.network.as_deref(), asked.address),
             (Some("lan"), Some("fd00::5".parse().unwrap()))
         );
+        let asked = network("lan,alias=db,alias=Main_DB").unwrap().unwrap();
+        assert_eq!(asked.aliases.iter().map(|a| a.as_str()).collect::<Vec<_>>(), ["db", "Main_DB"]);
+        assert!(network("lan,alias=a b").is_err());
         assert!(network("lan,speed=9").is_err() && network("lan,ip=x").is_err() && network("").is_err());
 
         let new = volume("10g:/data:keep").unwrap();
@@ -238,6 +263,15 @@ mod tests {
         let old = volume("data:/srv:ro").unwrap();
         assert_eq!((old.volume.as_deref(), old.read_only), (Some("data"), true));
         assert!(volume("/host:/x").is_err() && volume("data:x").is_err() && volume("").is_err());
+    }
+
+    #[test]
+    fn extra_hosts_are_read() {
+        let host = extra_host("db.example=fd00::1").unwrap();
+        assert_eq!((host.name.as_str(), host.address), ("db.example", "fd00::1".parse().unwrap()));
+        for wrong in ["db", "db=", "=10.0.0.1", "a b=10.0.0.1", "db=host"] {
+            assert!(extra_host(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn container(name: &str) -> ContainerPlan {
         layers: vec!["/layers/a".into(), "/layers/b".into()],
         argv: vec!["/bin/server".into(), "-v".into()],
         env: vec![("PATH".into(), "/bin".into()), ("COLOUR".into(), "blue".into())],
+        secret_env: Default::default(),
         cwd: "/srv".into(),
         user: "web".into(),
         tty: false,
@@ -31,9 +32,12 @@ fn container(name: &str) -> ContainerPlan {
         cap_drop: vec!["CAP_MKNOD".into()],
         memory_mib: Some(64),
         cpu_millis: Some(500),
+        ulimits: Default::default(),
         log: LogLimits::default(),
         upper: "/state/upper".into(),
         labels: Default::default(),
+        system: None,
+        role: Default::default(),
     }
 }
 
@@ -56,6 +60,7 @@ fn plan(containers: Vec<ContainerPlan>) -> InstancePlan {
             mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             addresses: vec!["10.0.0.5/24".parse().unwrap(), "fd00::5/64".parse().unwrap()],
+            ranges_v6: vec![],
             gateway_v4: Some("10.0.0.1".parse().unwrap()),
             gateway_v6: Some("fe80::1".parse().unwrap()),
             dns: vec!["10.0.0.2".parse().unwrap(), "10.0.0.2".parse().unwrap()],
@@ -74,6 +79,8 @@ fn plan(containers: Vec<ContainerPlan>) -> InstancePlan {
         body: Body::Pod(PodPlan {
             containers,
             extra_hosts: vec![("10.0.0.9".parse().unwrap(), "db".into())],
+            root_disk: None,
+            files: vec![],
         }),
     }
 }
@@ -114,4 +121,28 @@ fn plans_that_are_refused() {
     let two = bundle(&plan(vec![container("a"), container("a")]), places());
     assert_eq!(two.map(|_| ()), Err(BundleError::SameName("a".into())));
     assert_eq!(bundle(&plan(vec![]), places()).map(|_| ()), Err(BundleError::Containers(0)));
+}
+
+#[test]
+fn a_system_with_all_its_defaults() {
+    let it = ContainerPlan {
+        argv: vec![],
+        env: vec![("COLOUR".into(), "blue".into())],
+        cwd: "/".into(),
+        user: String::new(),
+        stop_signal: 0,
+        mounts: vec![],
+        read_only_rootfs: false,
+        cap_add: vec![],
+        cap_drop: vec![],
+        system: Some(SystemPlan {
+            keys: vec!["ssh-ed25519 AAAA me".into()],
+            login: "root".into(),
+            machine_id: "0123456789abcdef0123456789abcdef".into(),
+        }),
+        ..container("box")
+    };
+    let pod = bundle(&plan(vec![it]), places()).expect("a valid plan");
+    assert!(pod.is_system() && !pod.confinement().contains("no new privileges"));
+    insta::assert_json_snapshot!(pod);
 }

@@ -1,23 +1,27 @@
 //! Finds out what a pod does, and ends it, whether its shim lives, has ended or was killed.
 
-use super::{PodDriver, describe, io_error, read_json};
+use super::{PodDriver, blocking, describe, io_error, network, read_json};
 use crate::{
     container::{
         bundle::{Places, Pod},
         cgroup::PodGroup,
         client::Client,
-        protocol::{POD, PodState, Reply, Request, SOCKET, STATE, Status},
+        protocol::{ContainerState, POD, PodState, Reply, Request, SOCKET, STATE, Status},
     },
     driver::{DriverError, Exit, Running, Seen},
 };
-use model::id::{InstanceId, VolumeId};
+use model::{
+    id::{InstanceId, VolumeId},
+    instance::content::Role,
+    plan::NicPlan,
+};
 use serde_json::{Map, Value, json};
 use std::{
     fs, io,
     path::Path,
     time::{Duration, Instant},
 };
-use sys::pidfd::PidFd;
+use sys::{netns::NetNs, pidfd::PidFd};
 use tokio::io::AsyncBufReadExt;
 
 /// Name of the file that tells which volumes a pod has, below its run directory.
@@ -65,7 +69,7 @@ pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
 }
 
 /// The state as the shim tells it. `None` if no shim lives.
-fn ask_state(places: &Places) -> Result<Option<PodState>, DriverError> {
+pub(super) fn ask_state(places: &Places) -> Result<Option<PodState>, DriverError> {
     let client = Client::connect(&places.run).map_err(io_error("connect to the shim"))?;
     let Some(mut client) = client else { return Ok(None) };
     match super::answer(client.ask(&Request::State, &[])) {
@@ -97,16 +101,18 @@ fn facts(state: &PodState) -> Map<String, Value> {
         .containers
         .iter()
         .map(|it| {
-            let (status, pid) = match it.status {
-                Status::Created => ("created", None),
-                Status::Running { process, .. } => ("running", Some(process.pid)),
-                Status::Waiting { .. } => ("restarting", None),
-                Status::Exited => ("exited", None),
+            let (status, pid, since_ms) = match it.status {
+                Status::Created => ("created", None, None),
+                Status::Running { process, since_ms } => ("running", Some(process.pid), Some(since_ms)),
+                Status::Waiting { .. } => ("restarting", None, None),
+                Status::Exited => ("exited", None, None),
             };
             json!({
                 "name": it.name,
                 "status": status,
+                "role": (!it.role.is_main()).then(|| it.role.as_str()),
                 "pid": pid,
+                "since_ms": since_ms,
                 "restarts": it.restarts,
                 "exit_code": it.exit.as_ref().map(|exit| exit.code),
                 "cause": it.exit.as_ref().map(|exit| exit.cause()),
@@ -114,6 +120,9 @@ fn facts(state: &PodState) -> Map<String, Value> {
         })
         .collect();
     let mut facts = Map::from_iter([("containers".to_string(), Value::from(containers))]);
+    if let Some(cpus) = crate::host::cpus_of(state.shim.pid) {
+        facts.insert("host_cpus".into(), cpus.into());
+    }
     if !state.confinement.is_empty() {
         facts.insert("confinement".into(), state.confinement.as_str().into());
     }
@@ -122,7 +131,10 @@ fn facts(state: &PodState) -> Map<String, Value> {
 
 /// How a pod ended: as its first container that failed, else as its first container.
 fn exit(state: &PodState) -> Exit {
-    let exits = || state.containers.iter().filter_map(|it| Some((&it.name, it.exit.as_ref()?)));
+    // How those end that serve others says nothing of the pod.
+    let counts = |it: &&ContainerState| it.role != Role::Sidecar;
+    let exits =
+        || state.containers.iter().filter(counts).filter_map(|it| Some((&it.name, it.exit.as_ref()?)));
     let told = exits().find(|(_, exit)| exit.code != 0).or_else(|| exits().next());
     match told {
         None => Exit { code: None, cause: "it was not started".into(), failed: false, boot: state.boot },
@@ -160,7 +172,7 @@ fn kill_orphans(places: &Places) -> Result<usize, DriverError> {
 }
 
 /// Whether a shim holds the pod's lock: it is being set up and does not listen yet, or is leaving.
-fn shim_starts(places: &Places) -> bool {
+pub(super) fn shim_starts(places: &Places) -> bool {
     let lock = places.run.join("shim.lock");
     lock.exists() && matches!(sys::file::Lock::try_create(&lock), Ok(None))
 }
@@ -227,11 +239,46 @@ impl PodDriver {
         line.push(b'\n');
         tokio::io::AsyncWriteExt::write_all(&mut writing, &line).await?;
         let mut lines = tokio::io::BufReader::new(reading).lines();
+        let mut boots = None;
         // The first is the answer, not a change; but a change may have been before it.
-        while let Some(_state) = lines.next_line().await? {
+        while let Some(line) = lines.next_line().await? {
+            let restarts = restarts_in(&line);
+            if std::mem::replace(&mut boots, restarts) != restarts {
+                self.plug_again(id).await;
+            }
             let _ = self.changes.send(id);
         }
         Ok(())
+    }
+
+    /// A system that went down may have taken its addresses away; it finds them again when it comes up.
+    async fn plug_again(&self, id: InstanceId) {
+        let places = self.places(id);
+        let plugged = blocking(move || {
+            let pod: Option<Pod> = read_json(&places.state.join(POD));
+            if !pod.is_some_and(|pod| pod.is_system()) {
+                return Ok(());
+            }
+            let nics: Vec<NicPlan> = read_json(&places.run.join(super::NICS)).unwrap_or_default();
+            let namespace = NetNs::open(&places.netns)
+                .map_err(|error| io_error("open the pod's network")(error.into()))?;
+            let again = |nic: &NicPlan| match network::plugged(&namespace, nic)? {
+                Some(number) => network::plug(&namespace, nic, number),
+                None => Ok(()),
+            };
+            nics.iter().try_for_each(again).map_err(io_error("give it its addresses again"))
+        });
+        if let Err(error) = plugged.await {
+            tracing::warn!(%id, error = describe(&error), "the network of a system could not be set again");
+        }
+    }
+}
+
+/// How often a container was started again, by what the shim tells.
+fn restarts_in(line: &str) -> Option<u32> {
+    match serde_json::from_str(line) {
+        Ok(Reply::State(state)) => state.containers.first().map(|it| it.restarts),
+        _ => None,
     }
 }
 

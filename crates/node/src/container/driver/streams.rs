@@ -6,6 +6,7 @@ use crate::{
         bundle::{Container, Pod},
         log::LogReader,
         protocol::{Exec, POD, Reply, Request},
+        secret,
     },
     driver::{DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Stdio, Stream},
 };
@@ -35,7 +36,8 @@ impl PodDriver {
     async fn container(&self, id: InstanceId, name: Option<String>) -> Result<Container, DriverError> {
         let places = self.places(id);
         blocking(move || {
-            let pod: Pod = read_json(&places.state.join(POD)).ok_or(DriverError::NotRunning)?;
+            let mut pod: Pod = read_json(&places.state.join(POD)).ok_or(DriverError::NotRunning)?;
+            secret::put_back(&mut pod).map_err(io_error("read the secret variables"))?;
             let mut containers = pod.containers.into_iter();
             let found = match &name {
                 None => containers.next(),
@@ -85,14 +87,17 @@ impl PodDriver {
 
     /// A two-way stream to the first container: its terminal, or its input and output.
     pub(super) async fn attach_terminal(&self, id: InstanceId) -> Result<Stream, DriverError> {
-        let run = self.places(id).run;
+        let places = self.places(id);
         let near = blocking(move || {
+            let pod: Option<Pod> = read_json(&places.state.join(POD));
             let (near, far) =
                 std::os::unix::net::UnixStream::pair().map_err(io_error("make a socket pair"))?;
             let far = OwnedFd::from(far);
-            let mut client = connect(&run)?;
+            let mut client = connect(&places.run)?;
             let ends = [far.as_fd(), far.as_fd(), far.as_fd()];
-            let attach = Request::Attach { container: None, input: true, keeps_input: false };
+            // The console of a system outlives who looks at it.
+            let keeps_input = pod.is_some_and(|pod| pod.is_system());
+            let attach = Request::Attach { container: None, input: true, keeps_input };
             answer(client.ask(&attach, &ends))?;
             near.set_nonblocking(true).map_err(io_error("set up the stream"))?;
             Ok(near)
@@ -116,6 +121,7 @@ impl PodDriver {
             user: request.user.clone(),
             tty: request.tty,
             size: request.size,
+            tied: request.tied,
         };
         let (started, stdio) = blocking(move || Ok((start_exec(&run, exec, &stdio)?, stdio))).await?;
         if let Some(terminal) = started.terminal {

@@ -12,9 +12,15 @@ use crate::container::{
     cgroup::PodGroup,
     process::PodNamespaces,
     protocol::{Exec, PodState, ProcessId, Reply, Request, STATE},
+    root, root_disk,
 };
 use jiff::Timestamp;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use model::instance::content::Role;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use std::{
     fs,
     os::{
@@ -64,6 +70,18 @@ struct Running {
     pidfd: OwnedFd,
     connection: u64,
     terminal: Option<OwnedFd>,
+    /// It ends with its connection.
+    tied: bool,
+}
+
+impl Running {
+    fn signal(&self, signal: i32) -> std::io::Result<()> {
+        if self.tied && signal == libc::SIGKILL {
+            // It leads a session, and was not collected yet: its number is its group's and nobody else's.
+            let _ = killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
+        signal_pidfd(self.pidfd.as_fd(), signal)
+    }
 }
 
 /// What a descriptor in the poll set belongs to.
@@ -111,9 +129,7 @@ impl ShimPod {
             pod,
         };
         shim.serve_first(first);
-        for task in &mut shim.tasks {
-            task.start(&shim.pod, &shim.shared, &shim.group);
-        }
+        shim.advance();
         shim.tell();
         Ok(shim)
     }
@@ -297,6 +313,36 @@ impl ShimPod {
         for task in &mut self.tasks {
             task.collect(&self.group);
         }
+        self.advance();
+    }
+
+    /// Starts what nothing is waited for any more, and ends what has no others to serve.
+    fn advance(&mut self) {
+        if self.paused {
+            return;
+        }
+        let (before, after): (Vec<usize>, Vec<usize>) =
+            (0..self.tasks.len()).partition(|number| !self.tasks[*number].container.role.is_main());
+        for number in before.into_iter().chain(after) {
+            let task = &mut self.tasks[number];
+            if task.is_new() {
+                task.start(&self.pod, &self.shared, &self.group);
+            }
+            if task.container.role == Role::Init && !task.has_succeeded() {
+                if task.is_over() {
+                    self.tasks.iter_mut().for_each(Task::give_up);
+                }
+                break;
+            }
+        }
+        if self.tasks.iter().filter(|task| task.container.role.is_main()).all(Task::is_over) {
+            for task in
+                self.tasks.iter_mut().filter(|it| it.container.role == Role::Sidecar && it.is_wanted())
+            {
+                let grace = Duration::from_secs(u64::from(task.container.grace_s));
+                task.stop(Some(grace));
+            }
+        }
     }
 
     fn read_inputs(&mut self, number: usize) {
@@ -332,8 +378,7 @@ impl ShimPod {
         let now = Instant::now();
         for task in &mut self.tasks {
             if task.kill_at.is_some_and(|at| at <= now) {
-                task.kill_at = None;
-                task.signal(libc::SIGKILL);
+                task.kill();
             }
             if !self.paused && task.restart_at().is_some_and(|at| at <= now) {
                 task.restart(&self.pod, &self.shared, &self.group);
@@ -346,6 +391,11 @@ impl ShimPod {
         for task in &mut self.tasks {
             let running = task.pidfd().is_some();
             task.attachments.retain(|it| !it.is_over(now) && (running || !it.is_empty()));
+        }
+        for exec in self.execs.iter().filter(|exec| exec.tied && exec.pid != 0) {
+            if self.connections.iter().any(|it| it.id == exec.connection && it.is_over()) {
+                let _ = exec.signal(libc::SIGKILL);
+            }
         }
         self.connections.retain(|connection| !connection.is_over());
     }
@@ -390,11 +440,15 @@ impl ShimPod {
                     chosen.into_iter().for_each(|number| self.tasks[number].stop(grace));
                 })
             }
+            Request::Renew { container, since_ms, grace_ms } => self.named(Some(&container)).map(|number| {
+                self.tasks[number].renew(since_ms, Duration::from_millis(grace_ms));
+            }),
             Request::Pause => self.pause(),
             Request::Resume => self.unpause(),
             Request::Limits { limits } => {
                 self.pod.limits = limits;
-                self.group.set(&limits).map_err(|error| format!("cannot set the limits: {error}"))
+                let set = self.group.set(&limits).map_err(|error| format!("cannot set the limits: {error}"));
+                set.and_then(|()| root_disk::grow(&self.pod).map_err(|error| root::told(&error)))
             }
             Request::Attach { container, input, keeps_input } => {
                 self.attach(connection, container.as_deref(), input, keeps_input)
@@ -498,12 +552,9 @@ impl ShimPod {
         };
         match self.tasks[number].exec(&self.pod, &self.group, request, stdio) {
             Ok(started) => {
-                if let (Some(terminal), Some((rows, columns))) = (&started.terminal, request.size) {
-                    let _ = privilege::set_terminal_size(terminal.as_raw_fd(), rows, columns);
-                }
                 let copy = started.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok());
                 let (pid, pidfd, terminal) = (started.pid, started.pidfd, started.terminal);
-                self.execs.push(Running { pid, pidfd, connection: id, terminal });
+                self.execs.push(Running { pid, pidfd, connection: id, terminal, tied: request.tied });
                 (Reply::Executing { pid }, copy)
             }
             Err(error) => failed(error.exit_code(), describe(&error)),
@@ -561,7 +612,6 @@ impl ShimPod {
             .iter()
             .find(|exec| exec.connection == id)
             .ok_or("no program runs on this connection")?;
-        signal_pidfd(exec.pidfd.as_fd(), signal)
-            .map_err(|error| format!("cannot send signal {signal}: {error}"))
+        exec.signal(signal).map_err(|error| format!("cannot send signal {signal}: {error}"))
     }
 }

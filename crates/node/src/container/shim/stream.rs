@@ -13,6 +13,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
+use sys::jail::privilege;
 
 /// Most bytes that wait for one reader.
 pub const BACKLOG_BYTES_MAX: usize = 256 * 1024;
@@ -33,6 +34,8 @@ pub struct Streams {
     pub input: Option<fs::File>,
     /// The terminal.
     pub terminal: Option<OwnedFd>,
+    /// The far end of a console, held so that it stays open while nobody inside has it.
+    _console: Option<OwnedFd>,
     waiting: VecDeque<u8>,
     /// Input has ended and is closed once it is all written.
     ended: bool,
@@ -78,6 +81,12 @@ impl Streams {
             terminal: Some(near),
             ..Self::default()
         })
+    }
+
+    /// A terminal that is a system's console: its programs open and close it as they like.
+    pub fn console(near: OwnedFd) -> io::Result<Self> {
+        let console = privilege::terminal_peer(near.as_raw_fd())?;
+        Ok(Self { _console: Some(console), ..Self::terminal(near)? })
     }
 
     /// Whether more input may be taken from readers.

@@ -4,16 +4,21 @@ use super::stream::{Attachment, Pumped, Streams, pump};
 use crate::container::{
     bundle::{Container, Pod},
     cgroup::PodGroup,
+    first_boot,
     log::LogWriter,
     process::{self, Launch, Place, PodNamespaces, StartError, Started},
     protocol::{ContainerExit, ContainerState, Exec, ProcessId, Status},
     restart::{self, Run},
     root::{self, Root},
-    seccomp, user,
+    seccomp,
+    system::{INITS, stop_signal},
+    user,
 };
 use jiff::Timestamp;
+use model::plan::RestartPolicy;
 use std::{
     os::fd::{AsFd, OwnedFd, RawFd},
+    path::Path,
     time::{Duration, Instant},
 };
 use sys::jail::{
@@ -24,6 +29,9 @@ use sys::jail::{
 
 /// Most reads of one stream when its program has ended: a pipe holds no more, whoever else has its far end.
 const LAST_READS_MAX: usize = 64;
+/// How the kernel ends the first process of a namespace in which somebody calls reboot(2), by what was asked for.
+const REBOOTED: i32 = libc::SIGHUP;
+const POWERED_OFF: i32 = libc::SIGINT;
 
 /// One container.
 #[derive(Debug)]
@@ -37,6 +45,8 @@ pub struct Task {
     /// When it is killed, if it does not end before.
     pub kill_at: Option<Instant>,
     filter: Vec<Instruction>,
+    /// Signal that asks it to end: the container's, or that of the init that was found in it.
+    stop_signal: i32,
     phase: Phase,
     log: LogWriter,
     restarts: u32,
@@ -66,9 +76,11 @@ struct Running {
 impl Task {
     /// A container that was not started yet.
     pub fn new(container: Container) -> Self {
-        let filter = seccomp::compile(&seccomp::default_rules(container.process.capabilities));
+        let rules = if container.system.is_some() { seccomp::system_rules } else { seccomp::default_rules };
+        let filter = seccomp::compile(&rules(container.process.capabilities));
         let log = LogWriter::new(&container.log, container.log_limits);
         Self {
+            stop_signal: container.stop_signal,
             container,
             streams: Streams::default(),
             attachments: Vec::new(),
@@ -97,6 +109,7 @@ impl Task {
             status,
             restarts: self.restarts,
             exit: self.exit.clone(),
+            role: self.container.role,
         }
     }
 
@@ -116,6 +129,18 @@ impl Task {
     /// Whether it will do nothing more by itself.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Exited)
+    }
+
+    /// Whether it has run to a good end.
+    pub fn has_succeeded(&self) -> bool {
+        self.is_over() && self.exit.as_ref().is_some_and(|exit| exit.code == 0)
+    }
+
+    /// It will never be started.
+    pub fn give_up(&mut self) {
+        if self.is_new() {
+            self.phase = Phase::Exited;
+        }
     }
 
     /// When it is started again.
@@ -145,7 +170,9 @@ impl Task {
 
     fn launch(&mut self, pod: &Pod, shared: &PodNamespaces, group: &PodGroup) {
         let since = Instant::now();
-        let oom_kills_before = group.oom_kills(&self.container.name);
+        // The group of a system is made anew with each of its boots, and counts from nothing.
+        let oom_kills_before =
+            if self.container.system.is_some() { 0 } else { group.oom_kills(&self.container.name) };
         match self.try_launch(pod, shared, group) {
             Ok(started) => {
                 let start_time =
@@ -176,10 +203,17 @@ impl Task {
         group: &PodGroup,
     ) -> Result<Started, StartError> {
         let io = |operation| move |source| StartError::Io { operation, source };
-        group.add_container(&self.container.name, &self.container.limits).map_err(io("make the cgroup"))?;
+        let setup = |error: root::RootError| StartError::Setup(root::told(&error));
+        let (name, is_system) = (&self.container.name, self.container.system.is_some());
+        let made = match is_system {
+            true => group.add_system(name, &self.container.limits, pod.ids.base),
+            false => group.add_container(name, &self.container.limits),
+        };
+        made.map_err(io("make the cgroup"))?;
         self.root = None;
-        let root = root::prepare(pod, &self.container, shared.user.as_fd())
-            .map_err(|error| StartError::Setup(format!("{error}: {}", error.source)))?;
+        let root = root::prepare(pod, &self.container, shared.user.as_fd()).map_err(setup)?;
+        first_boot::write(pod, &self.container, &root).map_err(setup)?;
+        self.find_init(&root)?;
         let identity = identify(&root, &self.container.process.user, pod.ids.count)?;
         let process = &self.container.process;
         let (streams, far) = Streams::pipes(process.stdin_open).map_err(io("make pipes"))?;
@@ -190,20 +224,44 @@ impl Task {
             cwd: &process.cwd,
             identity: &identity,
             tty: process.tty,
+            terminal_size: process.terminal_size,
             stdio: far.descriptors(),
             filter: &self.filter,
         };
         let place = Place::New { pod, container: &self.container, shared };
-        let mut started = process::start(place, &launch, |pid| group.admit(&self.container.name, pid))?;
+        let name = &self.container.name;
+        let mut started = process::start(place, &launch, |pid| match is_system {
+            true => group.admit_init(name, pid),
+            false => group.admit(name, pid),
+        })?;
         self.streams = match started.terminal.take() {
+            Some(terminal) if is_system => Streams::console(terminal).map_err(io("hold the console"))?,
             Some(terminal) => Streams::terminal(terminal).map_err(io("hold the terminal"))?,
             None => streams,
         };
-        if let Some((rows, columns)) = process.terminal_size {
-            self.resize(rows, columns);
-        }
         self.root = Some(root);
         Ok(started)
+    }
+
+    /// Looks for the init of a system, where none is named, and for the signal that it powers off by.
+    fn find_init(&mut self, root: &Root) -> Result<(), StartError> {
+        if self.container.system.is_none() {
+            return Ok(());
+        }
+        let argv = &mut self.container.process.argv;
+        if argv.is_empty() {
+            let found = INITS.into_iter().find(|path| root.program(path).is_some());
+            let missing = || StartError::Program {
+                code: 127,
+                message: format!("the image has no init: none of {} is in it", INITS.join(", ")),
+            };
+            argv.push(found.ok_or_else(missing)?.to_string());
+        }
+        if self.container.stop_signal == 0 {
+            let program = root.program(&argv[0]);
+            self.stop_signal = stop_signal(program.as_deref().unwrap_or(Path::new(&argv[0])));
+        }
+        Ok(())
     }
 
     /// Runs a program beside the first process.
@@ -234,16 +292,21 @@ impl Task {
             cwd: request.cwd.as_ref().unwrap_or(&own.cwd),
             identity: &identity,
             tty: request.tty,
+            terminal_size: request.size,
             stdio,
             filter: &self.filter,
         };
         let place = Place::Beside(running.pidfd.as_fd());
-        process::start(place, &launch, |pid| group.admit(&self.container.name, pid))
+        let name = &self.container.name;
+        process::start(place, &launch, |pid| match self.container.system {
+            Some(_) => group.admit_beside(name, running.process.pid, pid),
+            None => group.admit(name, pid),
+        })
     }
 
     /// Sends a signal to the first process. Told to stop, it is not started again.
     pub fn signal(&mut self, signal: i32) {
-        if signal == libc::SIGKILL || signal == self.container.stop_signal {
+        if signal == libc::SIGKILL || signal == self.stop_signal {
             self.stop_requested = true;
         }
         match &self.phase {
@@ -258,10 +321,34 @@ impl Task {
     /// Asks it to end, and kills it after `grace`.
     pub fn stop(&mut self, grace: Option<Duration>) {
         self.stop_requested = true;
-        self.signal(self.container.stop_signal);
+        self.signal(self.stop_signal);
         if matches!(self.phase, Phase::Running(_)) {
             self.kill_at = grace.map(|grace| Instant::now() + grace).or(self.kill_at);
         }
+    }
+
+    /// Asks the run that began at `since_ms` to end, and kills it after `grace`. Its policy decides what follows.
+    pub fn renew(&mut self, since_ms: i64, grace: Duration) {
+        if let Phase::Running(running) = &self.phase
+            && running.since_ms == since_ms
+            && self.kill_at.is_none()
+        {
+            let _ = signal_pidfd(running.pidfd.as_fd(), self.container.stop_signal);
+            self.kill_at = Some(Instant::now() + grace);
+        }
+    }
+
+    /// Kills it, since it was asked to end and its time is over.
+    pub fn kill(&mut self) {
+        self.kill_at = None;
+        if let Phase::Running(running) = &self.phase {
+            let _ = signal_pidfd(running.pidfd.as_fd(), libc::SIGKILL);
+        }
+    }
+
+    /// Whether it runs and was not asked to end.
+    pub fn is_wanted(&self) -> bool {
+        !self.stop_requested && !self.is_over()
     }
 
     /// New size of its terminal.
@@ -314,11 +401,24 @@ impl Task {
             Ended::Signal(signal) => Some(signal),
             Ended::Code(_) => None,
         };
-        self.ended(
-            ContainerExit { code: ended.shell_code(), signal, oom_killed, ..ContainerExit::default() },
-            since,
-        );
+        let exit = ContainerExit { code: ended.shell_code(), signal, oom_killed, ..ContainerExit::default() };
+        match (self.container.system.is_some(), signal) {
+            (true, Some(REBOOTED)) => self.rebooted(since),
+            (true, Some(POWERED_OFF)) => {
+                let message = "it powered off".to_string();
+                self.ended(ContainerExit { code: 0, signal: None, message, ..exit }, since);
+            }
+            _ => self.ended(exit, since),
+        }
         true
+    }
+
+    /// A system that rebooted starts again whatever its policy says, at once unless it does nothing else.
+    fn rebooted(&mut self, since: Instant) {
+        let policy = std::mem::replace(&mut self.container.restart, RestartPolicy::Always);
+        let message = "it rebooted".to_string();
+        self.ended(ContainerExit { message, ..ContainerExit::default() }, since);
+        self.container.restart = policy;
     }
 
     fn ended(&mut self, exit: ContainerExit, since: Instant) {

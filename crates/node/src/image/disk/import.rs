@@ -6,11 +6,14 @@
 use super::{
     DiskError, DiskImage, DiskStore, Expect, INPUT, OUTPUT, SECTOR_BYTES, SENT, WorkDir, appliance, at,
 };
-use crate::image::{
-    cancel::{StopFlag, StoppableReader},
-    compression::{decompress, is_compressed},
-    disk_format::{self, DetectedFormat, FormatError, HEAD_BYTES, VIRTUAL_BYTES_MAX},
-    sandbox::{SandboxError, SandboxLimits},
+use crate::{
+    image::{
+        cancel::{StopFlag, StoppableReader},
+        compression::{decompress, is_compressed},
+        disk_format::{self, DetectedFormat, FormatError, HEAD_BYTES, VIRTUAL_BYTES_MAX},
+        sandbox::{SandboxError, SandboxLimits},
+    },
+    room::{CHECK_BYTES, Space},
 };
 use md5::Md5;
 use model::{image::Hashes, image_digest::Digest, plan::DiskFormat};
@@ -337,7 +340,7 @@ pub(super) fn copy_sparse(
     told: &dyn Fn(u64),
 ) -> Result<u64, DiskError> {
     let mut buffer = vec![0; COPY_BYTES];
-    let (mut written, mut next_telling) = (0u64, 0u64);
+    let (mut written, mut next_telling, mut next_look) = (0u64, 0u64, 0u64);
     loop {
         let mut filled = 0;
         while filled < COPY_BYTES {
@@ -353,6 +356,14 @@ pub(super) fn copy_sparse(
             return Ok(written);
         }
         let chunk = &buffer[..filled];
+        if written >= next_look {
+            next_look = written + CHECK_BYTES;
+            let space = Space::around(&*file).map_err(at("look at the free space of", path))?;
+            // What is empty takes nothing, so nobody knows how much is to come: only the next stretch is asked for.
+            space
+                .holds(filled as u64)
+                .map_err(|source| DiskError::Short { path: path.to_path_buf(), source })?;
+        }
         if written + filled as u64 > size_bytes_max {
             return Err(DiskError::TooLarge { size_bytes_max });
         }

@@ -27,6 +27,7 @@ use super::{
     sandbox::{self, SandboxError, SandboxLimits, SandboxUser},
     tar::TarError,
 };
+use crate::room::{self, Short};
 use model::{
     error::Code,
     image::Hashes,
@@ -70,6 +71,14 @@ pub enum DiskError {
         path: PathBuf,
         /// How much was wanted.
         size_bytes: u64,
+    },
+    /// The disk of the host is nearly full.
+    #[error("there is no room at {}", path.display())]
+    Short {
+        /// Where.
+        path: PathBuf,
+        /// The numbers.
+        source: Short,
     },
     /// The image is no disk that is taken.
     #[error(transparent)]
@@ -126,7 +135,7 @@ impl DiskError {
     /// Whose matter it is: the image's, or this host's.
     pub fn code(&self) -> Code {
         match self {
-            Self::NoRoom { .. } => Code::NoCapacity,
+            Self::NoRoom { .. } | Self::Short { .. } => Code::NoCapacity,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Code::NoCapacity,
             Self::Io { .. } | Self::Report(_) => Code::Internal,
             Self::Sandbox(SandboxError::Start { .. }) | Self::Cancelled => Code::Unavailable,
@@ -150,6 +159,7 @@ impl DiskError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space in the state directory".into()
             }
+            Self::Short { .. } => room::HINT.into(),
             Self::Io { .. } | Self::Cancelled => String::new(),
             Self::NoRoom { .. } => "free some space, or choose thin provisioning".into(),
             Self::External(_) => "make it stand alone first: qemu-img convert -O qcow2 IMAGE NEW".into(),
@@ -461,7 +471,12 @@ pub fn sweep(dir: &Path) -> Result<(), DiskError> {
         // A volume that was being grown is still lent to the sandbox's user under this second name.
         match chown(path.join(INPUT), Some(0), Some(0)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("chown", &path)(error)),
-            _ => fs::remove_dir_all(&path).map_err(at("remove", &path))?,
+            _ => {}
+        }
+        match fs::remove_dir_all(&path) {
+            // Work that was given up removes what it made itself, and may be at it at this moment.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("remove", &path)(error)),
+            _ => {}
         }
     }
     Ok(())

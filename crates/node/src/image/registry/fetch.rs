@@ -1,7 +1,10 @@
 //! Manifests and blobs from one place, with tries, ranges and checks.
 
 use super::{Registry, RegistryError, connection::Answer, request::Place};
-use crate::image::blobs::{Begin, BlobError, BlobStore, BlobWriter};
+use crate::image::{
+    blobs::{Begin, BlobError, BlobStore, BlobWriter},
+    holder::Holder,
+};
 use http_body_util::BodyExt;
 use hyper::{
     Method, StatusCode,
@@ -124,19 +127,20 @@ impl Registry {
         }
     }
 
-    /// Brings one blob into the store. A try that breaks goes on where it stopped, as long as it gets further.
+    /// Brings one blob into the store, unless it is here for this project. A try that breaks goes on where it stopped, as long as it gets further.
     pub(super) async fn fetch_blob(
         &self,
         place: &Place,
-        blobs: &BlobStore,
+        (blobs, holder): (&BlobStore, &Holder),
         wanted: &Wanted,
         tell: impl Fn(BlobEvent<'_>),
     ) -> Result<(), RegistryError> {
         let mut writer = match blobs.begin(wanted.digest, wanted.size_bytes).await? {
-            Begin::Present(_) => {
+            Begin::Present(_) if holder.holds(&wanted.digest) => {
                 tell(BlobEvent::Present);
                 return Ok(());
             }
+            Begin::Present(_) => blobs.begin_anew(wanted.digest, wanted.size_bytes).await?,
             Begin::Write(writer) => writer,
         };
         let mut failures = 0;
@@ -144,6 +148,7 @@ impl Registry {
             let before = writer.offset();
             let error = match self.try_blob(place, &mut writer, wanted, &tell).await {
                 Ok(()) => {
+                    holder.note(&wanted.digest);
                     tell(BlobEvent::Done);
                     return Ok(());
                 }

@@ -11,12 +11,13 @@
 mod auth;
 mod connection;
 mod fetch;
+mod login;
 mod pull;
 mod push;
 mod request;
 mod web;
 
-pub use pull::{LayerProgress, LayerState, Phase, Progress, Pulled, Trouble};
+pub use pull::{Asked, LayerProgress, LayerState, Phase, Progress, Pulled, Trouble};
 pub use web::{Web, WebError};
 
 use super::{blobs::BlobError, stored::StoredError};
@@ -260,14 +261,14 @@ impl RegistryError {
     pub fn hint(&self) -> String {
         match self {
             Self::RateLimited { host, .. } if host.contains("docker.io") => {
-                "Docker Hub counts pulls by address: wait, log in for a higher limit (holm login docker.io), or set a mirror".into()
+                "Docker Hub counts pulls by address: wait, log in for a higher limit (docker login, then docker pull), or set a mirror".into()
             }
-            Self::RateLimited { .. } => "wait, log in for a higher limit (holm login), or set a mirror".into(),
+            Self::RateLimited { .. } => "wait, log in for a higher limit (docker login, then docker pull), or set a mirror".into(),
             Self::Unauthorized { host, logged_in: false, .. } => {
-                format!("check the image's name, or log in: holm login {}", registry_of(host))
+                format!("check the image's name, or log in and pull with docker: docker login {}", registry_of(host))
             }
             Self::Unauthorized { host, .. } => {
-                format!("check the image's name, or log in again: holm login {}", registry_of(host))
+                format!("check the image's name, or log in again: docker login {}", registry_of(host))
             }
             Self::Denied { .. } => "ask the repository's owner for access".into(),
             Self::NotFound { .. } => "check the name and the tag".into(),
@@ -279,6 +280,7 @@ impl RegistryError {
             }
             Self::Setting { .. } => "correct the daemon's configuration".into(),
             Self::Image(error) => error.hint(),
+            Self::Blob(error) if error.is_full() => crate::room::HINT.into(),
             Self::Document(error) => error.hint(),
             Self::AllFailed(errors) => errors.last().map(Self::hint).unwrap_or_default(),
             _ => "try again later, or set a mirror".into(),
@@ -305,8 +307,8 @@ impl RegistryError {
             | Self::Timeout { .. }
             | Self::Http { .. }
             | Self::Cut { .. }
-            | Self::Status { .. }
-            | Self::Blob(_) => Code::Unavailable,
+            | Self::Status { .. } => Code::Unavailable,
+            Self::Blob(error) => error.code(),
         }
     }
 

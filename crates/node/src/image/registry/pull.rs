@@ -5,7 +5,7 @@ use super::{
     fetch::{BlobEvent, Wanted},
     request::Place,
 };
-use crate::image::{blobs::BlobStore, stored::StoredImage};
+use crate::image::{blobs::BlobStore, holder::Holder, stored::StoredImage};
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{
     image_digest::Digest,
@@ -107,28 +107,40 @@ pub struct Pulled {
     pub host: String,
 }
 
+/// What is to be pulled, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The name.
+    pub reference: &'a Reference,
+    /// What opens the registry.
+    pub credentials: Option<&'a Credentials>,
+    /// The machine that it is for.
+    pub host_platform: &'a Platform,
+    /// What the name stood for at the last pull.
+    pub known: Option<Digest>,
+    /// Whose image it becomes: content that is here for others comes once more.
+    pub holder: &'a Holder,
+}
+
 impl Registry {
-    /// Pulls the image for `host_platform` into the store. `known` is what the name stood for at the last pull. Can be
-    /// dropped at any time: what came is kept, and the next pull goes on with it.
+    /// Pulls an image into the store. Can be dropped at any time: what came is kept, and the next pull goes on with it.
     pub async fn pull(
         &self,
         blobs: &BlobStore,
-        reference: &Reference,
-        credentials: Option<&Credentials>,
-        host_platform: &Platform,
-        known: Option<Digest>,
+        asked: Asked<'_>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Pulled, RegistryError> {
-        if let Some(pulled) = load_known(blobs, reference, reference.digest(), host_platform) {
+        let reference = asked.reference;
+        if let Some(pulled) = load_known(blobs, &asked, reference.digest()) {
             progress.send_modify(|progress| progress.phase = Phase::Done);
             return Ok(pulled);
         }
         let mut errors = Vec::new();
-        for place in self.places(reference, credentials)? {
+        for place in self.places(reference, asked.credentials)? {
             let trouble = trouble(&errors, None);
             progress.send_replace(Progress { host: place.host(), trouble, ..Progress::default() });
-            let pull = Pull { registry: self, place: &place, blobs, progress, passed: &errors };
-            match pull.run(reference, host_platform, known).await {
+            let pull = Pull { registry: self, place: &place, blobs, asked, progress, passed: &errors };
+            match pull.run().await {
                 Ok(pulled) => {
                     progress.send_modify(|progress| progress.phase = Phase::Done);
                     return Ok(pulled);
@@ -149,16 +161,13 @@ impl Registry {
     }
 }
 
-/// The image that a digest names, if all of it is here.
-fn load_known(
-    blobs: &BlobStore,
-    reference: &Reference,
-    digest: Option<Digest>,
-    host_platform: &Platform,
-) -> Option<Pulled> {
+/// The image that a digest names, if all of it is here for who asks.
+fn load_known(blobs: &BlobStore, asked: &Asked<'_>, digest: Option<Digest>) -> Option<Pulled> {
     let digest = digest?;
-    let image = StoredImage::load(blobs, digest, host_platform).ok()?;
-    Some(Pulled { reference: reference.clone(), digest, image, up_to_date: true, host: String::new() })
+    let image = StoredImage::load(blobs, digest, asked.host_platform).ok()?;
+    let held = image.blobs().all(|blob| asked.holder.holds(&blob));
+    let reference = asked.reference.clone();
+    held.then_some(Pulled { reference, digest, image, up_to_date: true, host: String::new() })
 }
 
 /// What failed at the places before, and at this one, in one line.
@@ -173,22 +182,19 @@ struct Pull<'a> {
     registry: &'a Registry,
     place: &'a Place,
     blobs: &'a BlobStore,
+    asked: Asked<'a>,
     progress: &'a watch::Sender<Progress>,
     /// What failed at the places before.
     passed: &'a [RegistryError],
 }
 
 impl Pull<'_> {
-    async fn run(
-        &self,
-        reference: &Reference,
-        host_platform: &Platform,
-        known: Option<Digest>,
-    ) -> Result<Pulled, RegistryError> {
+    async fn run(&self) -> Result<Pulled, RegistryError> {
+        let Asked { reference, host_platform, known, .. } = self.asked;
         let name = reference.manifest_name();
         if let Some(known) = known
             && self.registry.resolve_digest(self.place, &name, |error| self.warn(error)).await? == Some(known)
-            && let Some(pulled) = load_known(self.blobs, reference, Some(known), host_platform)
+            && let Some(pulled) = load_known(self.blobs, &self.asked, Some(known))
         {
             return Ok(Pulled { host: self.place.host(), ..pulled });
         }
@@ -209,11 +215,8 @@ impl Pull<'_> {
         let mut name = name.to_string();
         let mut top = None;
         for _ in 0..=INDEX_DEPTH_MAX {
-            let fetched = match name
-                .parse()
-                .ok()
-                .map(|digest| (digest, self.blobs.read(&digest, MANIFEST_BYTES_MAX)))
-            {
+            let held = name.parse().ok().filter(|digest| self.asked.holder.holds(digest));
+            let fetched = match held.map(|digest| (digest, self.blobs.read(&digest, MANIFEST_BYTES_MAX))) {
                 Some((digest, Ok(content))) => {
                     super::fetch::FetchedManifest { digest, media_type: None, content }
                 }
@@ -221,6 +224,7 @@ impl Pull<'_> {
             };
             let document = documents::parse_document(&fetched.content, fetched.media_type.as_deref())?;
             self.blobs.insert(fetched.content).await?;
+            self.asked.holder.note(&fetched.digest);
             let top = *top.get_or_insert(fetched.digest);
             match document {
                 Document::Manifest(manifest) => return Ok((top, manifest)),
@@ -241,7 +245,7 @@ impl Pull<'_> {
                 self.warn(error);
             }
         };
-        self.registry.fetch_blob(self.place, self.blobs, &wanted, tell).await?;
+        self.registry.fetch_blob(self.place, (self.blobs, self.asked.holder), &wanted, tell).await?;
         let content = self.blobs.read(&digest, CONFIG_BYTES_MAX)?;
         documents::parse_config(&content, manifest, host_platform)?;
         Ok(())
@@ -277,13 +281,21 @@ impl Pull<'_> {
             .iter()
             .map(|wanted| {
                 let tell = move |event: BlobEvent<'_>| self.tell(wanted.digest, event);
-                self.registry.fetch_blob(self.place, self.blobs, wanted, tell)
+                self.registry.fetch_blob(self.place, (self.blobs, self.asked.holder), wanted, tell)
             })
             .collect();
-        stream::iter(fetches)
+        self.blobs.expect_room(&wanted.iter().map(|w| (w.digest, w.size_bytes)).collect::<Vec<_>>())?;
+        let fetched = stream::iter(fetches)
             .buffer_unordered(self.registry.settings.parallel_layers.max(1))
             .try_collect()
-            .await
+            .await;
+        if matches!(&fetched, Err(RegistryError::Blob(error)) if error.is_full()) {
+            // What came of the other layers must not keep the disk full until somebody tries again.
+            for wanted in &wanted {
+                self.blobs.give_up(wanted.digest).await;
+            }
+        }
+        fetched
     }
 
     /// Tells of a failure that will be tried again.

@@ -53,15 +53,17 @@ impl Registry {
         let (first, others) = wanted.split_at(wanted.len().min(1));
         let (place, told) = (&place, &told);
         for group in [first, others] {
-            stream::iter(group)
+            // Made before anything is awaited, so that the future of a push can move between threads.
+            let pushes: Vec<_> = group
+                .iter()
                 .map(|digest| async move {
                     self.push_blob(place, blobs, *digest).await?;
                     told(*digest);
                     Ok::<_, RegistryError>(())
                 })
-                .buffer_unordered(self.settings.parallel_layers.max(1))
-                .try_collect::<()>()
-                .await?;
+                .collect();
+            let at_a_time = self.settings.parallel_layers.max(1);
+            stream::iter(pushes).buffer_unordered(at_a_time).try_collect::<()>().await?;
         }
         let content = blobs.read(&image.manifest, MANIFEST_BYTES_MAX)?;
         let Document::Manifest(manifest) = parse_document(&content, None)? else {

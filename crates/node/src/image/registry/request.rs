@@ -222,7 +222,7 @@ impl Registry {
         (place.base.authority.clone(), place.url_path(rest))
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         to: &Authority,
         method: Method,
@@ -294,7 +294,11 @@ impl Registry {
         Ok(header)
     }
 
-    async fn fetch_token(&self, place: &Place, url: &str) -> Result<(String, Duration), RegistryError> {
+    pub(super) async fn fetch_token(
+        &self,
+        place: &Place,
+        url: &str,
+    ) -> Result<(String, Duration), RegistryError> {
         let registry = &place.base.authority;
         let uri: Uri = url.parse().map_err(|_| protocol(registry, "its token server has no address"))?;
         let to = authority_of(&uri).ok_or_else(|| protocol(registry, "its token server is not HTTP"))?;

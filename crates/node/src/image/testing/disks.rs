@@ -297,6 +297,23 @@ async fn a_thick_disk_without_room_fails_when_it_is_made() {
 }
 
 #[tokio::test]
+async fn an_image_without_room_is_refused_while_it_comes() {
+    let dir = closed_dir();
+    sys::mount::tmpfs(dir.path(), 96 * MIB, 0o700).expect("mounts");
+    let store = DiskStore::open(dir.path(), DiskSettings::default()).expect("opens");
+    let input = std::io::Read::take(std::io::repeat(7), 1 << 30);
+    let result = store.import(new_id(), input, Expect::Disk, None, |_| {}).await;
+    let staged = store.stage(new_id(), std::io::Read::take(std::io::repeat(7), 1 << 30)).await;
+    let left = fs::read_dir(dir.path().join("images")).expect("lists").count();
+    sys::mount::unmount(dir.path()).expect("unmounts");
+    for error in [result.expect_err("no room"), staged.expect_err("no room")] {
+        assert!(matches!(error, DiskError::Short { .. }), "{}", told(&error));
+        assert_eq!(error.code(), model::error::Code::NoCapacity);
+    }
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
 async fn the_sandbox_holds_and_ends_what_it_runs() {
     let dir = closed_dir();
     fs::write(dir.path().join("secret"), "s").expect("writes");

@@ -33,7 +33,7 @@ impl Ground {
 
     async fn unpack(&self, tar: &[u8]) -> Result<(PathBuf, LayerFacts), LayerError> {
         let diff_id = digest(tar);
-        let result = self.store.unpack(open_file(tar), diff_id).await;
+        let result = self.store.unpack(open_file(tar), digest(tar), diff_id).await;
         self.check_neighbour();
         result.map(|facts| (self.store.path(&diff_id), facts))
     }
@@ -114,12 +114,12 @@ async fn every_compression_gives_the_same_layer() {
     for archive in [tar.clone(), gzip(&tar), zstd(&tar), two_members] {
         let ground = Ground::new(LayerLimits::default());
         let diff_id = digest(&tar);
-        ground.store.unpack(open_file(&archive), diff_id).await.expect("unpacks");
+        ground.store.unpack(open_file(&archive), digest(&archive), diff_id).await.expect("unpacks");
         assert_eq!(fs::read(ground.store.path(&diff_id).join("a")).expect("reads"), b"content");
     }
     let ground = Ground::new(LayerLimits::default());
     let xz = [0xfd, b'7', b'z', b'X', b'Z', 0, 1, 2, 3];
-    let error = ground.store.unpack(open_file(&xz), digest(&xz)).await.expect_err("xz");
+    let error = ground.store.unpack(open_file(&xz), digest(&xz), digest(&xz)).await.expect_err("xz");
     assert!(matches!(error, LayerError::Compression { format: "xz", .. }));
 }
 
@@ -294,7 +294,11 @@ async fn limits_hold() {
     assert!(matches!(ground.unpack(&large).await, Err(LayerError::Limit { what: "unpacked bytes", .. })));
     let bomb = Tar::new().file("x", 0o644, &vec![0; 60 << 10]).bytes();
     for archive in [gzip(&bomb), zstd(&bomb)] {
-        let error = ground.store.unpack(open_file(&archive), digest(&bomb)).await.expect_err("a bomb");
+        let error = ground
+            .store
+            .unpack(open_file(&archive), digest(&archive), digest(&bomb))
+            .await
+            .expect_err("a bomb");
         assert!(matches!(error, LayerError::Limit { limit: 4, .. }), "{error}");
     }
     let full = Ground::new(LayerLimits { free_bytes_min: u64::MAX, ..LayerLimits::default() });
@@ -308,22 +312,48 @@ async fn a_layer_with_another_diff_id_is_refused() {
     let ground = Ground::new(LayerLimits::default());
     let tar = Tar::new().file("x", 0o644, b"1").bytes();
     let other = digest(b"other");
-    let error = ground.store.unpack(open_file(&gzip(&tar)), other).await.expect_err("tampered");
+    let error =
+        ground.store.unpack(open_file(&gzip(&tar)), digest(&gzip(&tar)), other).await.expect_err("tampered");
     assert!(
         matches!(error, LayerError::DiffId { expected, actual } if expected == other && actual == digest(&tar))
     );
     // Bytes after the end of the archive count as well.
     let mut longer = tar.clone();
     longer.extend_from_slice(b"tail");
-    let error = ground.store.unpack(open_file(&longer), digest(&tar)).await.expect_err("tail");
+    let error =
+        ground.store.unpack(open_file(&longer), digest(&longer), digest(&tar)).await.expect_err("tail");
     assert!(matches!(error, LayerError::DiffId { .. }));
     let cut = &gzip(&tar)[..40];
-    let error = ground.store.unpack(open_file(cut), digest(&tar)).await.expect_err("cut");
+    let error = ground.store.unpack(open_file(cut), digest(cut), digest(&tar)).await.expect_err("cut");
     assert!(
         matches!(error, LayerError::Archive { source: TarError::Io(_) | TarError::Truncated, .. }),
         "{error:?}"
     );
     assert_eq!(ground.leftovers(), 0);
+}
+
+/// An image cannot have a layer that is here by naming it: its own archive must unpack to it.
+#[tokio::test]
+async fn a_layer_that_is_here_is_given_for_its_archives_alone() {
+    let ground = Ground::new(LayerLimits::default());
+    let (tar, mine) =
+        (Tar::new().file("x", 0o644, b"1").bytes(), gzip(&Tar::new().file("y", 0o644, b"2").bytes()));
+    let diff_id = digest(&tar);
+    let unpack = |archive: Vec<u8>| {
+        let ground = &ground;
+        async move { ground.store.unpack(open_file(&archive), digest(&archive), diff_id).await }
+    };
+    let facts = unpack(tar.clone()).await.expect("unpacks");
+    for _ in 0..2 {
+        let error = unpack(mine.clone()).await.expect_err("another one's");
+        assert!(matches!(error, LayerError::DiffId { expected, .. } if expected == diff_id), "{error:?}");
+        assert_eq!(unpack(gzip(&tar)).await.expect("the same files"), facts);
+    }
+    // What is known of a layer survives a torn file.
+    let known = ground.dir.path().join("layers").join(format!("{}.json", diff_id.hex()));
+    assert!(fs::read_to_string(&known).expect("reads").contains(&digest(&gzip(&tar)).to_string()));
+    fs::write(&known, "{").expect("tears");
+    unpack(gzip(&tar)).await.expect("is looked through again");
 }
 
 #[tokio::test]
@@ -342,8 +372,8 @@ async fn two_pulls_unpack_a_layer_once_and_the_collector_waits() {
     let tar = Tar::new().file("x", 0o644, &vec![9; 1 << 20]).bytes();
     let diff_id = digest(&tar);
     let (one, two) = tokio::join!(
-        ground.store.unpack(open_file(&tar), diff_id),
-        ground.store.unpack(open_file(&tar), diff_id)
+        ground.store.unpack(open_file(&tar), digest(&tar), diff_id),
+        ground.store.unpack(open_file(&tar), digest(&tar), diff_id)
     );
     assert_eq!(one.expect("unpacks"), two.expect("finds it"));
     let hour = Duration::from_secs(3600);

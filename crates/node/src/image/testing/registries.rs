@@ -6,22 +6,42 @@ use super::{
 };
 use crate::image::{
     blobs::BlobStore,
-    registry::{Credentials, LayerState, Phase, Progress, Pulled, Registry, RegistryError, Settings},
+    holder::Holder,
+    registry::{Asked, Credentials, LayerState, Phase, Progress, Pulled, Registry, RegistryError, Settings},
 };
 use base64::Engine;
-use model::{image_digest::Digest, image_reference::Reference};
-use std::{path::Path, process::Command, time::Duration};
+use model::{image_digest::Digest, image_manifest::Platform, image_reference::Reference};
+use std::{
+    collections::HashSet,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 use tokio::sync::watch;
 
 struct Ground {
     dir: tempfile::TempDir,
     blobs: BlobStore,
+    holder: Holder,
+    host: Platform,
+}
+
+impl Ground {
+    fn asked<'a>(&'a self, reference: &'a Reference) -> Asked<'a> {
+        let (host_platform, holder) = (&self.host, &self.holder);
+        Asked { reference, credentials: None, host_platform, known: None, holder }
+    }
+}
+
+fn holder(blobs: &BlobStore, project: &str) -> Holder {
+    blobs.holder(project.parse().expect("an id"), HashSet::new())
 }
 
 fn ground() -> Ground {
     let dir = tempfile::tempdir().expect("temp dir");
     let blobs = BlobStore::open(dir.path()).expect("opens");
-    Ground { dir, blobs }
+    let holder = holder(&blobs, "11111111-1111-4111-8111-111111111111");
+    Ground { dir, blobs, holder, host: host() }
 }
 
 fn quick() -> Settings {
@@ -55,7 +75,8 @@ async fn pull_with(
 ) -> Result<Pulled, RegistryError> {
     let registry = Registry::new(settings).expect("settings are fine");
     let (progress, _) = watch::channel(Progress::default());
-    registry.pull(&ground.blobs, reference, credentials, &host(), None, &progress).await
+    let asked = Asked { credentials, ..ground.asked(reference) };
+    registry.pull(&ground.blobs, asked, &progress).await
 }
 
 async fn pull(ground: &Ground, server: &FaultyServer) -> Result<Pulled, RegistryError> {
@@ -146,8 +167,7 @@ async fn a_pull_that_was_dropped_goes_on_in_the_next_one() {
     let (progress, mut watched) = watch::channel(Progress::default());
     let reference = name_at(&server);
     {
-        let host = host();
-        let work = registry.pull(&ground.blobs, &reference, None, &host, None, &progress);
+        let work = registry.pull(&ground.blobs, ground.asked(&reference), &progress);
         tokio::pin!(work);
         let retrying = async {
             let is_retrying = |p: &Progress| p.layers.iter().any(|layer| layer.state == LayerState::Retrying);
@@ -393,7 +413,7 @@ async fn tokens_are_fetched_and_renewed() {
     assert_eq!(asked[0].path, "/token?service=s&scope=repository:app:pull");
     let error = pull(&ground(), &server).await.expect_err("no login");
     assert!(matches!(error, RegistryError::Unauthorized { logged_in: false, .. }));
-    assert!(error.hint().contains("holm login"), "{}", error.hint());
+    assert!(error.hint().contains("docker login"), "{}", error.hint());
 }
 
 #[tokio::test]
@@ -537,6 +557,49 @@ impl Drop for RealRegistry {
     }
 }
 
+/// A name that pins the content needs no registry for who has that content, and one for everybody else.
+#[tokio::test]
+async fn what_is_here_for_one_project_is_shown_by_the_registry_to_the_next() {
+    let image = image();
+    let server = FaultyServer::start({
+        let image = image.clone();
+        move |seen, _| honest(&image, seen)
+    })
+    .await;
+    // Knows the manifest as everybody may, and has none of the content.
+    let thief = FaultyServer::start({
+        let image = image.clone();
+        move |seen, _| match seen.path.contains("/blobs/") {
+            true => Reply::new(404, r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}"#),
+            false => honest(&image, seen),
+        }
+    })
+    .await;
+    let mut ground = ground();
+    let pinned = |server| name_at(server).with_digest(image.digest());
+    pull_with(quick(), &ground, &pinned(&server), None).await.expect("pulls");
+    let asks = server.requests("").len();
+    pull_with(quick(), &ground, &pinned(&server), None).await.expect("has it");
+    assert_eq!(server.requests("").len(), asks, "nobody was asked");
+
+    ground.holder = holder(&ground.blobs, "22222222-2222-4222-8222-222222222222");
+    for name in [pinned(&thief), name_at(&thief)] {
+        let error = pull_with(quick(), &ground, &name, None).await.expect_err("not shown");
+        assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
+    }
+    pull_with(quick(), &ground, &pinned(&server), None).await.expect("pulls");
+    for layer in &image.archives {
+        assert_eq!(server.requests(&digest(layer).to_string()).len(), 2, "each project was given it once");
+    }
+    pull_with(quick(), &ground, &pinned(&thief), None).await.expect("has it now");
+    let (blobs, nothing) = (ground.blobs.clone(), HashSet::new());
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let swept = tokio::task::spawn_blocking(move || blobs.collect(&nothing, Duration::ZERO, later));
+    assert!(swept.await.expect("joins").expect("collects").count > 0);
+    let held = std::fs::read_dir(ground.dir.path().join("blobs/held")).expect("lists");
+    assert_eq!(held.count(), 0, "what is known of blobs goes with them");
+}
+
 #[tokio::test]
 async fn a_real_registry_takes_and_gives_images() {
     let real = tokio::task::spawn_blocking(RealRegistry::start).await.expect("starts");
@@ -550,8 +613,7 @@ async fn a_real_registry_takes_and_gives_images() {
     registry.push(&source.blobs, &stored, &reference, None, |_| {}).await.expect("again is fine");
 
     let (progress, watched) = watch::channel(Progress::default());
-    let first =
-        registry.pull(&target.blobs, &reference, None, &host(), None, &progress).await.expect("pulls");
+    let first = registry.pull(&target.blobs, target.asked(&reference), &progress).await.expect("pulls");
     assert_eq!((first.digest, first.up_to_date), (image.digest(), false));
     assert_eq!(first.image, stored);
     let seen = watched.borrow().clone();
@@ -559,9 +621,8 @@ async fn a_real_registry_takes_and_gives_images() {
     assert!(seen.layers.iter().all(|layer| layer.state == LayerState::Done));
     assert_eq!(seen.bytes().0, seen.bytes().1);
 
-    let known = Some(first.digest);
-    let again =
-        registry.pull(&target.blobs, &reference, None, &host(), known, &progress).await.expect("pulls");
+    let known = Asked { known: Some(first.digest), ..target.asked(&reference) };
+    let again = registry.pull(&target.blobs, known, &progress).await.expect("pulls");
     assert!(again.up_to_date);
     let newer = TestImage::new(&[
         Tar::new().file("a", 0o644, &noise(1, 300_000)).bytes(),
@@ -569,8 +630,7 @@ async fn a_real_registry_takes_and_gives_images() {
     ]);
     let newer_stored = newer.store(&source.blobs).await;
     registry.push(&source.blobs, &newer_stored, &reference, None, |_| {}).await.expect("pushes");
-    let third =
-        registry.pull(&target.blobs, &reference, None, &host(), known, &progress).await.expect("pulls");
+    let third = registry.pull(&target.blobs, known, &progress).await.expect("pulls");
     assert_eq!((third.digest, third.up_to_date), (newer.digest(), false));
     let states: Vec<_> = watched.borrow().layers.iter().map(|layer| layer.state).collect();
     assert_eq!(states, [LayerState::AlreadyExists, LayerState::Done]);

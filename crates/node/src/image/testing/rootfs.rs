@@ -32,7 +32,7 @@ async fn ground(tars: &[Vec<u8>]) -> Ground {
     let store = LayerStore::open(dir.path(), LayerLimits::default()).expect("opens");
     let mut layers = Vec::new();
     for tar in tars {
-        store.unpack(open_file(tar), digest(tar)).await.expect("unpacks");
+        store.unpack(open_file(tar), digest(tar), digest(tar)).await.expect("unpacks");
         layers.push(store.path(&digest(tar)));
     }
     let place = dir.path().join("instances/one");

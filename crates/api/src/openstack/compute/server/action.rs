@@ -1,8 +1,9 @@
 //! Actions: verbs on servers, each allowed in the states that Nova allows it in.
 
 use super::{
+    console,
     create::{check_zone, flavor_of, password, user_data},
-    deed, find, no_console,
+    deed, find,
     state::State,
     state_of,
     view::{Extent, Looker, is_volume_backed},
@@ -68,12 +69,12 @@ pub async fn act(
         "rebuild" => call.rebuild(value).await,
         "resize" => call.resize(value).await,
         "createImage" => call.create_image(value).await,
+        "rescue" => call.rescue(value).await,
         "addSecurityGroup" => call.change_group(value, true).await,
         "removeSecurityGroup" => call.change_group(value, false).await,
         "os-getConsoleOutput" => call.console_output(value).await,
         "os-getVNCConsole" | "os-getSPICEConsole" | "os-getSerialConsole" | "os-getRDPConsole" => {
-            let kind = Form::of(value, name)?.text("type")?.unwrap_or_default();
-            Err(no_console(kind))
+            console::of_old(&door, version, call.base, &call.found.record, (name, value))
         }
         name => call.simple(name, value).await,
     }
@@ -110,14 +111,26 @@ impl Call<'_> {
                 self.require("unpause", &["paused"])?;
                 Ok(self.done("unpause", &control.resume_instance(caller, id).await?))
             }
+            "suspend" => {
+                self.require("suspend", &["active"])?;
+                Ok(self.done("suspend", &control.suspend_instance(caller, id).await?))
+            }
+            "resume" => {
+                self.require("resume", &["suspended"])?;
+                Ok(self.done("resume", &control.resume_instance(caller, id).await?))
+            }
             "shelve" => {
-                self.require("shelve", &["active", "stopped", "paused", "suspended"])?;
+                self.require("shelve", &["active", "stopped", "paused"])?;
                 Ok(self.done("shelve", &control.shelve_instance(caller, id).await?))
             }
             "unshelve" => {
                 self.check_unshelve(value)?;
                 self.require("unshelve", &["shelved", "shelved_offloaded"])?;
                 Ok(self.done("unshelve", &control.start_instance(caller, id).await?))
+            }
+            "unrescue" => {
+                self.require("unrescue", &["rescued"])?;
+                Ok(self.done("unrescue", &control.unrescue_instance(caller, id).await?))
             }
             "lock" => {
                 let reason = match value {
@@ -179,8 +192,7 @@ impl Call<'_> {
                 self.require("shelveOffload", &["shelved"])?;
                 Ok(StatusCode::ACCEPTED.into_response())
             }
-            "suspend" | "resume" | "rescue" | "unrescue" | "restore" | "createBackup"
-            | "trigger_crash_dump" => {
+            "restore" | "createBackup" | "trigger_crash_dump" => {
                 let (id, state) = (&self.id, self.state.vm_state);
                 Err(Fault::conflict(format!("Cannot '{name}' instance {id} while it is in vm_state {state}")))
             }
@@ -200,6 +212,8 @@ impl Call<'_> {
         };
         if !hard {
             self.require("reboot", &["active"])?;
+        } else if self.state.vm_state == "rescued" {
+            self.require("reboot", &["active", "stopped", "paused", "suspended", "error"])?;
         } else if !matches!(
             self.state.task,
             None | Some("rebooting" | "rebooting_hard" | "pausing" | "unpausing")
@@ -234,9 +248,9 @@ impl Call<'_> {
         form.refuse_others(&known)?;
         let asked = self.rebuild_asked(&form)?;
         self.require("rebuild", &["active", "stopped", "error"])?;
-        if is_volume_backed(&self.found.record) {
+        if is_volume_backed(&self.found.record) && !self.version.has(2, 93) {
             return Err(Fault::invalid(
-                "Unable to rebuild with a different image for a volume-backed server: make a new one.",
+                "Unable to rebuild with a different image for a volume-backed server.",
             ));
         }
         let rebuilt = self.door.control().rebuild_instance(&self.session.caller, &self.id, &asked).await;
@@ -302,6 +316,31 @@ impl Call<'_> {
             reply.headers_mut().insert(header::LOCATION, value);
         }
         Ok(reply)
+    }
+
+    /// Boots a server from another image. The password that is told is one that no guest takes.
+    async fn rescue(&self, value: &Value) -> Result<Response> {
+        let empty = json!({});
+        let form = Form::of(if value.is_null() { &empty } else { value }, "rescue")?;
+        form.refuse_others(&["adminPass", "rescue_image_ref"])?;
+        let image = form.text("rescue_image_ref")?.map(|text| text.rsplit('/').next().unwrap_or(text));
+        if let Some(image) = image {
+            let wrong = |_| Fault::invalid("Invalid rescue_image_ref provided.");
+            image.parse::<model::id::ImageId>().map_err(wrong)?;
+        }
+        self.require("rescue", &["active", "stopped", "error"])?;
+        if is_volume_backed(&self.found.record) && !self.version.has(2, 87) {
+            let id = &self.id;
+            let message = format!("Instance {id} cannot be rescued: Cannot rescue a volume-backed instance");
+            return Err(Fault::invalid(message));
+        }
+        let rescued = self.door.control().rescue_instance(&self.session.caller, &self.id, image).await;
+        let rescued = rescued.map_err(|error| match error.code {
+            model::error::Code::NotFound => Fault::invalid(error.message),
+            _ => error.into(),
+        })?;
+        let shown = form.text("adminPass")?.map_or_else(password, str::to_string);
+        Ok(deed("rescue", &rescued).on(Json(json!({ "adminPass": shown }))))
     }
 
     async fn resize(&self, value: &Value) -> Result<Response> {

@@ -151,7 +151,8 @@ impl Order {
             (_, Some(root)) => new.root = Some(root),
             (Some(Start { kind: Kind::Vm, image }), None) => new.image = Some(image),
             (Some(Start { image, .. }), None) => {
-                new.containers = vec![ContainerAsked { image, spec: ContainerSpec::default() }];
+                new.containers =
+                    vec![ContainerAsked { image, spec: ContainerSpec::default(), ..Default::default() }];
             }
             (None, None) => {
                 let message = "Invalid imageRef provided. A server needs an image or a volume to boot from.";
@@ -267,6 +268,10 @@ fn blank(kind: Kind) -> NewInstance {
         publish: vec![],
         autostart: true,
         start_after: vec![],
+        extra_hosts: vec![],
+        files: vec![],
+        schedule: None,
+        succeeds: None,
         restart: RestartPolicy::No,
         grace_s: None,
         remove_on_exit: false,
@@ -302,7 +307,11 @@ impl Start {
         id.parse::<model::id::ImageId>().map_err(|_| wrong())?;
         let missing = |_| Fault::invalid(format!("Can not find requested image {id}"));
         let image = door.control().find::<Image>(&session.caller, id).map_err(missing)?;
-        let kind = if image.record.kind == ImageKind::Oci { Kind::Container } else { Kind::Vm };
+        let kind = match image.record.kind {
+            ImageKind::Oci => Kind::Container,
+            ImageKind::System => Kind::System,
+            ImageKind::Disk | ImageKind::Kernel | ImageKind::Initrd => Kind::Vm,
+        };
         Ok(Some(Self { kind, image: id.to_string() }))
     }
 }

@@ -9,7 +9,8 @@
 //!   blank         volume             a new, empty volume
 //!   blank         local              refused: flavors have no ephemeral disks and no swap
 //! ```
-//! Of all, the one with `boot_index` 0 is what the server boots from.
+//! Of all, the one with `boot_index` 0 is what the server boots from. The list's first form, `block_device_mapping`, names
+//! volumes and snapshots alone, and is read as the second one that says the same.
 
 use super::create::has_tags;
 use crate::openstack::{
@@ -22,7 +23,7 @@ use crate::openstack::{
 };
 use control::{
     instance::{DiskAsked, VolumeAsked},
-    volume::{Attach, NewVolume, SourceAsked},
+    volume::{Attach, NewVolume, SourceAsked, TypeAsked},
 };
 use model::{
     id::{ImageId, SnapshotId, VolumeId},
@@ -31,7 +32,7 @@ use model::{
     snapshot::Snapshot,
     volume::{Provisioning, Volume},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The disks that were asked for.
 #[derive(Default)]
@@ -62,12 +63,16 @@ impl Disks {
         form: &Form<'_>,
         kind: Kind,
     ) -> Result<Self> {
-        if form.list("block_device_mapping")?.is_some_and(|list| !list.is_empty()) {
-            return Err(Fault::invalid("Use block_device_mapping_v2 instead of block_device_mapping."));
-        }
         let image = form.text("imageRef")?.filter(|text| !text.is_empty());
+        let legacy = form.list("block_device_mapping")?.filter(|list| !list.is_empty());
+        let listed = form.list("block_device_mapping_v2")?.filter(|list| !list.is_empty());
+        if legacy.is_some() && listed.is_some() {
+            let message = "Using different block_device_mapping syntaxes is not allowed in the same request.";
+            return Err(Fault::invalid(message));
+        }
+        let translated = legacy.map(|list| from_legacy(list, image.is_some())).transpose()?;
         let mut entries = vec![];
-        for value in form.list("block_device_mapping_v2")?.unwrap_or_default() {
+        for value in translated.as_deref().or(listed).unwrap_or_default() {
             let entry = Reader { door, session, image, kind, form: entry_of(value, version)? };
             // Takes away what an image would have brought along; images here bring nothing.
             if !entry.form.flag("no_device")?.unwrap_or(false) {
@@ -114,6 +119,49 @@ fn check_order(entries: &[Entry]) -> Result<()> {
         return Ok(());
     }
     Err(invalid("Boot sequence for the instance and image/block device mapping combination is not valid"))
+}
+
+/// What the list's first form says, in the words of the second. The server boots from the disk that is called `vda`, or
+/// without an image from the only one.
+fn from_legacy(list: &[Value], has_image: bool) -> Result<Vec<Value>> {
+    let mut entries = vec![];
+    for value in list {
+        let form = Form::of(value, "block_device_mapping")?;
+        let mut known =
+            vec!["device_name", "volume_id", "snapshot_id", "volume_size", "delete_on_termination"];
+        known.extend(["no_device", "virtual_name", "connection_info"]);
+        form.refuse_others(&known)?;
+        // An empty no_device is said of devices that are to be.
+        if form.get("no_device").is_some_and(|value| value != "" && value != false) {
+            continue;
+        }
+        let volume = form.text("volume_id")?.filter(|text| !text.is_empty());
+        let snapshot = form.text("snapshot_id")?.filter(|text| !text.is_empty());
+        let (source, uuid) = match (volume, snapshot) {
+            (Some(volume), _) => ("volume", volume),
+            (None, Some(snapshot)) => ("snapshot", snapshot),
+            (None, None) => return Err(invalid("a volume or a snapshot must be named")),
+        };
+        let name = form.text("device_name")?.unwrap_or_default();
+        let mut entry = json!({
+            "source_type": source,
+            "destination_type": "volume",
+            "uuid": uuid,
+            "device_name": name,
+            "delete_on_termination": form.flag("delete_on_termination")?.unwrap_or(false),
+        });
+        if let Some(size) = form.get("volume_size").filter(|size| *size != "") {
+            entry["volume_size"] = size.clone();
+        }
+        if name.trim_start_matches("/dev/") == "vda" {
+            entry["boot_index"] = json!(0);
+        }
+        entries.push(entry);
+    }
+    if let ([only], false) = (entries.as_mut_slice(), has_image) {
+        only["boot_index"] = json!(0);
+    }
+    Ok(entries)
 }
 
 fn entry_of(value: &Value, version: Microversion) -> Result<Form<'_>> {
@@ -235,14 +283,15 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        let thick = match self.form.text("volume_type")? {
-            None => false,
+        let asked = match self.form.text("volume_type")? {
+            None => TypeAsked::BuiltIn(Provisioning::Thin),
             Some(name) => {
                 let missing = |_| Fault::invalid(format!("Volume type {name} could not be found."));
-                kind::find(name).map_err(missing)?.provisioning == Provisioning::Thick
+                kind::find(self.door.control(), self.session, name).map_err(missing)?.asked
             }
         };
-        Ok(DiskAsked::New(NewVolume { size_gib, thick, source, ..NewVolume::default() }))
+        let thick = asked == TypeAsked::BuiltIn(Provisioning::Thick);
+        Ok(DiskAsked::New(NewVolume { size_gib, thick, kind: asked.made(), source, ..NewVolume::default() }))
     }
 
     fn attach(&self) -> Result<Attach> {

@@ -77,12 +77,10 @@ fn list(
     let all: Vec<Arc<Stored<Instance>>> = if filter.everywhere {
         control.list_everywhere::<Instance>(&session.caller)?
     } else {
-        control.store().list::<Instance>()
+        control.instances_of(session.caller.project)
     };
-    let own = |instance: &Instance| filter.everywhere || instance.meta.project == session.caller.project;
     let mut rows: Vec<Row> = all
         .into_iter()
-        .filter(|stored| own(&stored.record))
         .map(|stored| Row::of(control, stored))
         .filter(|row| filter.fits(control, row))
         .collect();

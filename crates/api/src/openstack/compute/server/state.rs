@@ -25,6 +25,10 @@ impl State {
     /// The state of an instance in this phase.
     pub fn of(instance: &Instance, phase: Phase, status: Option<&InstanceStatus>) -> Self {
         let on_trial = instance.trial.is_some();
+        let rescue = Self::in_rescue(instance, phase, status);
+        if let Some(state) = rescue.or_else(|| Self::out_of_rescue(instance, phase, status)) {
+            return state;
+        }
         match phase {
             Phase::Scheduling => state("BUILD", "building", Some("scheduling"), 0),
             Phase::Creating => state("BUILD", "building", Some("spawning"), 0),
@@ -33,7 +37,12 @@ impl State {
             Phase::Running => state("ACTIVE", "active", None, 1),
             Phase::Pausing => state("ACTIVE", "active", Some("pausing"), 1),
             Phase::Paused => state("PAUSED", "paused", None, 3),
+            Phase::Resuming if status.is_some_and(|s| s.asleep) => {
+                state("SUSPENDED", "suspended", Some("resuming"), 4)
+            }
             Phase::Resuming => state("PAUSED", "paused", Some("unpausing"), 3),
+            Phase::Suspending => state("ACTIVE", "active", Some("suspending"), 1),
+            Phase::Suspended => state("SUSPENDED", "suspended", None, 4),
             Phase::Stopping if instance.shelved => state("ACTIVE", "active", Some("shelving"), 1),
             Phase::Stopping => state("ACTIVE", "active", Some("powering-off"), 1),
             Phase::Rebooting if instance.hard => state("HARD_REBOOT", "active", Some("rebooting_hard"), 1),
@@ -47,6 +56,30 @@ impl State {
             Phase::Stopped | Phase::Exited => state("SHUTOFF", "stopped", None, 4),
             Phase::Failed => state("ERROR", "error", None, 0),
             Phase::Deleting => state(Self::before_end(status), "active", Some("deleting"), 1),
+        }
+    }
+
+    /// Where a server is that boots from another disk, unless it is as with any other.
+    fn in_rescue(instance: &Instance, phase: Phase, status: Option<&InstanceStatus>) -> Option<Self> {
+        let rescue = instance.rescue.as_ref()?;
+        let is_coming = status.is_none_or(|status| status.boot < rescue.boot);
+        Some(match phase {
+            Phase::Rebooting if is_coming => state("ACTIVE", "active", Some("rescuing"), 1),
+            Phase::Starting if is_coming => state("SHUTOFF", "stopped", Some("rescuing"), 4),
+            Phase::Running => state("RESCUE", "rescued", None, 1),
+            Phase::Stopped | Phase::Exited => state("RESCUE", "rescued", None, 4),
+            _ => return None,
+        })
+    }
+
+    /// Where a server is that goes back to its own disk: in rescue, until the guest has come so far.
+    fn out_of_rescue(instance: &Instance, phase: Phase, status: Option<&InstanceStatus>) -> Option<Self> {
+        let first = instance.unrescued.filter(|_| instance.rescue.is_none())?;
+        let is_leaving = status.is_none_or(|status| status.boot < first);
+        match phase {
+            Phase::Rebooting if is_leaving => Some(state("RESCUE", "rescued", Some("unrescuing"), 1)),
+            Phase::Starting if is_leaving => Some(state("RESCUE", "rescued", Some("unrescuing"), 4)),
+            _ => None,
         }
     }
 

@@ -8,8 +8,6 @@ use control::Control;
 use jiff::Timestamp;
 use model::{
     flavor::{Flavor, Size},
-    floating_ip::FloatingIp,
-    id::PortId,
     instance::{Instance, InstanceStatus, Kind, State as Seen},
     network::Network,
     node::Node,
@@ -20,16 +18,12 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
-use std::{
-    cell::OnceCell,
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::BTreeSet;
 
 /// The zone that all hosts are in.
 pub const ZONE: &str = "nova";
 
-/// The cloud as one call sees it, with look-ups shared by all servers of one reply.
+/// The cloud as one call sees it.
 pub struct Looker<'a> {
     /// The cloud.
     pub control: &'a Control,
@@ -39,7 +33,6 @@ pub struct Looker<'a> {
     pub version: Microversion,
     /// Fields for admins are shown.
     pub is_admin: bool,
-    floating: OnceCell<HashMap<PortId, Vec<IpAddr>>>,
 }
 
 /// How much of a server a reply has.
@@ -56,20 +49,7 @@ pub enum Extent {
 impl<'a> Looker<'a> {
     /// For one reply.
     pub fn new(control: &'a Control, session: &Session, base: &'a Base, version: Microversion) -> Self {
-        Self { control, base, version, is_admin: session.is_admin(), floating: OnceCell::new() }
-    }
-
-    fn floating_of(&self, port: PortId) -> &[IpAddr] {
-        let by_port = self.floating.get_or_init(|| {
-            let mut map: HashMap<PortId, Vec<IpAddr>> = HashMap::new();
-            for floating in self.control.store().list::<FloatingIp>() {
-                if let Some(target) = floating.record.target.filter(|_| !floating.record.internal) {
-                    map.entry(target.port).or_default().push(floating.record.address);
-                }
-            }
-            map
-        });
-        by_port.get(&port).map_or(&[], Vec::as_slice)
+        Self { control, base, version, is_admin: session.is_admin() }
     }
 
     /// Name, id and links alone.
@@ -188,7 +168,9 @@ impl<'a> Looker<'a> {
             let name = network.map_or(port.network.to_string(), |n| n.record.meta.name.to_string());
             let list = by_network.entry(name).or_insert_with(|| json!([]));
             let fixed = port.addresses.iter().map(|fixed| (fixed.address, "fixed"));
-            let floating = self.floating_of(port.meta.id).iter().map(|address| (*address, "floating"));
+            let floating = self.control.floating_of(port.meta.id);
+            let floating =
+                floating.iter().filter(|f| !f.record.internal).map(|f| (f.record.address, "floating"));
             for (address, kind) in fixed.chain(floating) {
                 let version = if address.is_ipv4() { 4 } else { 6 };
                 let mut shown = json!({ "version": version, "addr": address });
@@ -314,10 +296,10 @@ impl<'a> Looker<'a> {
 
 /// Whether a volume of an instance is one that Nova tells of: not the disk that was made along with it.
 pub fn is_attachment(instance: &Instance, volume: &Volume) -> bool {
-    let is_root = instance.volumes.first() == Some(&volume.meta.id)
-        && instance.kind == Kind::Vm
-        && volume.delete_with_instance;
-    !is_root || is_volume_backed(instance)
+    let id = volume.meta.id;
+    let is_for_rescue = instance.rescue.as_ref().is_some_and(|rescue| rescue.volume == id);
+    let is_root = instance.root_volume() == Some(id) && volume.delete_with_instance;
+    !is_for_rescue && (!is_root || is_volume_backed(instance))
 }
 
 /// Whether a server boots from a volume: no image was named as the one to start from, as Nova's `image: ""` says.

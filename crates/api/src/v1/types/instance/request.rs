@@ -1,14 +1,17 @@
 //! Instances on the wire: what is asked for.
 
 use crate::v1::types::{
+    health::HealthRequest,
     patch::LabelChanges,
+    pod::{ContainerMount, FileSetRequest, Probes, SecretValues},
     publish::{PublishedPort, UnpublishPort},
     restart, schema,
 };
 use model::{
-    instance::{Kind, tag::Tag},
+    instance::{Kind, content::Role, tag::Tag},
     meta::Labels,
     plan::{Accelerator, RestartPolicy},
+    port::alias::Alias,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{
@@ -98,6 +101,9 @@ pub struct CreateInstance {
     pub tty: bool,
     /// Standard input stays open (container).
     pub stdin_open: bool,
+    /// How its health is checked, over what its image says (container).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthRequest>,
     /// What happens when it ends by itself: `no`, `on-failure[:N]`, `always`, `unless-stopped`.
     #[serde(skip_serializing_if = "Option::is_none", with = "restart::option")]
     #[schema(value_type = Option<String>)]
@@ -107,6 +113,16 @@ pub struct CreateInstance {
     /// Server group whose policy chooses its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_group: Option<String>,
+    /// Names that containers find in /etc/hosts, at most 128 (container).
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Small files that containers are shown where their `mounts` say so: 256 KiB in all with the secret variables
+    /// (container). They are kept sealed and are not told again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSetRequest>,
+    /// Times at which it is started, in UTC, as crontab(5) has them: `30 2 * * 1-5`, `@hourly`. While it still runs, its
+    /// time passes. It is made and not started then, unless `start` says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.
@@ -130,6 +146,18 @@ pub struct CreateInstance {
     pub start: Option<bool>,
 }
 
+/// A name and the address that it stands for inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExtraHost {
+    /// Name.
+    #[schema(value_type = String)]
+    pub name: Alias,
+    /// Address.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+}
+
 /// An interface that is asked for: a network, a subnet or a port that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -150,6 +178,10 @@ pub struct NetworkRequest {
     /// A port that exists, instead of all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
+    /// Further names by which it is found in this network, at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub aliases: Vec<Alias>,
 }
 
 /// A root disk that is asked for: a volume as it is, or a copy of a snapshot or a volume.
@@ -196,6 +228,10 @@ pub struct VolumeRequest {
     pub read_only: bool,
     /// Keep a new volume when the instance goes.
     pub keep: bool,
+    /// A word by which `mounts` of containers mean it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub tag: Option<Tag>,
 }
 
 /// A container of a pod that is asked for.
@@ -236,6 +272,33 @@ pub struct ContainerRequest {
     pub cap_drop: Vec<String>,
     /// Mount paths that are kept in memory.
     pub tmpfs: Vec<String>,
+    /// How its health is checked, over what its image says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthRequest>,
+    /// `main`, `init` for one that runs to its end before the others, or `sidecar` for one that is started before the
+    /// others and ended after them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub role: Option<Role>,
+    /// Volumes and files of the instance that this container is shown, at most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<ContainerMount>,
+    /// Host name inside, instead of the one made of the instance's name; the first container's is the pod's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Variables whose values are kept sealed and are not told again.
+    #[serde(skip_serializing_if = "SecretValues::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub secret_env: SecretValues,
+    /// Most CPU time in thousandths of a CPU, within the instance's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Most memory in MiB, within the instance's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// What is asked of it again and again, and what follows.
+    #[serde(skip_serializing_if = "Probes::is_empty")]
+    pub probes: Probes,
 }
 
 /// Changes to an instance.
@@ -259,6 +322,10 @@ pub struct UpdateInstance {
     /// Start again when the host starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autostart: Option<bool>,
+    /// Times at which it is started, in UTC, as crontab(5) has them; `null` for none.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    pub schedule: Option<Option<String>>,
     /// Instances that are to run before it starts with its host, instead of those that it has waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_after: Option<Vec<String>>,
@@ -296,6 +363,9 @@ pub struct UpdateInstance {
     /// Other memory in MiB, at once for a container, with its next boot for a VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
+    /// More GiB that containers may write to their own files, at once. Of a VM, whose root disk is a volume, it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u64>,
     /// Another part of the host's CPUs when they are short, at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_weight: Option<u32>,
@@ -330,6 +400,10 @@ pub struct AttachPort {
     /// Groups of a new port; the project's default group when missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security_groups: Option<Vec<String>>,
+    /// Further names by which it is found in this network, at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub aliases: Vec<Alias>,
 }
 
 /// A volume to plug in, while the instance runs or not.
@@ -357,6 +431,15 @@ pub struct LockRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RebuildRequest {
+    /// Another image; the instance's own when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// What to boot from to rescue a VM. The body may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RescueRequest {
     /// Another image; the instance's own when missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

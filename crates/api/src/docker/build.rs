@@ -1,0 +1,135 @@
+//! Building images from Dockerfiles: docker's classic builder.
+//!
+//! ```text
+//!   context (an archive without a name) ── Dockerfile ── stages ── steps ──▶ RUN: a container of its own, and what it changed
+//!                                                                      ├──▶ COPY, ADD: files put into one that does not run
+//!                                                                      └──▶ all else: the image's config
+//! ```
+//!
+//! Everything that a build needs beside this are the things of other doors: containers, commits, copies, pulls. Its steps
+//! are kept as the project's build cache. A client that goes ends its build, and nothing is left of it.
+
+mod asked;
+mod builder;
+mod cache;
+mod chain;
+mod copy;
+mod room;
+mod stage;
+mod tell;
+
+pub(crate) use asked::Asked;
+pub(super) use cache::list as cached;
+
+use super::{body, door::Door, image, query::Query};
+use crate::routing::{Router, post};
+use crate::{
+    app::{App, Asker},
+    error::{Failure, Result},
+    limits::CONTEXT_BYTES_MAX,
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use builder::Builder;
+use control::{Caller, Role};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use image::Logins;
+use model::error::Code;
+use serde_json::Value;
+use std::{convert::Infallible, time::Duration};
+use tell::Tell;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// How long the answer waits for the first word, so that a refusal is an error and not a line.
+const FIRST_WORD: Duration = Duration::from_secs(20);
+/// Lines that wait for a slow client.
+const LINES_MAX: usize = 64;
+
+/// Adds the routes.
+pub fn routes(routes: Router<Door>) -> Router<Door> {
+    routes.route("/build", post(build)).route("/build/prune", post(cache::prune))
+}
+
+async fn build(
+    State(door): State<Door>,
+    Asker(caller): Asker,
+    query: Query,
+    request: Request,
+) -> Result<Response> {
+    caller.require(Role::Member, "building an image")?;
+    let asked = Asked::read(&query)?;
+    let logins = image::logins_of(request.headers())?;
+    let lines = start(door, caller, asked, logins, request.into_body()).await?;
+    let body = lines.map(|line| Ok::<_, Infallible>(Bytes::from(format!("{line}\r\n"))));
+    let kind = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())
+}
+
+/// Builds for another door: what it tells, line by line, in docker's form.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) async fn lines(
+    app: &App,
+    caller: Caller,
+    asked: Asked,
+    context: Body,
+) -> Result<BoxStream<'static, Value>> {
+    caller.require(Role::Member, "building an image")?;
+    start(Door::new(app.clone()), caller, asked, Logins::default(), context).await
+}
+
+/// Starts a build, which ends with who hears it.
+///
+/// # Errors
+/// `too_many`, and what fails before the first line.
+async fn start(
+    door: Door,
+    caller: Caller,
+    asked: Asked,
+    logins: Logins,
+    context: Body,
+) -> Result<BoxStream<'static, Value>> {
+    let held = (door.app().stream_slot()?, door.app().build_place()?);
+    let context = body::reader(context, CONTEXT_BYTES_MAX);
+    let (lines, mut queue) = mpsc::channel::<Value>(LINES_MAX);
+    let (failed, failure) = oneshot::channel::<Failure>();
+    let cut = CancellationToken::new();
+    let (hearing, watched, stopping) = (lines.clone(), cut.clone(), door.app().stopping().clone());
+    let ended = CancellationToken::new();
+    let over = ended.clone();
+    let tasks = door.app().tasks().clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = hearing.closed() => watched.cancel(),
+            () = stopping.cancelled() => watched.cancel(),
+            () = over.cancelled() => {}
+        }
+    });
+    tasks.spawn(async move {
+        let _held = held;
+        let tell = Tell::new(lines, asked.quiet);
+        if let Some(error) = Builder::new(door, caller, asked, logins, tell, cut).build(context).await {
+            let _ = failed.send(error);
+        }
+        ended.cancel();
+    });
+    let first = tokio::select! {
+        first = queue.recv() => first,
+        () = tokio::time::sleep(FIRST_WORD) => None,
+    };
+    if let Some(text) = first.as_ref().and_then(|line| line.get("error")?.as_str()) {
+        // It ended before it began: an error as any other.
+        return Err(failure.await.unwrap_or_else(|_| Failure::new(Code::Invalid, text)));
+    }
+    let rest = stream::unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
+    Ok(stream::iter(first).chain(rest).boxed())
+}

@@ -1,0 +1,408 @@
+//! Stages: their steps one after the other, each on what the ones before made.
+
+use super::{
+    builder::{Builder, Fault, Plan, short, wrong},
+    chain::Key,
+};
+use crate::{
+    docker::{container::environment, image, network},
+    error::{Failure, Result},
+    streams::{CommitAsked, FilesIn, ImageIn, Pick, Reader, Target},
+};
+use control::image::NewStep;
+use model::{
+    dockerfile::{
+        config::{self, env},
+        instruction::Instruction,
+        progress::{Progress, Told, Work},
+        stage::{self, Planned, Step},
+    },
+    error::Code,
+    id::ImageId,
+    image::{Image, ImageContent},
+    instance::ContainerSpec,
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, io::Cursor};
+
+/// An archive without entries: two empty blocks.
+const ARCHIVE_END_BYTES: usize = 1024;
+
+/// What containers of the next step stand on.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// The step's record.
+    pub id: ImageId,
+    /// What it holds.
+    pub content: ImageContent,
+    /// Docker's id of it.
+    pub config_digest: String,
+}
+
+/// A stage as far as it is built.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Files; `None` where there are none.
+    pub base: Option<Base>,
+    /// The config of the image, all of it but its layers.
+    pub document: Value,
+    /// What it depends on.
+    pub key: Key,
+    /// The config is newer than the one of `base`.
+    is_ahead: bool,
+    /// Steps behind this one may come from earlier builds.
+    is_known: bool,
+}
+
+/// A step that is worked on.
+pub(super) struct StageWork<'a> {
+    pub plan: &'a Plan,
+    /// Stages that are built, by their number.
+    pub built: &'a BTreeMap<usize, Built>,
+    /// Number of this stage.
+    pub stage: usize,
+    /// Line of the step.
+    pub line: u32,
+    /// The config of containers, as it is at this step.
+    pub progress: &'a Progress<'a>,
+}
+
+impl Builder {
+    /// Builds a stage. `at` counts the steps that were told.
+    pub(super) async fn stage(
+        &self,
+        plan: &Plan,
+        planned: &Planned,
+        at: &mut usize,
+        built: &BTreeMap<usize, Built>,
+    ) -> std::result::Result<Built, Fault> {
+        let stage = &plan.file.stages[planned.stage];
+        *at += 1;
+        self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, stage.text)).await;
+        image::check_platform(planned.platform.as_deref())?;
+        let mut now = self.begin(planned, built).await?;
+        self.tell.say(format!(" ---> {}\n", now.shown())).await;
+        let config = now.document["config"].clone();
+        let mut progress = Progress::new(&plan.globals, plan.file.escape, config);
+        let triggers = progress.triggers(stage.line).map_err(|error| wrong(&error))?;
+        if !triggers.is_empty() {
+            let word = if triggers.len() == 1 { "trigger" } else { "triggers" };
+            self.tell.say(format!("# Executing {} build {word}\n", triggers.len())).await;
+            now.is_ahead = true;
+        }
+        for step in &triggers {
+            self.step(plan, planned.stage, built, step, &mut progress, &mut now).await?;
+        }
+        for step in &stage.steps {
+            *at += 1;
+            self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, step.text)).await;
+            self.step(plan, planned.stage, built, step, &mut progress, &mut now).await?;
+            self.tell.say(format!(" ---> {}\n", now.shown())).await;
+        }
+        Ok(now)
+    }
+
+    /// What a stage is built on.
+    async fn begin(&self, planned: &Planned, built: &BTreeMap<usize, Built>) -> Result<Built> {
+        self.check()?;
+        let epoch = self.newest_s.map(|seconds| seconds.to_string()).unwrap_or_default();
+        match &planned.base {
+            stage::Base::Scratch => Ok(Built {
+                base: None,
+                document: json!({}),
+                key: Key::base(&["scratch", &epoch]),
+                is_ahead: false,
+                is_known: !self.asked.no_cache,
+            }),
+            stage::Base::Stage(at) => {
+                built.get(at).cloned().ok_or_else(|| Failure::new(Code::Internal, "a stage was not built"))
+            }
+            stage::Base::Image(name) => {
+                let local = self.image(name).await?;
+                let details = self.door.app().streams().image_details(&local.content).await?;
+                let key = Key::base(&[&local.oci.config_digest, &epoch]);
+                let base = self.stand_on(&local.content.digest, "", name).await?;
+                Ok(Built {
+                    base: Some(base),
+                    document: details.config,
+                    key,
+                    is_ahead: false,
+                    is_known: !self.asked.no_cache,
+                })
+            }
+        }
+    }
+
+    /// A record for what the node has, on which containers of this build can stand.
+    pub(super) async fn stand_on(&self, digest: &str, key: &str, what: &str) -> Result<Base> {
+        let step = NewStep {
+            key: key.to_string(),
+            digest: digest.to_string(),
+            build: self.build.clone(),
+            what: what.to_string(),
+        };
+        let made = self.door.control().keep_step(&self.caller, &step).await?;
+        self.base_of(&made).await
+    }
+
+    async fn base_of(&self, step: &Image) -> Result<Base> {
+        let local = image::ready(&self.door, step.meta.id).await?;
+        Ok(Base { id: step.meta.id, config_digest: local.oci.config_digest.clone(), content: local.content })
+    }
+
+    async fn step(
+        &self,
+        plan: &Plan,
+        stage: usize,
+        built: &BTreeMap<usize, Built>,
+        step: &Step,
+        progress: &mut Progress<'_>,
+        now: &mut Built,
+    ) -> std::result::Result<(), Fault> {
+        self.check()?;
+        let told = progress.step(step).map_err(|error| wrong(&error))?;
+        check_signal(step, progress)?;
+        let work = StageWork { plan, built, stage, line: step.line, progress };
+        match &told.work {
+            Work::Nothing => {
+                now.key = now.key.next(&[&told.created_by]);
+                now.document = progress.document(&now.document);
+                self.remember(now, &told.created_by, true);
+                now.is_ahead = true;
+                Ok(())
+            }
+            Work::Copy(copy) => {
+                let files = self.gather(&work, copy).await.map_err(|fault| at_line(fault, &work))?;
+                let key = now.key.next(&[&told.created_by, &step.text, &files.digest]);
+                let created_by = files.created_by(copy);
+                if self.take_known(now, key.clone(), progress).await? {
+                    return Ok(());
+                }
+                let placed = self.place(&work, now, copy, &files, &created_by).await;
+                let made = placed.map_err(|fault| at_line(fault, &work))?;
+                self.keep(now, key, made, &created_by).await.map_err(Fault::from)
+            }
+            Work::Directory(path) => {
+                let key = now.key.next(&[&told.created_by]);
+                if self.take_known(now, key.clone(), progress).await? {
+                    return Ok(());
+                }
+                let made = self.make_directory(&work, now, path, &told.created_by).await?;
+                self.keep(now, key, made, &told.created_by).await.map_err(Fault::from)
+            }
+            Work::Run { argv, args, is_offline, .. } => {
+                // The environment and all else of the config is in the key of the steps before.
+                let counted: Vec<String> =
+                    args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let parts =
+                    [argv.join("\0"), counted.join("\0"), is_offline.to_string(), self.asked.network.clone()];
+                let parts: Vec<&str> =
+                    std::iter::once("RUN").chain(parts.iter().map(String::as_str)).collect();
+                let key = now.key.next(&parts);
+                if self.take_known(now, key.clone(), progress).await? {
+                    return Ok(());
+                }
+                let made = self.run_step(&work, now, &told).await?;
+                self.keep(now, key, made, &told.created_by).await.map_err(Fault::from)
+            }
+        }
+    }
+
+    /// Takes a step from an earlier build, if that has the same.
+    async fn take_known(&self, now: &mut Built, key: Key, progress: &Progress<'_>) -> Result<bool> {
+        if !now.is_known {
+            return Ok(false);
+        }
+        let Some(step) = self.door.control().step_of_key(&self.caller, key.text()) else {
+            now.is_known = false;
+            return Ok(false);
+        };
+        let base = self.base_of(&step.record).await?;
+        let details = self.door.app().streams().image_details(&base.content).await?;
+        self.door.control().use_step(&self.caller, step.record.meta.id).await?;
+        // A container of this build stands on a record of its own, which nobody prunes meanwhile.
+        let base = Base { id: self.stand_on(&base.content.digest, "", "").await?.id, ..base };
+        now.document = progress.document(&details.config);
+        (now.base, now.key, now.is_ahead) = (Some(base), key, false);
+        self.tell.say(" ---> Using cache\n").await;
+        Ok(true)
+    }
+
+    /// Keeps what a step made.
+    async fn keep(&self, now: &mut Built, key: Key, made: ImageIn, what: &str) -> Result<()> {
+        let base = self.stand_on(&made.digest, key.text(), what).await?;
+        let details = self.door.app().streams().image_details(&base.content).await?;
+        (now.base, now.document, now.key, now.is_ahead) = (Some(base), details.config, key, false);
+        Ok(())
+    }
+
+    /// One line more in the history of the image.
+    pub(super) fn remember(&self, now: &mut Built, created_by: &str, is_empty: bool) {
+        now.document = self.remembered(&now.document, created_by, is_empty);
+    }
+
+    /// The same of a config that is being made.
+    pub(super) fn remembered(&self, document: &Value, created_by: &str, is_empty: bool) -> Value {
+        let mut next = if document.is_object() { document.clone() } else { json!({}) };
+        let time = self.time();
+        let mut line = json!({ "created": time, "created_by": created_by });
+        if is_empty {
+            line["empty_layer"] = json!(true);
+        }
+        match next["history"].as_array_mut() {
+            Some(lines) => lines.push(line),
+            None => next["history"] = json!([line]),
+        }
+        next["created"] = json!(time);
+        next
+    }
+
+    /// Runs a program on what is there, and makes a layer of what it changed.
+    async fn run_step(
+        &self,
+        work: &StageWork<'_>,
+        now: &Built,
+        told: &Told,
+    ) -> std::result::Result<ImageIn, Fault> {
+        let Work::Run { argv, args, uncounted, is_offline } = &told.work else {
+            return Err(Failure::new(Code::Internal, "RUN is no RUN").into());
+        };
+        let Some(base) = &now.base else {
+            let message =
+                format!("line {}: there is nothing to run in an image that is FROM scratch", work.line);
+            return Err(Failure::new(Code::Invalid, message).hint("COPY a program into it first").into());
+        };
+        let config = &work.progress.config;
+        let mut variables = environment::read(&env(config))?.set;
+        variables.extend(args.iter().chain(uncounted).map(|(name, value)| (name.clone(), value.clone())));
+        let text = |name: &str| config[name].as_str().filter(|text| !text.is_empty()).map(str::to_string);
+        let spec = ContainerSpec {
+            entrypoint: Some(argv.clone()),
+            env: variables,
+            working_dir: Some(text("WorkingDir").unwrap_or_else(|| "/".into())),
+            user: Some(text("User").unwrap_or_else(|| "0".into())),
+            ..ContainerSpec::default()
+        };
+        let mode = if *is_offline { "none" } else { self.asked.network.as_str() };
+        let nics = network::nics(&self.door, &self.caller, mode, &Default::default(), false)?;
+        let room = self.enter(base, spec, nics).await?;
+        self.tell.say(format!(" ---> Running in {}\n", crate::docker::id::short(room.meta.id))).await;
+        let outcome = self.run_program(work, &room, &argv.join(" ")).await;
+        let made = match outcome {
+            Ok(()) => self.commit(&room, base, now, work, &told.created_by).await.map_err(Fault::from),
+            Err(fault) => Err(fault),
+        };
+        self.leave(room.meta.id).await;
+        made
+    }
+
+    /// Makes an image of what a step's container changed.
+    pub(super) async fn commit(
+        &self,
+        room: &model::instance::Instance,
+        base: &Base,
+        now: &Built,
+        work: &StageWork<'_>,
+        created_by: &str,
+    ) -> Result<ImageIn> {
+        self.check()?;
+        let document = self.remembered(&work.progress.document(&now.document), created_by, false);
+        let how = CommitAsked { pauses: false, newest_s: self.newest_s };
+        Ok(self.door.app().streams().commit(room, &base.content, document, how).await?)
+    }
+
+    /// An archive with a directory.
+    async fn directory(&self, path: &str) -> Result<Reader> {
+        // Of nothing, which is copied to it.
+        let nothing = Box::new(Cursor::new(vec![0; ARCHIVE_END_BYTES]));
+        let empty = self.door.app().streams().source_archive(nothing, "").await?;
+        let picked = empty.pick(Pick { pattern: ".".into(), ..Pick::default() }).await?;
+        let (path, newest_s) = (path.to_string(), self.newest_s);
+        Ok(picked.send(Target { path, is_directory: true, is_new: true, is_last: true, newest_s }))
+    }
+
+    /// Makes a directory, if it is missing.
+    async fn make_directory(
+        &self,
+        work: &StageWork<'_>,
+        now: &Built,
+        path: &str,
+        created_by: &str,
+    ) -> Result<ImageIn> {
+        let streams = self.door.app().streams();
+        let document =
+            |is_empty| self.remembered(&work.progress.document(&now.document), created_by, is_empty);
+        let Some(base) = &now.base else {
+            return Ok(streams.image_of_root(self.directory(path).await?, document(false)).await?);
+        };
+        let room = self.enter(base, super::copy::idle(None), Some(vec![])).await?;
+        let outcome = async {
+            if self.look(&room, path).await?.is_some() {
+                return Ok(streams.image_of_config(&base.content, document(true)).await?);
+            }
+            let into = FilesIn { path: "/".into(), keeps_kinds: true, as_user: false };
+            streams.files_in(&room, into, self.directory(path).await?).await?;
+            self.commit(&room, base, now, work, created_by).await
+        }
+        .await;
+        self.leave(room.meta.id).await;
+        outcome
+    }
+
+    /// Makes the image of a build whose last steps changed its config alone, and adds the labels that were asked for.
+    pub(super) async fn conclude(&self, mut built: Built) -> Result<Built> {
+        if !self.asked.labels.is_empty() {
+            let pairs = self.asked.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let label = Instruction::Label(pairs);
+            let created_by = config::created_by(&label);
+            config::apply(&mut built.document["config"], 0, &label).map_err(|error| wrong(&error))?;
+            built.key = built.key.next(&[&created_by]);
+            self.remember(&mut built, &created_by, true);
+            built.is_ahead = true;
+        }
+        let Some(base) = built.base.clone().filter(|_| built.is_ahead) else { return Ok(built) };
+        let key = built.key.next(&["image"]);
+        if built.is_known
+            && let Some(step) = self.door.control().step_of_key(&self.caller, key.text())
+        {
+            self.door.control().use_step(&self.caller, step.record.meta.id).await?;
+            built.base = Some(self.base_of(&step.record).await?);
+            return Ok(built);
+        }
+        let made = self.door.app().streams().image_of_config(&base.content, built.document.clone()).await?;
+        self.keep(&mut built, key, made, "the image").await?;
+        Ok(built)
+    }
+}
+
+impl Built {
+    /// What people are shown: the id of its image, or of its step while that is a config alone.
+    fn shown(&self) -> &str {
+        match &self.base {
+            Some(base) if !self.is_ahead => short(&base.config_digest),
+            _ => self.key.short(),
+        }
+    }
+}
+
+/// Says which line could not be done.
+fn at_line(fault: Fault, work: &StageWork<'_>) -> Fault {
+    match fault {
+        Fault::Refused(mut failure) => {
+            failure.error.message =
+                format!("{} (line {} of the Dockerfile)", failure.error.message, work.line);
+            Fault::Refused(failure)
+        }
+        other => other,
+    }
+}
+
+fn check_signal(step: &Step, progress: &Progress<'_>) -> Result<()> {
+    let Instruction::StopSignal(_) = &step.instruction else { return Ok(()) };
+    let text = progress.config["StopSignal"].as_str().unwrap_or("");
+    match crate::docker::container::signal_number(text) {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(Code::Invalid, format!("invalid signal {text:.32?} on line {}", step.line))
+            .hint("write STOPSIGNAL SIGTERM, or a number")),
+    }
+}

@@ -1,0 +1,71 @@
+//! What is asked and told of the files that images are built from.
+
+use super::Reader;
+use async_trait::async_trait;
+use control::Error;
+use model::dockerfile::ignore::Ignore;
+use std::sync::Arc;
+
+/// Whom copied files belong to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// Root.
+    #[default]
+    Root,
+    /// Whom they belong to already.
+    Kept,
+    /// This user and this group.
+    Ids(u32, u32),
+}
+
+/// What of them is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pick {
+    /// A path, or a pattern.
+    pub pattern: String,
+    /// Archives are unpacked.
+    pub unpacks: bool,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// Permissions instead of the files' own.
+    pub mode: Option<u32>,
+}
+
+/// Where it goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Absolute path in the image.
+    pub path: String,
+    /// A file goes into it, and does not become it.
+    pub is_directory: bool,
+    /// It is not there: directories that are copied to it make it.
+    pub is_new: bool,
+    /// The archive ends behind it.
+    pub is_last: bool,
+    /// No time is later, in seconds since 1970.
+    pub newest_s: Option<i64>,
+}
+
+/// Files that an image is built from.
+#[async_trait]
+pub trait SourceFiles: Send + Sync {
+    /// What a path holds, if it is a file of at most so many bytes.
+    async fn read(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error>;
+    /// The same files without those that are left out.
+    async fn without(&self, ignore: Ignore) -> Result<Arc<dyn SourceFiles>, Error>;
+    /// What a pattern means among them.
+    async fn pick(&self, asked: Pick) -> Result<Arc<dyn Picked>, Error>;
+}
+
+/// What a pattern means.
+#[async_trait]
+pub trait Picked: Send + Sync {
+    /// How many things.
+    fn count(&self) -> usize;
+    /// SHA-256 of all that is copied, in hex.
+    fn digest(&self) -> String;
+    /// SHA-256 of the one file that was found, in hex.
+    async fn sum(&self) -> Result<String, Error>;
+    /// An archive of it, to be unpacked at the root of an image.
+    fn send(&self, target: Target) -> Reader;
+}

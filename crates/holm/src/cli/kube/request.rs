@@ -1,0 +1,150 @@
+//! From a pod of a file to what holm is asked for.
+
+use super::{DIGEST, OBJECT};
+use crate::cli::failure::{Failure, Result};
+use api::v1::types::{
+    instance::{ContainerRequest, CreateInstance, ExtraHost, NetworkRequest, VolumeRequest},
+    pod::{ContainerMount, FileRequest, FileSetRequest, SecretValues},
+    publish::PublishedPort,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use model::{
+    instance::{Kind, tag::Tag},
+    kube::{
+        container::Container,
+        pod::{Pod, Times},
+        volume::Volume,
+    },
+    plan::RestartPolicy,
+    port::alias::Alias,
+};
+use std::collections::BTreeMap;
+
+/// The request for a pod that is part of `object`.
+///
+/// # Errors
+/// A name that holm does not take.
+pub fn request(pod: &Pod, object: &str) -> Result<CreateInstance> {
+    let mut labels: BTreeMap<String, String> = pod.labels.clone();
+    labels.insert(OBJECT.to_string(), object.to_string());
+    labels.insert(DIGEST.to_string(), pod.digest.clone());
+    let in_files = |name: &str| matches!(pod.volumes.get(name), Some(Volume::Files(_)));
+    let mut containers =
+        pod.containers.iter().map(|it| container(it, &in_files)).collect::<Result<Vec<_>>>()?;
+    if let Some(first) = containers.first_mut() {
+        first.hostname.clone_from(&pod.hostname);
+    }
+    let extra_hosts = pod.extra_hosts.iter().map(|(name, address)| {
+        let name: Alias = name.parse().map_err(Failure::usage)?;
+        Ok(ExtraHost { name, address: *address })
+    });
+    let publish = pod.publish.iter().map(|port| PublishedPort {
+        address: port.address,
+        host_port: port.host_port,
+        port: port.port,
+        protocol: port.protocol.into(),
+    });
+    // It comes back with its host, as Kubernetes starts pods again.
+    let autostart = pod.containers.iter().any(|it| it.role.is_main() && it.restart == RestartPolicy::Always);
+    Ok(CreateInstance {
+        name: pod.name.clone(),
+        labels,
+        kind: Some(Kind::Container),
+        vcpus: Some(pod.vcpus),
+        memory_mib: Some(pod.memory_mib),
+        networks: Some(vec![NetworkRequest { aliases: aliases(pod)?, ..NetworkRequest::default() }]),
+        containers,
+        volumes: volumes(pod)?,
+        files: files(pod)?,
+        extra_hosts: extra_hosts.collect::<Result<_>>()?,
+        publish: publish.collect(),
+        grace_s: Some(pod.grace_s),
+        autostart,
+        schedule: match &pod.schedule {
+            Some(Times::At(times)) => Some(times.to_string()),
+            _ => None,
+        },
+        start: pod.schedule.is_some().then_some(false),
+        ..CreateInstance::default()
+    })
+}
+
+/// Names by which a pod's Services find it.
+///
+/// # Errors
+/// A name that is none in DNS.
+pub fn aliases(pod: &Pod) -> Result<Vec<Alias>> {
+    pod.aliases.iter().map(|name| name.parse().map_err(Failure::usage)).collect()
+}
+
+fn tag(name: &str) -> Result<Tag> {
+    name.parse().map_err(Failure::usage)
+}
+
+fn container(it: &Container, in_files: &dyn Fn(&str) -> bool) -> Result<ContainerRequest> {
+    let mount = |mount: &model::kube::container::VolumeMount| {
+        let name = tag(&mount.volume)?;
+        let (volume, files) = if in_files(&mount.volume) { (None, Some(name)) } else { (Some(name), None) };
+        let (path, sub_path, read_only) = (mount.path.clone(), mount.sub_path.clone(), mount.read_only);
+        Ok(ContainerMount { volume, files, path, sub_path, read_only })
+    };
+    Ok(ContainerRequest {
+        name: it.name.clone(),
+        image: it.image.clone(),
+        command: it.command.clone(),
+        args: it.args.clone(),
+        env: it.env.plain.clone(),
+        hostname: None,
+        secret_env: SecretValues(it.env.secret.clone()),
+        working_dir: it.working_dir.clone(),
+        user: it.user.clone(),
+        tty: it.tty,
+        stdin_open: it.stdin,
+        restart: Some(it.restart),
+        read_only: it.read_only,
+        cap_add: it.cap_add.clone(),
+        cap_drop: it.cap_drop.clone(),
+        tmpfs: it.tmpfs.clone(),
+        role: Some(it.role),
+        mounts: it.mounts.iter().map(mount).collect::<Result<_>>()?,
+        cpu_millis: it.cpu_millis,
+        memory_mib: it.memory_mib,
+        probes: (&it.probes).into(),
+        health: None,
+    })
+}
+
+fn volumes(pod: &Pod) -> Result<Vec<VolumeRequest>> {
+    let is_mounted = |name: &str| pod.containers.iter().flat_map(|it| &it.mounts).any(|it| it.volume == name);
+    let mut all = vec![];
+    for (name, volume) in pod.volumes.iter().filter(|(name, _)| is_mounted(name)) {
+        let tag = Some(tag(name)?);
+        match volume {
+            Volume::Empty { size_gib } => {
+                all.push(VolumeRequest { size_gib: Some(*size_gib), tag, ..VolumeRequest::default() });
+            }
+            // Of those kept in memory only what several mount is left here.
+            Volume::Memory => all.push(VolumeRequest { size_gib: Some(1), tag, ..VolumeRequest::default() }),
+            Volume::Claim { name, .. } => {
+                all.push(VolumeRequest { volume: Some(name.clone()), tag, ..VolumeRequest::default() });
+            }
+            Volume::Files(_) => {}
+        }
+    }
+    Ok(all)
+}
+
+fn files(pod: &Pod) -> Result<Vec<FileSetRequest>> {
+    let mut all = vec![];
+    for (name, volume) in &pod.volumes {
+        if let Volume::Files(set) = volume {
+            let file = |file: &model::kube::pod::File| FileRequest {
+                path: file.path.clone(),
+                mode: file.mode,
+                content: STANDARD.encode(&file.bytes),
+            };
+            all.push(FileSetRequest { name: tag(name)?, files: set.files.iter().map(file).collect() });
+        }
+    }
+    Ok(all)
+}
