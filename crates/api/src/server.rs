@@ -3,12 +3,13 @@
 pub mod tcp;
 pub mod tls;
 pub mod unix;
+mod unread;
 
 use crate::{
     auth::Peer,
     limits::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HEADER_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX},
 };
-use axum::{Router, body::Body};
+use axum::Router;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -130,7 +131,7 @@ where
 {
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        let request = request.map(Body::new);
+        let request = unread::discarding(request);
         hyper::service::Service::call(&TowerToHyperService::new(router.clone()), request)
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -273,6 +273,9 @@ fn what_cannot_be_built_is_refused() {
             "{arguments:?}: {said:?}"
         );
     }
+    // A client is told why even if it has much to send yet.
+    let said = posted(&lab, "memory=1", &vec![0; 8 << 20]);
+    assert!(said.contains("6MB"), "{said}");
     finish_builds(lab, &docker);
 }
 

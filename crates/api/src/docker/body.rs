@@ -9,22 +9,16 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use std::{io, time::Duration};
-use tokio::{runtime::Handle, time::timeout};
+use std::io;
+use tokio::time::timeout;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 /// Bytes read at a time on the way out.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// Most bytes that are read only to be thrown away.
-const DISCARDED_BYTES_MAX: u64 = 1 << 30;
-/// And for how long.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A body as it comes. Reading fails when nothing comes for a while, or past so many bytes. What is left of it when its
-/// reader is dropped is read and thrown away: a client that is still sending does not see why it was refused.
+/// A body as it comes. Reading fails when nothing comes for a while, or past so many bytes.
 pub fn reader(body: Body, bytes_max: u64) -> Reader {
-    let incoming =
-        Incoming { chunks: Some(body.into_data_stream()), left: bytes_max, runtime: Handle::current() };
+    let incoming = Incoming { chunks: Some(body.into_data_stream()), left: bytes_max };
     let chunks = stream::try_unfold(incoming, |mut incoming| async move {
         Ok::<_, io::Error>(incoming.next().await?.map(|bytes| (bytes, incoming)))
     });
@@ -35,7 +29,6 @@ struct Incoming {
     /// `None` once it has ended.
     chunks: Option<BodyDataStream>,
     left: u64,
-    runtime: Handle,
 }
 
 impl Incoming {
@@ -60,24 +53,6 @@ impl Incoming {
                 Ok(Some(bytes))
             }
         }
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        let Some(mut chunks) = self.chunks.take() else { return };
-        let discard = async move {
-            let mut left = DISCARDED_BYTES_MAX;
-            while let Some(Ok(bytes)) = chunks.next().await
-                && let Some(less) = left.checked_sub(bytes.len() as u64)
-            {
-                left = less;
-            }
-        };
-        // Ends with the connection, and by its limits. The reader may be dropped by a thread that is not the runtime's.
-        self.runtime.spawn(async move {
-            let _ = timeout(DISCARD_TIMEOUT, discard).await;
-        });
     }
 }
 
@@ -106,18 +81,6 @@ mod tests {
             let mut all = vec![];
             let read = reader(Body::from(vec![1; length]), 10).read_to_end(&mut all).await;
             assert_eq!(read.is_ok(), fits, "{length}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_left_of_a_body_is_read() {
-        let (sent, came) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(1);
-        let body = stream::unfold(came, |mut came| async move { Some((came.recv().await?, came)) });
-        let reader = reader(Body::from_stream(body), 10);
-        // As by the thread that unpacks.
-        std::thread::spawn(move || drop(reader)).join().unwrap();
-        for _ in 0..5 {
-            sent.send(Ok(Bytes::from_static(b"more"))).await.expect("it is read");
         }
     }
 
