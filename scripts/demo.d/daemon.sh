@@ -2,15 +2,17 @@
 
 # start_daemon — starts it and waits until it answers; sets DAEMON_MS to how long that took.
 start_daemon() {
-  local began deadline
+  local began deadline pid
   mkdir -p "$DEMO/state"
   printf '%s$%s %s\n' "$BOLD" "$PLAIN" "holm serve --state $DEMO/state --run $RUN --prefix $PREFIX --external-v4 $POOL_DEFAULT &"
   began=$(now_ms)
   setsid "$HOLM" serve --state "$DEMO/state" --run "$RUN" --prefix "$PREFIX" --external-v4 "$POOL_DEFAULT" >>"$DEMO/daemon.log" 2>&1 </dev/null &
-  echo $! >"$DEMO/daemon.pid"
+  pid=$!
+  echo "$pid" >"$DEMO/daemon.pid"
   deadline=$((SECONDS + 30))
   until daemon_answers; do
-    daemon_lives || { tail -n 20 "$DEMO/daemon.log" >&2; fail "the daemon ended at once (its last words are above)"; }
+    # Not daemon_lives: until setsid and holm are loaded, the process goes by another name.
+    kill -0 "$pid" 2>/dev/null || { tail -n 20 "$DEMO/daemon.log" >&2; fail "the daemon ended at once (its last words are above)"; }
     [ $SECONDS -lt $deadline ] || { tail -n 20 "$DEMO/daemon.log" >&2; fail "the daemon does not answer after 30 s"; }
     sleep 0.05
   done
