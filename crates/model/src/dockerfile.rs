@@ -35,6 +35,8 @@ pub const INSTRUCTION_BYTES_MAX: usize = 256 << 10;
 pub const HEREDOCS_MAX: usize = 16;
 /// Most bytes that a value may grow to when names in it are replaced.
 pub const VALUE_BYTES_MAX: usize = 256 << 10;
+/// Most bytes that all values of one instruction may grow to.
+pub const EXPANDED_BYTES_MAX: usize = 1 << 20;
 /// How deep `${A:-${B:-…}}` may go.
 pub const NESTING_MAX: usize = 16;
 

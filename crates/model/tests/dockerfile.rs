@@ -141,7 +141,7 @@ fn programs_and_variables() {
         ),
         (
             "ENV A=${NO:-${PATH}} B=\\$PATH C=\"\\$PATH\" D=$ E=$1",
-            json!({"Env": [path, "A=/bin", "B=$PATH", "C=$PATH", "D=$", "E=$1"]}),
+            json!({"Env": [path, "A=/bin", "B=$PATH", "C=$PATH", "D=$", "E="]}),
         ),
         (
             "ENV A=archive.tar.gz\nENV B=${A%.*} C=${A%%.*} D=${A#*.} E=${A##*.}",
@@ -154,6 +154,62 @@ fn programs_and_variables() {
         ("ENV A=b\nENV B=${A}c D=$A/e F=\"${A} x\"", json!({"Env": [path, "A=b", "B=bc", "D=b/e", "F=b x"]})),
         ("ENV A=1 \\\n  B=2 \\\n  # between\n\n  C=3", json!({"Env": [path, "A=1", "B=2", "C=3"]})),
     ]);
+}
+
+/// Words of docker's own lexer, and what they stand for; `None` where that is an error.
+#[test]
+fn words_stand_for_what_docker_says() {
+    let value = |name: &str| match name {
+        "PWD" => Some("/home".to_string()),
+        "NULL" => Some(String::new()),
+        "KOREAN" => Some("한국어".to_string()),
+        "STARS" => Some("a***yy*".to_string()),
+        "SIGNS" => Some("()[]{}^$.*?|\\x".to_string()),
+        _ => None,
+    };
+    for (word, wanted) in [
+        ("he'll'o", Some("hello")),
+        ("he'llo", None),
+        ("he\\'llo", Some("he'llo")),
+        ("he\\\\'llo", None),
+        ("abc\\tdef", Some("abctdef")),
+        ("\"abc\\tdef\"", Some("abc\\tdef")),
+        ("\"abc\\\\tdef\"", Some("abc\\tdef")),
+        ("hello\\", Some("hello")),
+        ("hello\\\\", Some("hello\\")),
+        ("\"hello\\\"", None),
+        ("'hello\\'", Some("hello\\")),
+        ("$.", Some("$.")),
+        ("he$1x", Some("hex")),
+        ("he$pwd.", Some("he.")),
+        ("he\\\\$PWD", Some("he\\/home")),
+        ("\\${}aaa", Some("${}aaa")),
+        ("he${}xx", None),
+        ("he${.}", None),
+        ("he${XXX:YYY}", None),
+        ("he${XXX?}", None),
+        ("he${NULL?}", Some("he")),
+        ("he${NULL:?}", None),
+        ("he${XXX:-\\${PWD}z}xx", Some("he${PWDz}xx")),
+        ("안녕\\t하세요", Some("안녕t하세요")),
+        ("안녕$KOREAN", Some("안녕한국어")),
+        ("${{aaa:-bbb}", None),
+        ("${aaa:-bbb ${foo}", None),
+        ("${:-bbb}", None),
+        ("$999aaa", Some("aaa")),
+        ("${001:-bbb}aaa", Some("bbbaaa")),
+        ("$@@@", Some("@@")),
+        ("${#:-bbb}", Some("bbb")),
+        ("${-:+bbb}", Some("")),
+        ("$$", Some("")),
+        ("${STARS%%\\**\\*}", Some("a")),
+        ("${SIGNS#()\\[]{\\}^$.\\*\\?|\\\\}", Some("x")),
+        ("${PWD//\\//\\/}", Some("\\/home")),
+        ("${PWD/\\//${XXX:-\\+}}", Some("+home")),
+    ] {
+        let found = model::dockerfile::words::expand(word, '\\', &value);
+        assert_eq!(found.ok().as_deref(), wanted, "{word}");
+    }
 }
 
 #[test]
@@ -338,6 +394,9 @@ fn errors_name_the_line() {
         ("FROM a\nADD --from=x a b", 2, "unknown flag: from"),
         ("FROM a\nADD https://github.com/a/b.git /b", 2, "nothing is fetched by Git"),
         ("FROM a\nADD --checksum=sha256:00 https://example.org/a /b", 2, "64 digits"),
+        ("FROM a\nRUN [\"a\", 1]", 2, "comprised of strings only"),
+        ("FROM a\nHEALTHCHECK CMD [1]", 2, "comprised of strings only"),
+        ("FROM a\nENV B=\nENV A=${B:?}", 3, "B: is not allowed to be empty"),
         ("FROM a\nENV A", 2, "ENV must have two arguments"),
         ("FROM a\nENV A=1 B", 2, "can't find = in \"B\""),
         ("FROM a\nENV =1", 2, "can not be blank"),
@@ -392,6 +451,12 @@ fn limits_hold() {
     // A value that doubles with each line.
     let doubling = format!("FROM a\nENV A=0123456789\n{}", "ENV A=$A$A\n".repeat(30));
     assert!(build(&doubling, &[]).unwrap_err().message.contains("grows beyond"));
+    // A value that many names stand for, in one line and in many.
+    let large = format!("FROM a\nENV A={}\n", "x".repeat(200_000));
+    let many = format!("{large}LABEL {}", (0..100).map(|n| format!("l{n}=$A ")).collect::<String>());
+    assert!(build(&many, &[]).unwrap_err().message.contains("all values grow beyond"));
+    let many = format!("{large}{}", (0..100).map(|n| format!("LABEL l{n}=$A\n")).collect::<String>());
+    assert!(build(&many, &[]).unwrap_err().message.contains("the config of the image has more than"));
     assert!(Dockerfile::read(b"FROM a\nRUN \xff").unwrap_err().line == 2);
 }
 

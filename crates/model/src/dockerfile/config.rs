@@ -4,10 +4,13 @@ use super::{
     DockerfileError, Result,
     instruction::{Check, Instruction, Program},
 };
+use crate::image_manifest::CONFIG_BYTES_MAX;
 use serde_json::{Map, Value, json};
 
 /// The shell of lines, unless `SHELL` says otherwise.
 pub const SHELL: [&str; 2] = ["/bin/sh", "-c"];
+/// Where programs are looked for in an image that does not say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Most ports that one image exposes.
 pub const PORTS_MAX: usize = 1024;
 /// Most labels, variables, volumes and triggers of one image each.
@@ -107,7 +110,21 @@ fn check_counts(config: &Value, line: u32) -> Result<()> {
             ));
         }
     }
+    if bytes(config) as u64 > CONFIG_BYTES_MAX {
+        let message = format!("the config of the image has more than {CONFIG_BYTES_MAX} bytes");
+        return Err(DockerfileError::new(line, message).hint("COPY large texts into files"));
+    }
     Ok(())
+}
+
+/// How many bytes a config has at least.
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(all) => all.iter().map(bytes).sum(),
+        Value::Object(all) => all.iter().map(|(name, value)| name.len() + bytes(value)).sum(),
+        _ => 0,
+    }
 }
 
 /// A program with its arguments: words, or a line for the shell of the image.
@@ -134,6 +151,14 @@ pub fn shell(config: &Value) -> Vec<String> {
 /// The environment of an image.
 pub fn env(config: &Value) -> Vec<String> {
     config["Env"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
+}
+
+/// Sets `PATH` where it is missing.
+pub(super) fn give_path(config: &mut Value) {
+    sound(config);
+    if !env(config).iter().any(|pair| pair.starts_with("PATH=")) {
+        set_env(config, "PATH", PATH);
+    }
 }
 
 fn set_env(config: &mut Value, key: &str, value: &str) {

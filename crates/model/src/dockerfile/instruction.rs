@@ -10,8 +10,10 @@ mod pairs;
 pub use copy::{Copy, Source};
 pub use health::Check;
 
-use super::{DockerfileError, Result, heredoc::Heredoc, lines::Line, words};
+use super::{DockerfileError, EXPANDED_BYTES_MAX, Result, heredoc::Heredoc, lines::Line, words};
 use pairs::{arguments, pairs};
+use serde::de::IgnoredAny;
+use std::cell::Cell;
 
 /// A program: a line for the shell, or words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +146,7 @@ pub fn read(line: &Line, escape: char) -> Result<Instruction> {
     let word = word.to_ascii_uppercase();
     let rest = rest.trim();
     let (flags, bare) = Flags::take(rest);
+    check_list(&word, bare).map_err(|message| at(message).hint(hint(&word)))?;
     let has_flags = matches!(word.as_str(), "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK");
     if rest.is_empty() && KNOWN.contains(&word.as_str()) {
         return Err(at(format!("{word} requires at least one argument")));
@@ -242,6 +245,20 @@ fn plain(line: &Line, word: &str, rest: &str, escape: char) -> std::result::Resu
         },
         _ => return Err(unknown(word)),
     })
+}
+
+/// A list that is JSON and no list of words is no line for the shell either.
+fn check_list(word: &str, text: &str) -> std::result::Result<(), String> {
+    let text = match (word, text.split_once(char::is_whitespace)) {
+        ("CMD" | "ENTRYPOINT" | "RUN" | "SHELL" | "ADD" | "COPY" | "VOLUME", _) => text,
+        ("HEALTHCHECK", Some((_, program))) => program.trim_start(),
+        _ => return Ok(()),
+    };
+    if text.starts_with('[') && list(text).is_none() && serde_json::from_str::<Vec<IgnoredAny>>(text).is_ok()
+    {
+        return Err("when using JSON array syntax, arrays must be comprised of strings only".into());
+    }
+    Ok(())
 }
 
 /// A JSON list of words.
@@ -351,8 +368,15 @@ impl Instruction {
     /// # Errors
     /// A word that cannot be read, on `line`.
     pub fn expanded(&self, line: u32, escape: char, value: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let bytes = Cell::new(0);
         let one = |text: &String| {
-            let expanded = words::expand(text, escape, value);
+            let expanded = words::expand(text, escape, value).and_then(|word| {
+                bytes.set(bytes.get() + word.len());
+                let is_fine = bytes.get() <= EXPANDED_BYTES_MAX;
+                is_fine
+                    .then_some(word)
+                    .ok_or_else(|| format!("all values grow beyond {EXPANDED_BYTES_MAX} bytes"))
+            });
             expanded
                 .map_err(|why| DockerfileError::new(line, format!("failed to process {text:.100?}: {why}")))
         };

@@ -56,7 +56,10 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// The beginning of a stage, on an image with this config.
-    pub fn new(globals: &'a Globals, escape: char, config: Value) -> Self {
+    ///
+    /// Programs find a `PATH` in every image, as with docker, also in one of nothing.
+    pub fn new(globals: &'a Globals, escape: char, mut config: Value) -> Self {
+        config::give_path(&mut config);
         Self { config, author: None, scope: Scope::new(globals), escape, has_cmd: false }
     }
 

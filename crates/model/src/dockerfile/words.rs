@@ -7,7 +7,10 @@
 //!   ${NAME:?word}          an error with this word where it is missing or empty
 //!   ${NAME#p} ${NAME##p}   without the shortest, longest beginning that fits the pattern; % and %% the end
 //!   ${NAME/p/word}         the first place that fits the pattern replaced; // all
+//!   $1 $@ $$ …             nothing: here a shell's own parameters are never set
 //! ```
+//!
+//! Source: docker's Dockerfile reference, "Environment replacement"; where that is silent, its lexer.
 
 use super::{NESTING_MAX, VALUE_BYTES_MAX, pattern};
 
@@ -24,7 +27,7 @@ pub type WordResult<T> = Result<T, String>;
 /// # Errors
 /// A quote or a brace without its end, a modifier that is not known, a value that grows too long.
 pub fn expand(word: &str, escape: char, value: &dyn Fn(&str) -> Option<String>) -> WordResult<String> {
-    let mut reader = Reader { rest: word.chars().collect(), at: 0, escape, value, depth: 0 };
+    let mut reader = Reader::of(word, escape, value);
     let mut out = String::new();
     reader.until(None, &mut out)?;
     Ok(out)
@@ -35,7 +38,7 @@ pub fn expand(word: &str, escape: char, value: &dyn Fn(&str) -> Option<String>) 
 /// # Errors
 /// As [`expand`].
 pub fn expand_text(text: &str, escape: char, value: &dyn Fn(&str) -> Option<String>) -> WordResult<String> {
-    let mut reader = Reader { rest: text.chars().collect(), at: 0, escape, value, depth: 0 };
+    let mut reader = Reader::of(text, escape, value);
     let mut out = String::new();
     while let Some(c) = reader.next() {
         match c {
@@ -101,9 +104,15 @@ struct Reader<'a> {
     escape: char,
     value: &'a dyn Fn(&str) -> Option<String>,
     depth: usize,
+    /// What is read is a pattern: an escape stays before what it escapes, for the pattern's own reading.
+    keeps_escapes: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn of(text: &str, escape: char, value: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { rest: text.chars().collect(), at: 0, escape, value, depth: 0, keeps_escapes: false }
+    }
+
     fn peek(&self) -> Option<char> {
         self.rest.get(self.at).copied()
     }
@@ -122,10 +131,11 @@ impl Reader<'_> {
                 '\'' => self.single(out)?,
                 '"' => self.double(out)?,
                 '$' => self.name(out)?,
-                c if c == self.escape => match self.next() {
-                    Some(next) => out.push(next),
-                    None => out.push(c),
-                },
+                c if c == self.escape => {
+                    out.extend(self.keeps_escapes.then_some(c));
+                    // At the end it means nothing.
+                    out.extend(self.next());
+                }
                 c => out.push(c),
             }
             check_length(out)?;
@@ -150,12 +160,16 @@ impl Reader<'_> {
             match self.next() {
                 Some('"') => return Ok(()),
                 Some('$') => self.name(out)?,
-                Some(c) if c == self.escape => match self.next() {
-                    Some(next @ ('"' | '$')) => out.push(next),
-                    Some(next) if next == self.escape => out.push(next),
-                    Some(next) => out.extend([c, next]),
-                    None => out.push(c),
-                },
+                Some(c) if c == self.escape => {
+                    let next = self.peek();
+                    let is_taken = matches!(next, Some('"' | '$')) || next == Some(self.escape);
+                    if self.keeps_escapes || !is_taken && next.is_some() {
+                        out.push(c);
+                    }
+                    if is_taken {
+                        out.extend(self.next());
+                    }
+                }
                 Some(c) => out.push(c),
                 None => {
                     return Err("unexpected end of statement while looking for matching double-quote".into());
@@ -192,9 +206,15 @@ impl Reader<'_> {
 
     fn bare_name(&mut self) -> String {
         let start = self.at;
-        while self.peek().is_some_and(|c| c == '_' || c.is_ascii_alphanumeric())
-            && !(self.at == start && self.peek().is_some_and(|c| c.is_ascii_digit()))
-        {
+        let belongs: fn(char) -> bool = match self.peek() {
+            Some(c) if c.is_ascii_digit() => |c| c.is_ascii_digit(),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => {
+                self.at += 1;
+                |_| false
+            }
+            _ => |c| c == '_' || c.is_alphanumeric(),
+        };
+        while self.peek().is_some_and(belongs) {
             self.at += 1;
         }
         self.rest[start..self.at].iter().collect()
@@ -208,17 +228,18 @@ impl Reader<'_> {
             Some(':') => {
                 let modifier = self.next().ok_or("syntax error: missing '}'")?;
                 let word = self.word()?;
-                self.alternative(name, modifier, value.filter(|value| !value.is_empty()), word)
+                let why = if value.is_some() { "empty" } else { "unset" };
+                self.alternative(name, modifier, value.filter(|value| !value.is_empty()), word, why)
                     .ok_or_else(|| wrong(modifier))?
             }
             Some(modifier @ ('-' | '+' | '?')) => {
                 let word = self.word()?;
-                self.alternative(name, modifier, value, word).ok_or_else(|| wrong(modifier))?
+                self.alternative(name, modifier, value, word, "unset").ok_or_else(|| wrong(modifier))?
             }
             Some(sign @ ('#' | '%')) => {
                 let is_long = self.peek() == Some(sign);
                 self.at += usize::from(is_long);
-                let wanted = self.word()?;
+                let wanted = self.pattern(&['}'])?.0;
                 let value = searched(value, &wanted)?;
                 let cut = if sign == '#' { pattern::without_beginning } else { pattern::without_end };
                 Ok(cut(&value, &wanted, is_long))
@@ -226,11 +247,8 @@ impl Reader<'_> {
             Some('/') => {
                 let is_all = self.peek() == Some('/');
                 self.at += usize::from(is_all);
-                let mut wanted = String::new();
-                let mut by = String::new();
-                if self.until(Some(&['/', '}']), &mut wanted)? == '/' {
-                    self.until(Some(&['}']), &mut by)?;
-                }
+                let (wanted, end) = self.pattern(&['/', '}'])?;
+                let by = if end == '/' { self.pattern(&['}'])?.0 } else { String::new() };
                 Ok(pattern::replaced(&searched(value, &wanted)?, &wanted, &by, is_all))
             }
             Some(other) => Err(wrong(other)),
@@ -240,8 +258,19 @@ impl Reader<'_> {
 
     fn word(&mut self) -> WordResult<String> {
         let mut word = String::new();
+        let before = std::mem::replace(&mut self.keeps_escapes, false);
         self.until(Some(&['}']), &mut word)?;
+        self.keeps_escapes = before;
         Ok(word)
+    }
+
+    /// A pattern up to one of these characters, and which it was. What names stand for in it is part of it.
+    fn pattern(&mut self, end: &[char]) -> WordResult<(String, char)> {
+        let mut pattern = String::new();
+        let before = std::mem::replace(&mut self.keeps_escapes, true);
+        let end = self.until(Some(end), &mut pattern)?;
+        self.keeps_escapes = before;
+        Ok((pattern, end))
     }
 
     fn alternative(
@@ -250,12 +279,13 @@ impl Reader<'_> {
         modifier: char,
         value: Option<String>,
         word: String,
+        why: &str,
     ) -> Option<WordResult<String>> {
         match modifier {
             '-' => Some(Ok(value.unwrap_or(word))),
             '+' => Some(Ok(value.map(|_| word).unwrap_or_default())),
             '?' => Some(value.ok_or_else(|| {
-                let why = if word.is_empty() { "is not allowed to be unset".to_string() } else { word };
+                let why = if word.is_empty() { format!("is not allowed to be {why}") } else { word };
                 format!("{name}: {why}")
             })),
             _ => None,
