@@ -40,6 +40,8 @@ pub struct Target {
     pub is_directory: bool,
     /// It is not there: directories that are copied to it make it.
     pub is_new: bool,
+    /// Directories that are not there and are made along the way, outermost first, absolute. They belong to whom the files do.
+    pub made: Vec<String>,
     /// The archive ends behind it.
     pub is_last: bool,
     /// No time is later, in seconds since 1970.

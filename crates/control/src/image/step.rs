@@ -52,23 +52,44 @@ impl Control {
         caller.require(Role::Member, "building an image")?;
         let id = ImageId::from_random(rand::random());
         self.transact(|tx| {
-            let name = Name::made_up("step", &id.short()).to_string();
-            let draft =
-                NewImage { name_repeats: true, hidden: true, ..NewImage::to_be_sent(&name, ImageKind::Oci) };
-            let mut image = self.uncounted_image(caller, id, &draft)?;
-            image.source = ImageSource::Content { digest: new.digest.clone() };
-            image.untagged = true;
-            image.step = Some(BuildStep {
-                key: new.key.clone(),
-                build: Some(new.build.clone()),
-                what: new.what.chars().take(STEP_CHARS_MAX).collect(),
-                used_at: self.now(),
-                uses: 0,
-            });
+            let image = self.image_of_step(caller, id, new)?;
             tx.create(&image);
             Ok(image)
         })
         .await
+    }
+
+    /// Makes several steps at once, of those that changed no files: each stands on what the files' last step made.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub async fn keep_steps(&self, caller: &Caller, all: &[NewStep]) -> Result<()> {
+        caller.require(Role::Member, "building an image")?;
+        let ids: Vec<ImageId> = all.iter().map(|_| ImageId::from_random(rand::random())).collect();
+        self.transact(|tx| {
+            for (id, new) in ids.iter().zip(all) {
+                tx.create(&self.image_of_step(caller, *id, new)?);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn image_of_step(&self, caller: &Caller, id: ImageId, new: &NewStep) -> Result<Image> {
+        let name = Name::made_up("step", &id.short()).to_string();
+        let draft =
+            NewImage { name_repeats: true, hidden: true, ..NewImage::to_be_sent(&name, ImageKind::Oci) };
+        let mut image = self.uncounted_image(caller, id, &draft)?;
+        image.source = ImageSource::Content { digest: new.digest.clone() };
+        image.untagged = true;
+        image.step = Some(BuildStep {
+            key: new.key.clone(),
+            build: Some(new.build.clone()),
+            what: new.what.chars().take(STEP_CHARS_MAX).collect(),
+            used_at: self.now(),
+            uses: 0,
+        });
+        Ok(image)
     }
 
     /// The steps of the caller's project.
@@ -93,6 +114,12 @@ impl Control {
             self.image_status(image.meta.id).is_some_and(|status| status.record.content().is_some())
         };
         self.steps(caller).into_iter().find(|found| is_kept(&found.record) && has_content(&found.record))
+    }
+
+    /// Whether a step with this key is kept, be its content here or not: of one that changed no files nothing is taken.
+    pub fn knows_step(&self, caller: &Caller, key: &str) -> bool {
+        let is_kept = |step: &BuildStep| step.key == key && step.build.is_none();
+        self.steps(caller).iter().any(|found| found.record.step.as_ref().is_some_and(is_kept))
     }
 
     /// Notes that a build had a step.

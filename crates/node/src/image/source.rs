@@ -14,7 +14,7 @@ mod pick;
 pub use pick::{Owner, Pick, Picked, Target};
 
 use super::{
-    compression::{CompressionError, decompress},
+    compression::{CompressionError, decompress_any},
     pipe::{Body, Taker},
     reconcile::Images,
     tar::{Entry, Kind, TarError, TarReader},
@@ -206,11 +206,15 @@ impl<R: Read> Read for Keeping<R> {
 
 impl SourceFiles {
     /// Reads an archive, whose entries lie below `at`. Blocking.
-    fn read_archive(directory: &Path, archive: impl Read, at: &[u8]) -> Result<Self, SourceError> {
+    fn read_archive(
+        directory: &Path,
+        archive: impl Read + Send + 'static,
+        at: &[u8],
+    ) -> Result<Self, SourceError> {
         let file = tempfile::tempfile_in(directory).map_err(io_at("keep the archive"))?;
         let output =
             BufWriter::with_capacity(256 << 10, file.try_clone().map_err(io_at("keep the archive"))?);
-        let input = BufReader::with_capacity(256 << 10, decompress(archive)?);
+        let input = BufReader::with_capacity(256 << 10, decompress_any(archive)?);
         let mut reader = TarReader::new(Keeping { input, output, count: 0, checked_at: 0 });
         let mut indexing = Indexing { index: Index::new(), names_bytes: 0, at };
         while let Some(entry) = reader.next_entry()? {
@@ -394,7 +398,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Images {
-    /// Keeps an archive (plain, or compressed by gzip or zstd) as files that an image is built from, below `at`.
+    /// Keeps an archive (plain, or compressed by gzip, zstd, bzip2 or xz) as files that an image is built from, below `at`.
     ///
     /// # Errors
     /// What is wrong with the archive.

@@ -36,8 +36,21 @@ pub struct Xz {
 }
 
 impl Xz {
-    /// Begins with a file at its present place.
-    pub fn of(file: File) -> io::Result<Self> {
+    /// Begins with what is no file, and may be a part of one.
+    ///
+    /// A thread reads it, and ends with it or with the program.
+    pub fn fed(mut input: impl Read + Send + 'static) -> io::Result<Self> {
+        let (far, mut near) = io::pipe()?;
+        let xz = Self::of(far)?;
+        std::thread::Builder::new().name("xz-input".into()).spawn(move || {
+            // The program says what it misses.
+            let _ = io::copy(&mut input, &mut near);
+        })?;
+        Ok(xz)
+    }
+
+    /// Begins with a file at its present place, or with a pipe.
+    pub fn of(file: impl Into<OwnedFd>) -> io::Result<Self> {
         let (output, far) = io::pipe()?;
         // A file, because nobody reads it before the end, and a full pipe would stop the program.
         let errors = tempfile::tempfile()?;
@@ -45,7 +58,7 @@ impl Xz {
         let child = Command::new("xz")
             .args(["--decompress", "--stdout", "--threads=1", &limit])
             .env("LC_ALL", "C")
-            .stdin(Stdio::Fd(OwnedFd::from(file)))
+            .stdin(Stdio::Fd(file.into()))
             .stdout(Stdio::Fd(OwnedFd::from(far)))
             .stderr(Stdio::Fd(OwnedFd::from(errors.try_clone()?)))
             .current_dir("/")

@@ -16,7 +16,7 @@ use crate::{
     streams::{Reader, SourceFiles},
     v1::audit::{deed, note_as},
 };
-use control::Caller;
+use control::{Caller, image::NewStep};
 use jiff::Timestamp;
 use model::{
     dockerfile::{
@@ -40,6 +40,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Digits of an id that people are shown.
 const SHORT_DIGITS: usize = 12;
+
+/// Most steps of one build that changed no files and are kept for the next one.
+const MARKS_MAX: usize = 128;
 
 /// Why a build ended without an image.
 pub enum Fault {
@@ -80,6 +83,8 @@ pub struct Builder {
     /// No time in the image is later, in seconds since 1970.
     pub(super) newest_s: Option<i64>,
     rooms: Mutex<Vec<InstanceId>>,
+    /// Steps that changed no files, kept together when the build ends.
+    marks: Mutex<Vec<NewStep>>,
     number: AtomicUsize,
 }
 
@@ -104,8 +109,8 @@ impl Builder {
     ) -> Self {
         let build = format!("{:032x}", rand::random::<u128>());
         let newest_s = asked.args.get(EPOCH).and_then(|text| text.parse().ok());
-        let (rooms, number) = (Mutex::default(), AtomicUsize::new(0));
-        Self { door, caller, asked, logins, tell, build, cut, newest_s, rooms, number }
+        let (rooms, marks, number) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Self { door, caller, asked, logins, tell, build, cut, newest_s, rooms, marks, number }
     }
 
     pub(super) fn next_number(&self) -> usize {
@@ -114,6 +119,22 @@ impl Builder {
 
     pub(super) fn note_room(&self, id: InstanceId) {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    pub(super) fn note_mark(&self, mark: NewStep) {
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        if marks.len() < MARKS_MAX {
+            marks.push(mark);
+        }
+    }
+
+    async fn keep_marks(&self) {
+        let marks = std::mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        if !marks.is_empty()
+            && let Err(error) = self.door.control().keep_steps(&self.caller, &marks).await
+        {
+            tracing::warn!(%error, "steps of a build are not kept for the next one");
+        }
     }
 
     pub(super) fn rooms(&self) -> Vec<InstanceId> {
@@ -131,6 +152,9 @@ impl Builder {
         let outcome = self.make(context).await;
         let is_cut = self.cut.is_cancelled();
         self.leave_all().await;
+        if !is_cut {
+            self.keep_marks().await;
+        }
         // A step that failed leaves those before it for the next try; a build that was cut off leaves nothing.
         if let Err(error) = self.door.control().end_build(&self.caller, &self.build, !is_cut).await {
             tracing::warn!(%error, "steps of a build are left until the next start");

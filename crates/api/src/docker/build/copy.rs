@@ -191,6 +191,27 @@ impl Builder {
         Ok(None)
     }
 
+    /// Directories that are made on the way to a target: as with docker they get the owner that `--chown` names.
+    async fn missing(&self, room: Option<&Instance>, copy: &Copy, target: &Target) -> Result<Vec<String>> {
+        let mut made = vec![];
+        if copy.chown.as_deref().is_none_or(str::is_empty) {
+            return Ok(made);
+        }
+        let above = |path: &str| path.rsplit_once('/').map_or(String::new(), |(above, _)| above.to_string());
+        let mut path = if target.is_directory { target.path.clone() } else { above(&target.path) };
+        while !path.trim_matches('/').is_empty() {
+            if let Some(room) = room
+                && self.look(room, &path).await?.is_some()
+            {
+                break;
+            }
+            made.push(path.clone());
+            path = above(&path);
+        }
+        made.reverse();
+        Ok(made)
+    }
+
     /// Puts files into an image.
     pub(super) async fn place(
         &self,
@@ -201,17 +222,20 @@ impl Builder {
         created_by: &str,
     ) -> std::result::Result<ImageIn, Fault> {
         let (path, is_directory) = work.progress.target(&copy.target);
-        let target = Target { path, is_directory, is_new: true, is_last: true, newest_s: self.newest_s };
+        let newest_s = self.newest_s;
+        let mut target = Target { path, is_directory, is_new: true, made: vec![], is_last: true, newest_s };
         let streams = self.door.app().streams();
         let Some(base) = &now.base else {
             if let Some(user) = &files.user {
                 let message = format!("there is no user {user} in an image that is FROM scratch");
                 return Err(Failure::new(Code::Invalid, message).hint("write --chown=NUMBER:NUMBER").into());
             }
+            target.made = self.missing(None, copy, &target).await?;
             let mut all: Reader = Box::new(tokio::io::empty());
             for (at, part) in files.parts.iter().enumerate() {
                 let is_last = at + 1 == files.parts.len();
-                all = Box::new(all.chain(part.send(Target { is_last, ..target.clone() })));
+                let made = std::mem::take(&mut target.made);
+                all = Box::new(all.chain(part.send(Target { is_last, made, ..target.clone() })));
             }
             let document = self.remembered(&work.progress.document(&now.document), created_by, false);
             return Ok(streams.image_of_root(all, document).await?);
@@ -220,15 +244,13 @@ impl Builder {
         let outcome = async {
             let there = self.look(&room, &target.path).await?;
             let is_there = there.as_ref().is_some_and(|stat| stat.mode & KIND == DIRECTORY);
-            let target = Target {
-                is_directory: target.is_directory || is_there,
-                is_new: there.is_none(),
-                ..target.clone()
-            };
+            (target.is_directory, target.is_new) = (target.is_directory || is_there, there.is_none());
+            target.made = self.missing(Some(&room), copy, &target).await?;
             for part in &files.parts {
                 self.check()?;
                 let into = FilesIn { path: "/".into(), keeps_kinds: true, as_user: files.user.is_some() };
-                streams.files_in(&room, into, part.send(target.clone())).await?;
+                let made = std::mem::take(&mut target.made);
+                streams.files_in(&room, into, part.send(Target { made, ..target.clone() })).await?;
             }
             self.commit(&room, base, now, work, created_by).await
         }

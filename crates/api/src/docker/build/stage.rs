@@ -25,6 +25,8 @@ use model::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, io::Cursor};
 
+/// Most characters of an instruction that the history of an image tells.
+const HISTORY_CHARS_MAX: usize = 16 << 10;
 /// An archive without entries: two empty blocks.
 const ARCHIVE_END_BYTES: usize = 1024;
 
@@ -166,6 +168,7 @@ impl Builder {
         match &told.work {
             Work::Nothing => {
                 now.key = now.key.next(&[&told.created_by]);
+                self.mark(now, &told.created_by).await;
                 now.document = progress.document(&now.document);
                 self.remember(now, &told.created_by, true);
                 now.is_ahead = true;
@@ -208,6 +211,20 @@ impl Builder {
         }
     }
 
+    /// Notes a step that changed no files, and says if an earlier build had it. There is nothing to take: it is done either way.
+    async fn mark(&self, now: &Built, what: &str) {
+        if now.is_known && self.door.control().knows_step(&self.caller, now.key.text()) {
+            self.tell.say(" ---> Using cache\n").await;
+        }
+        let Some(base) = &now.base else { return };
+        self.note_mark(NewStep {
+            key: now.key.text().to_string(),
+            digest: base.content.digest.clone(),
+            build: self.build.clone(),
+            what: what.to_string(),
+        });
+    }
+
     /// Takes a step from an earlier build, if that has the same.
     async fn take_known(&self, now: &mut Built, key: Key, progress: &Progress<'_>) -> Result<bool> {
         if !now.is_known {
@@ -245,6 +262,7 @@ impl Builder {
     pub(super) fn remembered(&self, document: &Value, created_by: &str, is_empty: bool) -> Value {
         let mut next = if document.is_object() { document.clone() } else { json!({}) };
         let time = self.time();
+        let created_by: String = created_by.chars().take(HISTORY_CHARS_MAX).collect();
         let mut line = json!({ "created": time, "created_by": created_by });
         if is_empty {
             line["empty_layer"] = json!(true);
@@ -318,7 +336,14 @@ impl Builder {
         let empty = self.door.app().streams().source_archive(nothing, "").await?;
         let picked = empty.pick(Pick { pattern: ".".into(), ..Pick::default() }).await?;
         let (path, newest_s) = (path.to_string(), self.newest_s);
-        Ok(picked.send(Target { path, is_directory: true, is_new: true, is_last: true, newest_s }))
+        Ok(picked.send(Target {
+            path,
+            is_directory: true,
+            is_new: true,
+            made: vec![],
+            is_last: true,
+            newest_s,
+        }))
     }
 
     /// Makes a directory, if it is missing.

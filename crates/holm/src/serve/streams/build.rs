@@ -59,8 +59,8 @@ impl Picked for Found {
     }
 
     fn send(&self, target: Target) -> Reader {
-        let Target { path, is_directory, is_new, is_last, newest_s } = target;
-        self.0.send(source::Target { path, is_directory, is_new, is_last, newest_s })
+        let Target { path, is_directory, is_new, made, is_last, newest_s } = target;
+        self.0.send(source::Target { path, is_directory, is_new, made, is_last, newest_s })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Index, Node, SourceError, SourceFiles, io_at};
 use crate::{
     image::{
-        compression::{decompress, is_compressed},
+        compression::{decompress_any, is_compressed_any},
         pipe::{Body, pipe},
         tar::{Entry, Kind, TarError, TarReader},
         tar_writer::TarWriter,
@@ -13,9 +13,10 @@ use crate::{
 use model::{dockerfile::ignore::fits_path, error::Fault};
 use sha2::{Digest as _, Sha256};
 use std::{
+    fs::File,
     io::{self, Read, Write},
     os::unix::fs::FileExt,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +83,8 @@ pub struct Target {
     pub is_directory: bool,
     /// It is not there: directories that are copied to it make it.
     pub is_new: bool,
+    /// Directories that are not there and are made along the way, outermost first, absolute. They belong to whom the files do.
+    pub made: Vec<String>,
     /// The archive ends behind it.
     pub is_last: bool,
     /// No time is later, in seconds since 1970.
@@ -210,9 +213,14 @@ impl SourceFiles {
         Ok(sum)
     }
 
-    fn content(&self, (at, length): (u64, u64)) -> Content<'_> {
-        Content { files: self, at, left: length }
+    fn content(&self, (at, length): (u64, u64)) -> Content {
+        Content { file: Arc::clone(&self.file), at, left: length }
     }
+}
+
+/// A directory that nobody sent.
+fn made() -> Node {
+    Node { mode: 0o755, ..Node::directory() }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -238,16 +246,16 @@ fn cleaned(path: &str) -> Result<String, SourceError> {
 }
 
 /// A part of the file without a name.
-struct Content<'a> {
-    files: &'a SourceFiles,
+struct Content {
+    file: Arc<File>,
     at: u64,
     left: u64,
 }
 
-impl Read for Content<'_> {
+impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = self.left.min(buffer.len() as u64) as usize;
-        let count = self.files.file.read_at(&mut buffer[..wanted], self.at)?;
+        let count = self.file.read_at(&mut buffer[..wanted], self.at)?;
         if count == 0 && wanted > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -285,6 +293,9 @@ impl Picked {
     fn write(&self, target: &Target, output: impl Write) -> Result<(), SourceError> {
         let mut tar = TarWriter::new(output);
         let place = target.path.trim_matches('/').as_bytes().to_vec();
+        for path in &target.made {
+            self.put_as(target, path.trim_matches('/').as_bytes().to_vec(), &made(), None, &mut tar)?;
+        }
         for (name, key) in &self.found {
             let node = self.files.index.get(key);
             match node {
@@ -303,11 +314,7 @@ impl Picked {
                 // A directory, or the root, which has no entry: what is in it is copied.
                 _ => {
                     if target.is_new && !place.is_empty() {
-                        let plain = Node {
-                            mode: 0o755,
-                            mtime_s: node.map_or(0, |node| node.mtime_s),
-                            ..Node::directory()
-                        };
+                        let plain = Node { mtime_s: node.map_or(0, |node| node.mtime_s), ..made() };
                         self.put(target, place.clone(), &plain, &mut tar)?;
                     }
                     for (path, node) in self.files.below(key).filter(|(path, _)| *path != key) {
@@ -332,6 +339,17 @@ impl Picked {
         node: &Node,
         tar: &mut TarWriter<W>,
     ) -> Result<(), SourceError> {
+        self.put_as(target, path, node, self.asked.mode, tar)
+    }
+
+    fn put_as<W: Write>(
+        &self,
+        target: &Target,
+        path: Vec<u8>,
+        node: &Node,
+        mode: Option<u32>,
+        tar: &mut TarWriter<W>,
+    ) -> Result<(), SourceError> {
         let device = "is a device: an image has none";
         if matches!(node.kind, Kind::CharDevice | Kind::BlockDevice) {
             return Err(SourceError::Entry {
@@ -345,7 +363,7 @@ impl Picked {
             path,
             link: node.link.clone(),
             kind: node.kind,
-            mode: if is_link { 0o777 } else { self.asked.mode.unwrap_or(node.mode) },
+            mode: if is_link { 0o777 } else { mode.unwrap_or(node.mode) },
             uid,
             gid,
             size_bytes: 0,
@@ -360,21 +378,16 @@ impl Picked {
         tar.add_file(&entry, &mut self.files.content(node.place)).map_err(failed)
     }
 
-    /// Whether a file is an archive, by its first bytes: as it is, or behind gzip or zstd.
+    /// Whether a file is an archive, by its first bytes: as it is, or behind gzip, zstd, bzip2 or xz.
     fn is_archive(&self, node: &Node) -> Result<bool, SourceError> {
         let mut head = vec![];
         let content = || self.files.content(node.place);
         content().take(6).read_to_end(&mut head).map_err(io_at("read the archive"))?;
         let mut block = vec![];
-        let begins = if is_compressed(&head) {
+        let begins = if is_compressed_any(&head) {
             // One that is damaged is no archive.
-            decompress(content())?.take(512).read_to_end(&mut block).is_ok()
+            decompress_any(content())?.take(512).read_to_end(&mut block).is_ok()
         } else {
-            // What cannot be undone is told, and not copied as if it were a file.
-            let is_unknown = head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) || head.starts_with(b"BZh");
-            if is_unknown {
-                decompress(content())?;
-            }
             content().take(512).read_to_end(&mut block).map_err(io_at("read the archive"))?;
             true
         };
@@ -388,7 +401,7 @@ impl Picked {
         place: &[u8],
         tar: &mut TarWriter<W>,
     ) -> Result<(), SourceError> {
-        let mut reader = TarReader::new(decompress(self.files.content(node.place))?);
+        let mut reader = TarReader::new(decompress_any(self.files.content(node.place))?);
         while let Some(mut entry) = reader.next_entry()? {
             let Some(path) = inner(&entry.path) else {
                 return Err(super::wrong(&entry, "leads out of the directory"));
@@ -415,6 +428,8 @@ impl Picked {
                 tar.add(&entry).map_err(failed)?;
             }
         }
+        // What comes behind the archive's own end tells whether it was whole.
+        io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(io_at("read the archive's end"))?;
         Ok(())
     }
 }
