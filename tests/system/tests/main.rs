@@ -11,6 +11,7 @@ mod docker_build;
 mod docker_files;
 mod docker_images;
 mod docker_registry;
+mod dockerfiles;
 mod fault;
 mod firewall;
 mod floating;
