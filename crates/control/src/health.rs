@@ -41,9 +41,13 @@ impl Control {
         self.health_for(instance, spec, purpose)
     }
 
-    /// Whether an instance can be given work, as the probes of its containers say. `None` where nothing is asked of them.
+    /// Whether an instance can be given work, as the probes and hooks of its containers say. `None` where there are none.
     pub fn is_ready(&self, instance: &Instance) -> Option<bool> {
-        let asked = |spec: &ContainerSpec| spec.probes.startup.is_some() || spec.probes.readiness.is_some();
+        let asked = |spec: &ContainerSpec| {
+            spec.probes.startup.is_some()
+                || spec.probes.readiness.is_some()
+                || spec.lifecycle.post_start.is_some()
+        };
         if !instance.containers.iter().any(asked) {
             return None;
         }

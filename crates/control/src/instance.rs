@@ -7,6 +7,7 @@ pub mod keys;
 pub mod lock;
 pub mod order;
 mod placement;
+mod pod;
 pub mod publish;
 pub mod rebuild;
 pub mod rescue;
@@ -38,6 +39,7 @@ use model::{
         PORTS_MAX, Power, VOLUMES_MAX,
         extra_host::{EXTRA_HOSTS_MAX, ExtraHost},
         phase::{Phase, phase},
+        pod::Shared,
         tag::{TAGS_MAX, Tag},
     },
     meta::{Labels, Meta},
@@ -49,7 +51,7 @@ use model::{
     quota::Resource,
     schedule::{Cron, Schedule},
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use store::Stored;
 
 /// An instance to be made.
@@ -107,12 +109,16 @@ pub struct NewInstance {
     pub floating_ip: Option<FloatingAsked>,
     /// Ports of its host that lead to it.
     pub publish: Vec<Publish>,
+    /// Where entries of `publish` without a port of the host have it from, if not from all that are given out.
+    pub publish_within: Vec<(Publish, RangeInclusive<u16>)>,
     /// Names that its containers find in /etc/hosts.
     pub extra_hosts: Vec<ExtraHost>,
     /// Files that its containers are shown.
     pub files: Vec<FileSetAsked>,
     /// When it is started by itself.
     pub schedule: Option<Cron>,
+    /// What its containers share beside network and volumes.
+    pub shared: Shared,
     /// Instance whose place it takes: what that has of the ports and volumes asked for here, it gets with its first start.
     pub succeeds: Option<InstanceId>,
     /// Start again with the host.
@@ -204,6 +210,8 @@ impl Control {
         let id = InstanceId::from_random(rand::random());
         check_limits(&new)?;
         self.check_content(&new)?;
+        pod::check(&new)?;
+        self.check_lent(caller, &new)?;
         self.transact(|tx| self.add_instance(tx, caller, id, &new)).await
     }
 
@@ -270,8 +278,9 @@ impl Control {
             files: self.seal_files(id, &new.files),
             schedule: new.schedule.clone().map(|at| Schedule { at, since: self.now() }),
             server_group: group.map(|group| group.record.meta.id),
+            shared: new.shared.clone(),
         };
-        self.take_host_ports(tx, caller, &[], &mut instance)?;
+        self.take_host_ports_within(tx, caller, &[], &mut instance, &new.publish_within)?;
         self.settle_outside(tx, &instance, &ports, floating.as_slice(), &[], true)?;
         tx.create(&instance);
         Ok(instance)

@@ -53,7 +53,7 @@ pub use error::{Error, Result};
 
 use jiff::Timestamp;
 use model::{name::Name, seal::SealKey, user::Rules};
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 use store::Store;
 
 /// All that doors may ask of the cloud. Cheap to clone.
@@ -65,6 +65,7 @@ pub struct Control {
     hashing: Arc<password::Hashing>,
     names: transact::Names,
     seal_key: Option<SealKey>,
+    host_directories: Arc<[PathBuf]>,
 }
 
 impl Control {
@@ -76,7 +77,8 @@ impl Control {
     /// Control that reads the time from `clock`.
     pub fn with_clock(store: Store, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
         let names = transact::Names::Unique;
-        Self { store, clock, rules: Rules::default(), hashing: Arc::default(), names, seal_key: None }
+        let (rules, hashing, host_directories) = (Rules::default(), Arc::default(), Arc::default());
+        Self { store, clock, rules, hashing, names, seal_key: None, host_directories }
     }
 
     /// The same with other rules for logging in.
@@ -90,6 +92,13 @@ impl Control {
     #[must_use]
     pub fn with_seal_key(mut self, key: SealKey) -> Self {
         self.seal_key = Some(key);
+        self
+    }
+
+    /// The same with directories of the hosts that containers may be shown.
+    #[must_use]
+    pub fn with_host_directories(mut self, directories: &[PathBuf]) -> Self {
+        self.host_directories = directories.into();
         self
     }
 

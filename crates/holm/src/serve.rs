@@ -151,6 +151,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let seal_key = identity::seal_key(&dirs.state).map_err(host_error("read the key to what is sealed"))?;
     let control =
         Control::new(store.clone()).with_rules(options.openstack.rules()).with_seal_key(seal_key.clone());
+    let control = control.with_host_directories(&options.host_directory);
     let node_id = identity::node_id(&dirs.state).map_err(host_error("read the node's id"))?;
     let beginning =
         Beginning { external_v4: options.external_v4, external_v6: options.external_v6.range(node_id) };
@@ -330,6 +331,7 @@ fn build(
     let layers = images.layers().clone();
     let wires = Arc::clone(&networks);
     let instances = Instances::new(store.clone(), node, instance_dirs, wires, layers, drivers.clone(), boot);
+    let instances = instances.with_host_directories(options.host_directory.clone());
     let instances = Arc::new(instances.with_seal_key(seal_key));
     let parts = Parts {
         store: store.clone(),

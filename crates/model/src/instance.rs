@@ -8,10 +8,13 @@
 
 pub mod content;
 pub mod extra_host;
+pub mod host_directory;
 pub mod keys;
+pub mod lifecycle;
 pub mod lock;
 pub mod order;
 pub mod phase;
+pub mod pod;
 pub mod rescue;
 pub mod step;
 pub mod succession;
@@ -19,10 +22,12 @@ pub mod tag;
 pub mod trial;
 pub mod ulimit;
 
-use content::{FileSet, Mount, Role};
+use content::{FileSet, MemoryMount, Mount, Role};
 use extra_host::ExtraHost;
 use keys::NamedKey;
+use lifecycle::Lifecycle;
 use lock::Lock;
+use pod::Shared;
 use rescue::Rescue;
 use succession::Succession;
 use tag::Tag;
@@ -175,6 +180,9 @@ pub struct Instance {
     /// When it is started by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// What its containers share beside network and volumes (pod).
+    #[serde(default, skip_serializing_if = "Shared::is_empty")]
+    pub shared: Shared,
 }
 
 /// Addresses at which users say that an instance is reached. They are told, and decide nothing.
@@ -204,6 +212,15 @@ fn usual_weight() -> u32 {
 }
 
 impl Instance {
+    /// Seconds from asking it to end until it is killed. Hooks are part of its grace period; a program whose hook took all
+    /// of that has a moment more.
+    pub fn kill_after_s(&self) -> u32 {
+        match self.containers.iter().any(|container| container.lifecycle.pre_stop.is_some()) {
+            true => self.grace_s.saturating_add(lifecycle::EXTENSION_S),
+            false => self.grace_s,
+        }
+    }
+
     /// Its own root disk (VM): the first of its volumes, but for one in rescue.
     pub fn root_volume(&self) -> Option<VolumeId> {
         let place = usize::from(self.rescue.is_some());
@@ -370,6 +387,21 @@ pub struct ContainerSpec {
     /// What is asked of it again and again, and what follows.
     #[serde(default, skip_serializing_if = "Probes::is_empty")]
     pub probes: Probes,
+    /// What is done for it after its start and before its end.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
+    /// Groups that its user is in beside those that the image says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// Its first process is a small init that hands signals on to the program and collects what nobody waits for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
+    /// Size of `/dev/shm` in bytes; 64 MiB when `None`. Of a pod's containers, which share it, the largest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+    /// Mounts that are kept in memory, with what is asked of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory_mounts: Vec<MemoryMount>,
 }
 
 impl Record for Instance {

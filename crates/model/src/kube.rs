@@ -12,10 +12,13 @@ pub mod container;
 pub mod document;
 pub mod environment;
 pub mod field;
+mod lifecycle;
 pub mod pod;
 mod probe;
 mod quantity;
+mod security;
 pub mod service;
+mod stateful;
 pub mod volume;
 mod workload;
 
@@ -96,6 +99,17 @@ pub struct Workload {
     pub pods: Vec<Pod>,
     /// When it is changed, the old pods go before the new ones come.
     pub recreate: bool,
+    /// Its pods follow each other, and keep their names.
+    pub sequence: Option<Sequence>,
+}
+
+/// How pods follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequence {
+    /// Those that are missing come all at once.
+    pub parallel: bool,
+    /// Changed pods are made anew from the last one down to this place; none where somebody deletes them.
+    pub replaces_from: Option<usize>,
 }
 
 impl Workload {
@@ -112,6 +126,8 @@ pub enum Kind {
     Pod,
     /// Copies of a pod, replaced when it changes.
     Deployment,
+    /// Pods with names and claims that stay.
+    StatefulSet,
     /// One copy for each host.
     DaemonSet,
     /// A pod that runs to its end.
@@ -126,6 +142,7 @@ impl Kind {
         match self {
             Self::Pod => "pod",
             Self::Deployment => "deployment",
+            Self::StatefulSet => "statefulset",
             Self::DaemonSet => "daemonset",
             Self::Job => "job",
             Self::CronJob => "cronjob",
@@ -170,13 +187,14 @@ pub fn plan(text: &str, project: &str) -> Result<Plan, Refusal> {
 }
 
 /// Kinds and the versions of the API that they are read in.
-const KINDS: [(&str, &str); 10] = [
+const KINDS: [(&str, &str); 11] = [
     ("ConfigMap", "v1"),
     ("Secret", "v1"),
     ("PersistentVolumeClaim", "v1"),
     ("Service", "v1"),
     ("Pod", "v1"),
     ("Deployment", "apps/v1"),
+    ("StatefulSet", "apps/v1"),
     ("DaemonSet", "apps/v1"),
     ("Job", "batch/v1"),
     ("CronJob", "batch/v1"),

@@ -6,7 +6,13 @@
 use crate::{
     address::Mac,
     id::{InstanceId, PortId, ProjectId, VolumeId},
-    instance::{Grant, content::Role, ulimit::Ulimits},
+    instance::{
+        Grant,
+        content::{MemoryMount, Role, VolumeGroup},
+        lifecycle::Lifecycle,
+        pod::Shared,
+        ulimit::Ulimits,
+    },
     metadata::GuestData,
 };
 use ipnet::IpNet;
@@ -221,6 +227,9 @@ pub struct PodPlan {
     /// Sets of small files that containers are shown.
     #[serde(default)]
     pub files: Vec<FileSetPlan>,
+    /// What its containers share beside network and volumes.
+    #[serde(default)]
+    pub shared: Shared,
 }
 
 /// A set of files.
@@ -328,6 +337,18 @@ pub struct ContainerPlan {
     /// Its program is an init, which is looked for in the image where `argv` is empty. A stop signal of 0 is then the init's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<SystemPlan>,
+    /// What is done for it after its start and before its end.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
+    /// Groups that its user is in beside those that the image says.
+    #[serde(default)]
+    pub groups: Vec<u32>,
+    /// A small init is its first process.
+    #[serde(default)]
+    pub init: bool,
+    /// Size of `/dev/shm` in bytes; the usual one when `None`.
+    #[serde(default)]
+    pub shm_bytes: Option<u64>,
 }
 
 /// Who a system container is, told to its files before its first boot.
@@ -372,6 +393,8 @@ pub enum RestartPolicy {
     Always,
     /// As always, but a stop by the user outlives a restart of the host.
     UnlessStopped,
+    /// As on a failure, without end; and one whose health check finds it unhealthy is ended and started again.
+    OnUnhealthy,
 }
 
 /// A file system in a container.
@@ -394,16 +417,39 @@ pub enum MountSource {
         /// The path on the host.
         path: PathBuf,
     },
+    /// A directory or file of the host, with more asked of it.
+    Part {
+        /// The path on the host.
+        path: PathBuf,
+        /// A path in it, instead of all of it; made as a directory where it is missing.
+        part: Option<PathBuf>,
+        /// Group that all of it is given to.
+        group: Option<VolumeGroup>,
+    },
     /// Memory.
     Tmpfs {
         /// Most bytes.
         size_bytes: u64,
     },
+    /// A directory that the host's operator lends, or what lies in it.
+    Lent {
+        /// The directory.
+        directory: PathBuf,
+        /// The way from there.
+        part: Option<PathBuf>,
+        /// It is to be there; else it is made as a directory where it is missing.
+        exists: bool,
+    },
+    /// Memory, with more asked of it; its path is the target's.
+    Memory(MemoryMount),
     /// Files of the pod.
     Files {
         /// Name of the set.
         set: String,
         /// A path in it, instead of all of it.
         path: Option<PathBuf>,
+        /// Group that all of it is given to.
+        #[serde(default)]
+        group: Option<VolumeGroup>,
     },
 }

@@ -64,6 +64,8 @@ pub struct Exit {
     pub failed: bool,
     /// `InstancePlan::boot` of the plan that had started it.
     pub boot: u64,
+    /// Start of the run that ended, in milliseconds since 1970, where that is known.
+    pub started_ms: Option<i64>,
 }
 
 /// Why a driver could not do something.

@@ -217,8 +217,13 @@ impl FakeHost {
 
     /// The guest ends by itself. Nothing happens to one that does not run.
     pub fn exit(&self, id: InstanceId, code: i32) {
-        let exit =
-            |boot| Exit { code: Some(code), cause: format!("exited with {code}"), failed: code != 0, boot };
+        let exit = |boot| Exit {
+            code: Some(code),
+            cause: format!("exited with {code}"),
+            failed: code != 0,
+            boot,
+            started_ms: None,
+        };
         self.lock().end(id, exit);
         self.tell(id);
     }
@@ -289,8 +294,13 @@ impl State {
             if let (Some(at), Life::Running(running)) = (guest.stops_at, &guest.life)
                 && at <= now
             {
-                let exit =
-                    Exit { code: Some(0), cause: "powered off".into(), failed: false, boot: running.boot };
+                let exit = Exit {
+                    code: Some(0),
+                    cause: "powered off".into(),
+                    failed: false,
+                    boot: running.boot,
+                    started_ms: None,
+                };
                 guest.stop(exit);
             }
         }
@@ -339,6 +349,7 @@ impl State {
                 cause: format!("exited with {code}"),
                 failed: code != 0,
                 boot,
+                started_ms: None,
             };
             self.end(plan.id, exit);
         }
@@ -373,7 +384,13 @@ impl State {
         if let Some(guest) = self.guests.get_mut(&id)
             && let Life::Asleep(boot) = guest.life
         {
-            guest.stop(Exit { code: None, cause: "its memory was thrown away".into(), failed: false, boot });
+            guest.stop(Exit {
+                code: None,
+                cause: "its memory was thrown away".into(),
+                failed: false,
+                boot,
+                started_ms: None,
+            });
         }
     }
 

@@ -6,7 +6,7 @@
 //! A task does one thing after the other, so that probes never pile up, and a probe ends with its task, with its time and
 //! with the daemon. What was seen is in the records: a new daemon goes on where the last one was.
 
-mod probe;
+pub(crate) mod probe;
 
 use crate::{driver::Driver, instance::Clock};
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use model::{
     image::ImageStatus,
     instance::{ContainerSpec, Instance, InstanceStatus, Kind, State},
     operation::{Event, Subject},
+    plan::RestartPolicy,
     record::Record,
 };
 use std::{
@@ -51,6 +52,8 @@ struct Watched {
     purpose: Purpose,
     run_ms: i64,
     check: HealthCheck,
+    /// A run that fails it is ended, to be started again.
+    renews: bool,
 }
 
 impl Watched {
@@ -171,6 +174,8 @@ impl Health {
                 purpose,
                 run_ms,
                 check,
+                renews: purpose.restarts()
+                    || (purpose.is_health() && spec.restart == RestartPolicy::OnUnhealthy),
             };
             let mut all: Vec<Watched> =
                 self.check(spec).map(|check| about(Purpose::Health, check)).into_iter().collect();
@@ -201,7 +206,7 @@ impl Health {
         let Some(driver) = self.drivers.get(&watched.kind).cloned() else { return };
         loop {
             let seen = self.seen(&watched);
-            if watched.purpose.restarts() && seen.word == Word::Unhealthy {
+            if watched.renews && seen.word == Word::Unhealthy {
                 self.renew(&watched, &*driver).await;
             }
             let wait = seen.next_probe_ms(&watched.check, watched.run_ms, (self.clock)());

@@ -157,6 +157,7 @@ pub struct Instances {
     revived: stall::Revived,
     grown: broadcast::Sender<VolumeId>,
     seal_key: Option<SealKey>,
+    host_directories: Vec<PathBuf>,
 }
 
 impl Instances {
@@ -188,6 +189,7 @@ impl Instances {
             revived,
             grown,
             seal_key: None,
+            host_directories: vec![],
         }
     }
 
@@ -201,6 +203,12 @@ impl Instances {
     #[must_use]
     pub fn with_seal_key(self, key: SealKey) -> Self {
         Self { seal_key: Some(key), ..self }
+    }
+
+    /// The same with directories of this host that containers may be shown.
+    #[must_use]
+    pub fn with_host_directories(self, host_directories: Vec<PathBuf>) -> Self {
+        Self { host_directories, ..self }
     }
 
     /// Tells of disks that were made larger under their guests.

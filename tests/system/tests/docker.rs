@@ -145,7 +145,7 @@ fn docker_run_tells_how_programs_end() {
     );
     docker.refuses(125, "has no library/busybox:nosuch", &["run", "--rm", "busybox:nosuch", "true"]);
     docker.refuses(125, "manifest unknown", &["run", "--rm", "127.0.0.1:5000/nosuch", "true"]);
-    docker.refuses(125, "Init is not honoured", &["run", "--rm", "--init", "busybox", "true"]);
+    docker.refuses(125, "PidMode is not honoured", &["run", "--rm", "--pid", "host", "busybox", "true"]);
 
     pass_input_and_output(&docker);
     take_what_is_asked(&docker);
@@ -327,7 +327,10 @@ fn docker_refuses_in_dockers_words() {
         &[&["run", "-d", "--name", "two", "-p", "8088:80"], &sleeps[..]].concat(),
     );
     for (what, words) in [
-        (&["-v", "/etc:/host"][..], "directories of the host are not put into containers"),
+        (
+            &["-v", "/etc:/host"][..],
+            "directories of the host are shown to containers only where its operator lends them; none is",
+        ),
         (&["--network", "host"], "NetworkMode is not honoured"),
         (&["--pid", "host"], "PidMode is not honoured"),
         (&["--add-host", "a b:192.0.2.1"], "bad format for add-host"),

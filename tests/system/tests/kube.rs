@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
 fn begin(lab: &Lab, arguments: &[&str], text: &str) -> Child {
     let mut command = lab.holm("shop", &[&["kube"], arguments].concat());
@@ -21,19 +21,19 @@ fn begin(lab: &Lab, arguments: &[&str], text: &str) -> Child {
     child
 }
 
-fn tries(lab: &Lab, arguments: &[&str], text: &str) -> Output {
+pub fn tries(lab: &Lab, arguments: &[&str], text: &str) -> Output {
     begin(lab, arguments, text).wait_with_output().expect("holm kube ends")
 }
 
 /// What a command that must succeed prints.
-fn does(lab: &Lab, arguments: &[&str], text: &str) -> String {
+pub fn does(lab: &Lab, arguments: &[&str], text: &str) -> String {
     let output = tries(lab, arguments, text);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// What a shell in one container of a pod says.
-fn ask(shop: &Cloud, pod: &str, container: &str, text: &str) -> String {
+pub fn ask(shop: &Cloud, pod: &str, container: &str, text: &str) -> String {
     let argv = ["sh", "-c", text].map(str::to_string).to_vec();
     let request = ExecRequest { container: Some(container.into()), argv, ..ExecRequest::default() };
     let ran = shop.exec_with(pod, &request, &[]);
@@ -41,7 +41,7 @@ fn ask(shop: &Cloud, pod: &str, container: &str, text: &str) -> String {
 }
 
 /// A fact about one container of a pod.
-fn fact(instance: &Instance, container: &str, name: &str) -> serde_json::Value {
+pub fn fact(instance: &Instance, container: &str, name: &str) -> serde_json::Value {
     let all = instance.facts.get("containers").and_then(|all| all.as_array()).cloned().unwrap_or_default();
     all.iter().find(|it| it["name"] == container).map(|it| it[name].clone()).unwrap_or_default()
 }
@@ -116,8 +116,7 @@ fn a_pod_of_a_file_runs_as_it_says_and_leaves_nothing() {
     let shop = lab.project("shop");
     let played = tries(&lab, &["play", "-"], WHOLE);
     let told = String::from_utf8_lossy(&played.stderr).into_owned();
-    assert!(played.status.success(), "{played:?}");
-    assert!(told.contains("pod/web: spec.containers[2].lifecycle: not honoured"), "{told}");
+    assert!(played.status.success() && !told.contains("warning"), "{played:?}");
     let lines =
         "configmap/colours read\nsecret/keys read\npersistentvolumeclaim/disk created\npod/web created\n";
     assert_eq!(String::from_utf8_lossy(&played.stdout), lines);

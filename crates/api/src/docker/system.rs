@@ -181,14 +181,7 @@ fn images(door: &Door, caller: &Caller, sizes: &image::prune::Sizes) -> Vec<Valu
 }
 
 async fn container(door: &Door, found: &containers::Found) -> Value {
-    // One that never ran has written nothing, and nothing is made for it only to be weighed.
-    let has_run = found.status().is_some_and(|status| status.boot > 0);
-    let written = match has_run {
-        // One that is being started or ended at this moment cannot be weighed.
-        true => door.app().streams().written_bytes(found.instance()).await.unwrap_or(0),
-        false => 0,
-    };
-    let image_bytes = found.content(door).map_or(0, |content| content.virtual_bytes);
+    let (written, all) = super::container::sizes(door, found).await;
     json!({
         "Id": id::of(found.id()),
         "Names": [format!("/{}", found.name())],
@@ -196,7 +189,7 @@ async fn container(door: &Door, found: &containers::Found) -> Value {
         "ImageID": "",
         "Created": found.instance().meta.created_at.as_second(),
         "SizeRw": written,
-        "SizeRootFs": image_bytes + written,
+        "SizeRootFs": all,
         "State": super::container::state_word(found),
         "Status": "",
         "Mounts": [],

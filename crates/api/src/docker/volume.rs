@@ -1,7 +1,7 @@
 //! Volumes: directories of containers, which belong to one container at a time.
 
 use super::{
-    container::host_config::{HostConfig, Mount, refuse_rest},
+    container::host_config::{HostConfig, Mount, is_empty, refuse_rest},
     door::Door,
     filter::Filters,
     query::{Json as Body, Query},
@@ -24,7 +24,13 @@ use control::{
     instance::{DiskAsked, VolumeAsked},
     volume::{Attach, NewVolume},
 };
-use model::{error::Code, id::InstanceId, meta::Labels, volume::Volume};
+use model::{
+    error::Code,
+    id::InstanceId,
+    instance::content::{Mount as Lent, Shows},
+    meta::Labels,
+    volume::Volume,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -169,10 +175,11 @@ pub(super) async fn asked(
     anonymous: Option<&BTreeMap<String, Value>>,
 ) -> Result<Vec<VolumeAsked>> {
     let mut wanted: Vec<(Option<String>, String, bool)> = vec![];
-    for bind in host.binds.iter().flatten() {
+    for bind in host.binds.iter().flatten().filter(|bind| !bind.starts_with('/')) {
         wanted.push(read_bind(bind)?);
     }
-    for mount in host.mounts.iter().flatten().filter(|mount| mount.kind != "tmpfs") {
+    let is_disk = |mount: &&Mount| mount.kind != "tmpfs" && mount.kind != "bind";
+    for mount in host.mounts.iter().flatten().filter(is_disk) {
         wanted.push(read_mount(mount)?);
     }
     for path in anonymous.into_iter().flat_map(BTreeMap::keys) {
@@ -207,6 +214,44 @@ pub(super) async fn asked(
     Ok(asked)
 }
 
+/// Directories of the host that a new container asks for: whether they are lent is the cloud's to say.
+///
+/// # Errors
+/// `invalid` for options.
+pub(super) fn lent(host: &HostConfig) -> Result<Vec<Lent>> {
+    let show = |path: &str, exists: bool, target: &str, read_only: bool| Lent {
+        shows: Shows::Host { path: path.to_string(), exists },
+        path: target.to_string(),
+        sub_path: None,
+        read_only,
+        group: None,
+    };
+    let mut all = vec![];
+    for bind in host.binds.iter().flatten().filter(|bind| bind.starts_with('/')) {
+        let (source, target, read_only) = read_bind(bind)?;
+        all.push(show(&source.unwrap_or_default(), false, &target, read_only));
+    }
+    for mount in host.mounts.iter().flatten().filter(|mount| mount.kind == "bind") {
+        let mut rest = mount.rest.clone();
+        let options = rest.remove("BindOptions").unwrap_or_default();
+        refuse_rest(&rest, "Mounts.")?;
+        let mut exists = true;
+        for (name, value) in options.as_object().into_iter().flatten().filter(|(_, value)| !is_empty(value)) {
+            match name.as_str() {
+                "CreateMountpoint" => exists = false,
+                "NonRecursive" => {}
+                "Propagation" if matches!(value.as_str(), Some("rprivate" | "private")) => {}
+                other => {
+                    let why = format!("it was set to {value:.100}", value = value.to_string());
+                    return Err(not_honoured(&format!("Mounts.BindOptions.{other}"), why));
+                }
+            }
+        }
+        all.push(show(&mount.source, exists, &mount.target, mount.read_only));
+    }
+    Ok(all)
+}
+
 fn refuse_used(door: &Door, name: &str, volume: &Volume) -> Result<()> {
     let Some(user) = volume.attached_to else { return Ok(()) };
     let user = door.control().get::<model::instance::Instance>(user).map(|i| i.record.meta.name.to_string());
@@ -222,11 +267,11 @@ fn read_bind(text: &str) -> Result<(Option<String>, String, bool)> {
         [source, target, options] => (*source, *target, *options),
         _ => return Err(Failure::new(Code::Invalid, format!("invalid volume specification: {text:?}"))),
     };
-    refuse_host(source)?;
+    refuse_relative(source)?;
     let mut read_only = false;
     for option in options.split(',') {
         match option {
-            "" | "rw" | "z" | "Z" | "copy" | "nocopy" => {}
+            "" | "rw" | "z" | "Z" | "copy" | "nocopy" | "rprivate" | "private" => {}
             "ro" => read_only = true,
             other => return Err(not_honoured("Binds", format!("option {other:?} of {text:?}"))),
         }
@@ -234,21 +279,18 @@ fn read_bind(text: &str) -> Result<(Option<String>, String, bool)> {
     Ok((Some(source.to_string()), target.to_string(), read_only))
 }
 
-fn refuse_host(source: &str) -> Result<()> {
-    if source.starts_with(['/', '.', '~']) {
-        return Err(not_honoured(
-            "Binds",
-            format!("{source}: directories of the host are not put into containers"),
-        )
-        .hint("name a volume instead: -v NAME:/path"));
+/// Clients tell directories by their whole path.
+fn refuse_relative(source: &str) -> Result<()> {
+    if source.starts_with(['.', '~']) {
+        let why = format!("{source}: a directory of the host is told by its whole path");
+        return Err(not_honoured("Binds", why).hint("or name a volume: -v NAME:/path"));
     }
     Ok(())
 }
 
 fn read_mount(mount: &Mount) -> Result<(Option<String>, String, bool)> {
     if mount.kind != "volume" {
-        let why =
-            format!("a mount of type {:?}: directories of the host are not put into containers", mount.kind);
+        let why = format!("a mount of type {:?}: volume, bind and tmpfs are known", mount.kind);
         return Err(
             not_honoured("Mounts", why).hint("name a volume instead: --mount type=volume,src=NAME,dst=/path")
         );
@@ -266,7 +308,7 @@ mod tests {
     fn volumes_are_read_and_directories_refused() {
         assert_eq!(read_bind("data:/srv:ro").unwrap(), (Some("data".into()), "/srv".into(), true));
         assert_eq!(read_bind("data:/srv").unwrap(), (Some("data".into()), "/srv".into(), false));
-        for bad in ["/etc:/etc", "./x:/x", "data", "a:b:c:d", "data:/x:shared"] {
+        for bad in ["/etc:/etc:shared", "./x:/x", "data", "a:b:c:d", "data:/x:shared"] {
             assert!(read_bind(bad).is_err(), "{bad}");
         }
     }

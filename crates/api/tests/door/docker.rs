@@ -189,7 +189,7 @@ async fn what_is_not_honoured_is_refused_and_readers_change_nothing() {
     for (field, value) in [
         ("Privileged", json!(true)),
         ("PidMode", json!("host")),
-        ("Binds", json!(["/etc:/etc"])),
+        ("Binds", json!(["./etc:/etc"])),
         ("NetworkMode", json!("host")),
         ("SecurityOpt", json!(["seccomp=unconfined"])),
         ("SomethingNew", json!(1)),
@@ -199,6 +199,10 @@ async fn what_is_not_honoured_is_refused_and_readers_change_nothing() {
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{field}: {}", refused.text);
         assert!(refused.message().contains(field), "{field}: {}", refused.text);
     }
+    let host = json!({ "Image": "web", "HostConfig": { "Binds": ["/etc:/etc"] } });
+    let refused = ask(&door, Method::POST, "/containers/create", Some(host)).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    assert!(refused.message().contains("only where its operator lends them"), "{}", refused.text);
     let missing = ask(&door, Method::POST, "/containers/create", Some(json!({ "Image": "nosuch" }))).await;
     assert_eq!(
         (missing.status, missing.message().as_str()),

@@ -5,6 +5,7 @@ use crate::{Control, Error, Result};
 use model::{
     error::Code,
     flavor::MEMORY_MIB,
+    health::probe::LINES_RULE,
     id::InstanceId,
     instance::{
         ContainerSpec, Kind,
@@ -192,11 +193,6 @@ fn check_mounts(
                 let message = format!("no set of files asked for here is called {name}");
                 return Err(Error::invalid(&field("files"), message));
             }
-            // What lies below a directory that containers write to may be a link to anywhere on the host.
-            Shows::Volume(_) if mount.sub_path.is_some() => {
-                let message = "a part of a volume cannot be mounted, a part of a set of files can";
-                return Err(Error::new(Code::Unsupported, message).field(&field("sub_path")));
-            }
             _ => {}
         }
         if let Some(path) = &mount.sub_path {
@@ -249,9 +245,7 @@ pub(super) fn check_probes(number: usize, spec: &ContainerSpec) -> Result<()> {
         let field = format!("containers[{number}].probes.{}", purpose.as_str());
         probe.check_bounds().map_err(|wrong| Error::invalid(&field, wrong))?;
         if probe.breaks_lines() {
-            let message =
-                "a path begins with / and has no spaces; neither it nor a header has control characters";
-            return Err(Error::invalid(&field, message));
+            return Err(Error::invalid(&field, LINES_RULE));
         }
         if purpose.restarts() && probe.successes != 1 {
             return Err(Error::invalid(&field, "one success is enough for a startup or liveness probe"));

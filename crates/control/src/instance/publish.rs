@@ -11,7 +11,7 @@ use model::{
     publish::{CHOSEN_PORTS, HOLDERS_MAX, Holder, HostPort, Publish, PublishError, addresses_meet, check},
     security_group::Protocol,
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 
 /// A change of what an instance publishes: first `set`, then `remove`, then `add`.
 #[derive(Debug, Clone, Default)]
@@ -111,11 +111,23 @@ impl Control {
         old: &[Publish],
         next: &mut Instance,
     ) -> Result<()> {
+        self.take_host_ports_within(tx, caller, old, next, &[])
+    }
+
+    /// The same, with ports that are chosen from ranges.
+    pub(crate) fn take_host_ports_within(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        old: &[Publish],
+        next: &mut Instance,
+        within: &[(Publish, RangeInclusive<u16>)],
+    ) -> Result<()> {
         check(&next.publish).map_err(refused)?;
         let Some(node) = next.node else {
             return Ok(());
         };
-        self.choose_host_ports(node, old, next)?;
+        self.choose_host_ports(node, old, next, within)?;
         check(&next.publish).map_err(refused)?;
         let key = |p: &Publish| (p.protocol, p.host_port);
         let keys: BTreeSet<(Protocol, u16)> = old.iter().chain(&next.publish).map(key).collect();
@@ -197,7 +209,13 @@ impl Control {
             .hint(format!("choose another port of the host (0 takes a free one){way_out}"))
     }
 
-    fn choose_host_ports(&self, node: NodeId, old: &[Publish], next: &mut Instance) -> Result<()> {
+    fn choose_host_ports(
+        &self,
+        node: NodeId,
+        old: &[Publish],
+        next: &mut Instance,
+        within: &[(Publish, RangeInclusive<u16>)],
+    ) -> Result<()> {
         for number in 0..next.publish.len() {
             let asked = next.publish[number];
             if asked.host_port != 0 {
@@ -217,15 +235,28 @@ impl Control {
                 |p: &&Publish| (p.address, p.port, p.protocol) == (asked.address, asked.port, asked.protocol);
             // Asked for the same again, it keeps the port that it has.
             let kept = old.iter().filter(same).map(|p| p.host_port).find(|p| free(*p));
-            let (first, count) = (*CHOSEN_PORTS.start(), CHOSEN_PORTS.len() as u32);
-            let start = rand::random::<u32>() % count;
+            // Of a range that was asked for the first that is free, else any.
+            let range = within.iter().find(|(of, _)| *of == asked).map(|(_, range)| range.clone());
+            let is_asked = range.is_some();
+            let range = range.unwrap_or(CHOSEN_PORTS);
+            let (first, count) = (*range.start(), range.len() as u32);
+            let start = if is_asked { 0 } else { rand::random::<u32>() % count };
+            let kept = kept.filter(|port| range.contains(port));
             let port = kept
                 .or_else(|| {
                     let at = |step: u32| first + u16::try_from((start + step) % count).unwrap_or(0);
                     (0..count).map(at).find(|port| free(*port))
                 })
                 .ok_or_else(|| {
-                    let message = format!("no {} port of the host is free", asked.protocol);
+                    let message = match is_asked {
+                        true => format!(
+                            "no {} port of the host from {} to {} is free",
+                            asked.protocol,
+                            range.start(),
+                            range.end()
+                        ),
+                        false => format!("no {} port of the host is free", asked.protocol),
+                    };
                     Error::new(Code::NoCapacity, message)
                         .field("publish")
                         .hint("unpublish some (`holm exposed` lists them)")

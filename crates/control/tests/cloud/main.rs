@@ -132,6 +132,8 @@ fn container(name: &str) -> NewInstance {
         extra_hosts: vec![],
         files: vec![],
         schedule: None,
+        shared: Default::default(),
+        publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,
         grace_s: None,

@@ -11,6 +11,7 @@
 mod generate;
 mod request;
 mod roll;
+mod sequence;
 mod service;
 
 use super::{

@@ -38,6 +38,10 @@ pub struct Options {
     /// image is. A host in a private range has to be named by its address.
     #[arg(long, env = "HOLM_IMAGE_HOST", value_name = "HOST", value_delimiter = ',')]
     pub image_host: Vec<String>,
+    /// Directory of this host that containers of admins may be shown, with all in it; may be repeated. None: no directory
+    /// is. Who is shown one is root in it.
+    #[arg(long, env = "HOLM_HOST_DIRECTORY", value_name = "DIR", value_delimiter = ',', value_parser = host_directory)]
+    pub host_directory: Vec<PathBuf>,
     /// QEMU's program, if it is not where distributions put it.
     #[arg(long, env = "HOLM_QEMU", value_name = "PROGRAM")]
     pub qemu: Option<PathBuf>,
@@ -53,6 +57,13 @@ pub struct Options {
     /// What is logged to standard error: error, warn, info, debug, or a filter like node=debug.
     #[arg(long, env = "HOLM_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
+}
+
+/// Reads a directory that is lent to containers.
+fn host_directory(text: &str) -> Result<PathBuf, String> {
+    let directory = PathBuf::from(text);
+    model::instance::host_directory::check(&directory)?;
+    Ok(directory)
 }
 
 /// Range of the first external network for IPv6.

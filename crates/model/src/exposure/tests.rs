@@ -127,6 +127,7 @@ impl World {
                 unrescued: None,
                 files: vec![],
                 schedule: None,
+                shared: Default::default(),
                 suspended: false,
                 server_group: None,
             },

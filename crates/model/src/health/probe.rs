@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// Most headers of a question.
 pub const HEADERS_MAX: usize = 16;
+/// Longest name of a service that is asked by gRPC, in bytes.
+pub const SERVICE_BYTES_MAX: usize = 253;
+/// What the texts of a question are to be.
+pub const LINES_RULE: &str = "a path begins with / and has no spaces; neither it nor a header nor a service's name has control characters";
 
 /// The probes of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,16 @@ pub enum Action {
         path: String,
         /// Further headers; `Host` instead of the address.
         headers: Vec<(String, String)>,
+        /// By HTTPS. The certificate is not verified: the pod is asked at its own address, in its own network.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tls: bool,
+    },
+    /// The pod answers `grpc.health.v1.Health/Check` with SERVING, without TLS.
+    Grpc {
+        /// Port.
+        port: u16,
+        /// Whose health is asked for; empty for the server's as a whole.
+        service: String,
     },
 }
 
@@ -153,43 +167,53 @@ impl Probe {
     pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
         let (least, most) = (*DURATION_MS.start(), *DURATION_MS.end());
         let (few, many) = (u64::from(*RETRIES.start()), u64::from(*RETRIES.end()));
-        let sizes = match &self.action {
-            Action::Exec { argv } => (argv.len() as u64, 1, 1024),
-            Action::Tcp { port } => (u64::from(*port), 1, 65_535),
-            Action::Http { port, path, headers } => {
-                let lengths = headers.iter().map(|(name, value)| name.len() + value.len());
-                let longest = lengths.chain([path.len()]).max().unwrap_or(0) as u64;
-                for (name, given, least, most) in [
-                    ("path and headers", longest, 1, TEXT_BYTES_MAX as u64),
-                    ("headers", headers.len() as u64, 0, HEADERS_MAX as u64),
-                ] {
-                    if !(least..=most).contains(&given) {
-                        return Err(OutOfBounds { name, given, least, most });
-                    }
-                }
-                (u64::from(*port), 1, 65_535)
-            }
-        };
-        for (name, given, least, most) in [
-            ("port or length of the command", sizes.0, sizes.1, sizes.2),
+        self.action.check_bounds()?;
+        check_all(&[
             ("delay_ms", self.delay_ms, 0, START_PERIOD_MS_MAX),
             ("interval_ms", self.interval_ms, least, most),
             ("timeout_ms", self.timeout_ms, least, most),
             ("successes", u64::from(self.successes), few, many),
             ("failures", u64::from(self.failures), few, many),
-        ] {
-            if !(least..=most).contains(&given) {
-                return Err(OutOfBounds { name, given, least, most });
+        ])
+    }
+
+    /// Whether a text of a question would end the line that it is put on (RFC 9112, section 2.2).
+    pub fn breaks_lines(&self) -> bool {
+        self.action.breaks_lines()
+    }
+}
+
+impl Action {
+    /// Refuses what is out of bounds.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        const PORT: &str = "port or length of the command";
+        match self {
+            Self::Exec { argv } => check_all(&[(PORT, argv.len() as u64, 1, 1024)]),
+            Self::Tcp { port } => check_all(&[(PORT, u64::from(*port), 1, 65_535)]),
+            Self::Grpc { port, service } => check_all(&[
+                (PORT, u64::from(*port), 1, 65_535),
+                ("service", service.len() as u64, 0, SERVICE_BYTES_MAX as u64),
+            ]),
+            Self::Http { port, path, headers, .. } => {
+                let lengths = headers.iter().map(|(name, value)| name.len() + value.len());
+                let longest = lengths.chain([path.len()]).max().unwrap_or(0) as u64;
+                check_all(&[
+                    ("path and headers", longest, 1, TEXT_BYTES_MAX as u64),
+                    ("headers", headers.len() as u64, 0, HEADERS_MAX as u64),
+                    (PORT, u64::from(*port), 1, 65_535),
+                ])
             }
         }
-        Ok(())
     }
 
     /// Whether a text of a question would end the line that it is put on (RFC 9112, section 2.2).
     pub fn breaks_lines(&self) -> bool {
         let breaks = |text: &String| text.bytes().any(|byte| byte.is_ascii_control());
-        match &self.action {
-            Action::Http { path, headers, .. } => {
+        match self {
+            Self::Http { path, headers, .. } => {
                 breaks(path)
                     || path.contains(' ')
                     || !path.starts_with('/')
@@ -197,8 +221,16 @@ impl Probe {
                         breaks(name) || breaks(value) || name.contains([' ', ':']) || name.is_empty()
                     })
             }
-            _ => false,
+            Self::Grpc { service, .. } => breaks(service),
+            Self::Exec { .. } | Self::Tcp { .. } => false,
         }
+    }
+}
+
+fn check_all(all: &[(&'static str, u64, u64, u64)]) -> Result<(), OutOfBounds> {
+    match all.iter().find(|(_, given, least, most)| !(*least..=*most).contains(given)) {
+        Some(&(name, given, least, most)) => Err(OutOfBounds { name, given, least, most }),
+        None => Ok(()),
     }
 }
 
@@ -212,7 +244,11 @@ mod tests {
 
     fn http(path: &str, headers: &[(&str, &str)]) -> Action {
         let headers = headers.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
-        Action::Http { port: 80, path: path.into(), headers }
+        Action::Http { port: 80, path: path.into(), headers, tls: false }
+    }
+
+    fn grpc(service: &str) -> Action {
+        Action::Grpc { port: 80, service: service.into() }
     }
 
     #[test]
@@ -230,6 +266,7 @@ mod tests {
             (probe(Action::Tcp { port: 0 }), "port or length of the command"),
             (probe(http(&format!("/{}", "x".repeat(TEXT_BYTES_MAX)), &[])), "path and headers"),
             (probe(http("/", &[("a", "b"); HEADERS_MAX + 1])), "headers"),
+            (probe(grpc(&"x".repeat(SERVICE_BYTES_MAX + 1))), "service"),
         ] {
             assert_eq!(probe.check_bounds().map_err(|e| e.name), Err(name), "{probe:?}");
         }
@@ -247,6 +284,8 @@ mod tests {
             (http("/", &[("", "b")]), true),
             (http("/", &[("A:", "b")]), true),
             (Action::Tcp { port: 1 }, false),
+            (grpc("shop.v1.Shop"), false),
+            (grpc("a\nb"), true),
         ] {
             assert_eq!(probe(action.clone()).breaks_lines(), breaks, "{action:?}");
         }

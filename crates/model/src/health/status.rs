@@ -180,9 +180,10 @@ pub fn is_ready(
     instance.containers.iter().all(|spec| {
         let asked = spec.probes.all().into_iter().map(|(purpose, _)| purpose);
         let mut asked = asked.filter(|purpose| *purpose != Purpose::Liveness).peekable();
-        if asked.peek().is_none() {
+        if asked.peek().is_none() && spec.lifecycle.post_start.is_none() {
             return true;
         }
+        // A container whose postStart hook has not ended well has no run that anything could be said of.
         let Some(run_ms) = status.and_then(|status| run_of(status, &spec.name)) else { return false };
         asked.all(|purpose| {
             let found = record(&ContainerHealth::key_of(id, &spec.name, purpose));

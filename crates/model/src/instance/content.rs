@@ -47,6 +47,14 @@ pub enum Shows {
     Volume(Tag),
     /// The set of files with this name.
     Files(Tag),
+    /// A directory or file of the host, where its operator lends it.
+    Host {
+        /// Where on the host.
+        path: String,
+        /// It is to be there; else it is made as a directory where it is missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        exists: bool,
+    },
 }
 
 /// Where a container sees a volume or a set of files.
@@ -56,12 +64,51 @@ pub struct Mount {
     pub shows: Shows,
     /// Where.
     pub path: String,
-    /// One file or directory of a set, instead of all of it.
+    /// One file or directory of a set, or one directory or file of a volume, instead of all of it. What a volume has not
+    /// is made as a directory; links in it never lead out of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_path: Option<String>,
     /// Writes are refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// Group that all of the volume, or of the set, is given to before the containers start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<VolumeGroup>,
+}
+
+/// A group that the files of a volume are given to: it may read and write them, and what is made there is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeGroup {
+    /// Its number inside.
+    pub gid: u32,
+    /// Only where the volume's own directory is not the group's yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
+}
+
+/// A mount that is kept in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryMount {
+    /// Where.
+    pub path: String,
+    /// Most bytes; 64 MiB when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Permissions of its top, at most 0o1777, which is usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// User inside that its top belongs to.
+    #[serde(default)]
+    pub uid: u32,
+    /// Group inside.
+    #[serde(default)]
+    pub gid: u32,
+    /// Writes are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Programs on it are not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_exec: bool,
 }
 
 /// When a container of a pod runs.

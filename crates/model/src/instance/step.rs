@@ -136,6 +136,7 @@ fn stopped(wanted: Wanted, boot: u64, failed: bool, host_rebooted: bool, retries
     let again = match wanted.restart {
         RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
         RestartPolicy::OnFailure { retries_max } => failed && (retries_max == 0 || retries < retries_max),
+        RestartPolicy::OnUnhealthy => failed,
         RestartPolicy::No => false,
     };
     if boot < wanted.boots || again || (host_rebooted && wanted.autostart) {

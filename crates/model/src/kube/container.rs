@@ -4,13 +4,18 @@ use super::{
     Refusal, environment,
     environment::Environment,
     field::Fields,
+    lifecycle,
     pod::{HostPort, Scene},
     probe, quantity,
+    security::{self, PodSecurity},
     volume::Volume,
 };
 use crate::{
     health::probe::Probes,
-    instance::content::{Role, check_absolute, check_relative},
+    instance::{
+        content::{MemoryMount, Role, VolumeGroup, check_absolute, check_relative},
+        lifecycle::Lifecycle,
+    },
     plan::RestartPolicy,
 };
 use serde::Serialize;
@@ -62,6 +67,15 @@ pub struct Container {
     pub memory_asked_mib: Option<u64>,
     /// Probes.
     pub probes: Probes,
+    /// Hooks.
+    #[serde(skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
+    /// Further groups of its user.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// Mounts kept in memory that are limited.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_mounts: Vec<MemoryMount>,
 }
 
 /// Where a container sees a volume.
@@ -75,6 +89,9 @@ pub struct VolumeMount {
     pub sub_path: Option<String>,
     /// Writes are refused.
     pub read_only: bool,
+    /// Group that it is given to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<VolumeGroup>,
 }
 
 /// What a container has of its pod.
@@ -84,8 +101,10 @@ pub(super) struct Place<'a> {
     pub is_init: bool,
     /// The pod's restart policy.
     pub restart: RestartPolicy,
-    /// The pod's user.
-    pub user: Option<&'a str>,
+    /// The pod's users and groups.
+    pub security: &'a PodSecurity,
+    /// Seconds that the pod has to end.
+    pub grace_s: u64,
     /// The pod's volumes.
     pub volumes: &'a BTreeMap<String, Volume>,
 }
@@ -104,7 +123,7 @@ pub(super) fn read(
     let env = environment::read(fields, scene)?;
     let (ports, publish) = ports(fields)?;
     let resources = resources(fields)?;
-    let security = security(fields, place.user)?;
+    let security = security::of_container(fields, place.security.user.as_deref())?;
     fields.word("imagePullPolicy", &[("IfNotPresent", true), ("Always", false), ("Never", false)]).map(
         |is_usual| {
             if !is_usual {
@@ -119,6 +138,10 @@ pub(super) fn read(
     if role == Role::Init && !probes.is_empty() {
         return Err(Refusal::new(fields.object(), fields.path(), "an init container has no probes"));
     }
+    let lifecycle = lifecycle::read(fields, &ports, place.grace_s)?;
+    if role == Role::Init && !lifecycle.is_empty() {
+        return Err(fields.wrong("lifecycle", "an init container has no hooks: it runs to its end"));
+    }
     let container = Container {
         image: fields.needed("image")?,
         role,
@@ -132,13 +155,16 @@ pub(super) fn read(
         cap_drop: security.cap_drop,
         tty: fields.flag("tty")?.unwrap_or(false),
         stdin: fields.flag("stdin")?.unwrap_or(false),
-        mounts: mounts(fields, place.volumes)?,
+        mounts: mounts(fields, place, &env)?,
         tmpfs: vec![],
         cpu_millis: resources.0[0],
         cpu_asked_millis: resources.0[1],
         memory_mib: resources.1[0],
         memory_asked_mib: resources.1[1],
         probes,
+        lifecycle,
+        groups: place.security.groups.clone(),
+        memory_mounts: vec![],
         env,
         name,
     };
@@ -239,11 +265,11 @@ fn resources(fields: &Fields<'_>) -> Result<([Option<u32>; 2], [Option<u64>; 2])
     Ok((cpu, memory))
 }
 
-fn mounts(fields: &Fields<'_>, volumes: &BTreeMap<String, Volume>) -> Result<Vec<VolumeMount>, Refusal> {
+fn mounts(fields: &Fields<'_>, place: &Place<'_>, env: &Environment) -> Result<Vec<VolumeMount>, Refusal> {
     let mut all: Vec<VolumeMount> = vec![];
     for mount in fields.children("volumeMounts")? {
         let name = mount.needed("name")?;
-        let volume = volumes.get(&name);
+        let volume = place.volumes.get(&name);
         let volume =
             volume.ok_or_else(|| mount.wrong("name", format!("the pod has no volume {name:.63}")))?;
         let path = mount.needed("mountPath")?;
@@ -251,100 +277,36 @@ fn mounts(fields: &Fields<'_>, volumes: &BTreeMap<String, Volume>) -> Result<Vec
         if all.iter().any(|known| known.path == path) {
             return Err(mount.wrong("mountPath", format!("{path} is mounted twice")));
         }
-        mount.refuse("subPathExpr", "is not worked out here: write subPath")?;
         mount.word("mountPropagation", &[("None", ())])?;
-        let sub_path = mount.text("subPath")?.filter(|path| !path.is_empty());
-        if let Some(part) = &sub_path {
-            if !matches!(volume, Volume::Files(_)) {
-                let message = "a part of a volume that containers write to cannot be mounted";
-                return Err(mount.wrong("subPath", message).hint("mount all of it elsewhere"));
-            }
-            check_relative(part).map_err(|bad| mount.wrong("subPath", bad.to_string()))?;
+        let sub_path = sub_path(&mount, env)?;
+        if sub_path.is_some() && volume.is_memory() {
+            let message = "a part of what is kept in memory cannot be mounted";
+            return Err(mount.wrong("subPath", message).hint("leave the medium of the emptyDir out"));
         }
         let read_only = mount.flag("readOnly")?.unwrap_or(false)
             || matches!(volume, Volume::Claim { read_only: true, .. });
-        all.push(VolumeMount { volume: name, path, sub_path, read_only });
+        // Memory is given to everybody, and a directory of the host stays whose it is.
+        let group = place.security.volume_group.filter(|_| volume.takes_group());
+        all.push(VolumeMount { volume: name, path, sub_path, read_only, group });
     }
     Ok(all)
 }
 
-struct Security {
-    user: Option<String>,
-    read_only: bool,
-    cap_add: Vec<String>,
-    cap_drop: Vec<String>,
-}
-
-fn security(fields: &Fields<'_>, pod_user: Option<&str>) -> Result<Security, Refusal> {
-    let pod_user = pod_user.map(String::from);
-    let Some(context) = fields.child("securityContext")? else {
-        return Ok(Security { user: pod_user, read_only: false, cap_add: vec![], cap_drop: vec![] });
+/// The part of a volume that is mounted, which may name variables.
+fn sub_path(mount: &Fields<'_>, env: &Environment) -> Result<Option<String>, Refusal> {
+    let plain = mount.text("subPath")?.filter(|path| !path.is_empty());
+    let named = mount.text("subPathExpr")?.filter(|path| !path.is_empty());
+    let (field, path) = match (plain, named) {
+        (None, None) => return Ok(None),
+        (Some(path), None) => ("subPath", path),
+        (None, Some(text)) => match env.expand(&text) {
+            (path, false) => ("subPathExpr", path),
+            (_, true) => {
+                return Err(mount.wrong("subPathExpr", "refers to a secret, which everybody would see"));
+            }
+        },
+        (Some(_), Some(_)) => return Err(mount.wrong("subPathExpr", "is there beside subPath: say one")),
     };
-    context.refuse("privileged", "no container has the powers of the host's root")?;
-    context.refuse("procMount", "what /proc hides stays hidden")?;
-    // Set-uid programs give nothing to anybody here.
-    if context.flag("allowPrivilegeEscalation")? == Some(true) {
-        context.warn("allowPrivilegeEscalation", "not honoured: no program gains privileges here");
-    }
-    seccomp(&context)?;
-    let user = user(&context)?.or(pod_user);
-    not_root(&context, user.as_deref())?;
-    let capabilities = context.child("capabilities")?;
-    let list = |name: &str| match &capabilities {
-        None => Ok(vec![]),
-        Some(fields) => fields.texts(name).map(Option::unwrap_or_default),
-    };
-    Ok(Security {
-        user,
-        read_only: context.flag("readOnlyRootFilesystem")?.unwrap_or(false),
-        cap_add: list("add")?,
-        cap_drop: list("drop")?,
-    })
-}
-
-/// The user that the pod as a whole asks for.
-pub(super) fn pod_user(spec: &Fields<'_>) -> Result<Option<String>, Refusal> {
-    let Some(context) = spec.child("securityContext")? else { return Ok(None) };
-    seccomp(&context)?;
-    let user = user(&context)?;
-    not_root(&context, user.as_deref())?;
-    Ok(user)
-}
-
-fn user(context: &Fields<'_>) -> Result<Option<String>, Refusal> {
-    let ids = 0..=65_535;
-    let user = context.number("runAsUser", ids.clone())?;
-    let group = context.number("runAsGroup", ids)?;
-    Ok(match (user, group) {
-        (None, None) => None,
-        (Some(user), None) => Some(user.to_string()),
-        (user, Some(group)) => Some(format!("{}:{group}", user.unwrap_or(0))),
-    })
-}
-
-fn not_root(context: &Fields<'_>, user: Option<&str>) -> Result<(), Refusal> {
-    if context.flag("runAsNonRoot")? != Some(true) {
-        return Ok(());
-    }
-    match user {
-        Some(user) if user == "0" || user.starts_with("0:") => {
-            Err(context.wrong("runAsNonRoot", "the user that is asked for is root"))
-        }
-        Some(_) => Ok(()),
-        None => {
-            context.warn("runAsNonRoot", "not checked: the image's user is not known yet; say runAsUser");
-            Ok(())
-        }
-    }
-}
-
-/// System calls are filtered in one way for all.
-fn seccomp(context: &Fields<'_>) -> Result<(), Refusal> {
-    let Some(profile) = context.child("seccompProfile")? else { return Ok(()) };
-    match profile.text("type")?.as_deref() {
-        None | Some("RuntimeDefault") => Ok(()),
-        Some(_) => {
-            Err(profile.wrong("type", "system calls are filtered by holm's own rules: RuntimeDefault"))
-        }
-    }
+    check_relative(&path).map_err(|bad| mount.wrong(field, bad.to_string()))?;
+    Ok(Some(path))
 }

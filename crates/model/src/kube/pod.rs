@@ -6,12 +6,14 @@ use super::{
     container::{self, Container},
     environment::EXPANDED_BYTES_MAX,
     field::Fields,
+    security,
     volume::{self, Volume},
 };
 use crate::{
     instance::{
         CONTAINERS_MAX,
-        content::{Role, SEALED_BYTES_MAX},
+        content::{MemoryMount, Role, SEALED_BYTES_MAX},
+        pod::Dns,
     },
     plan::RestartPolicy,
     schedule::Cron,
@@ -29,11 +31,10 @@ const MEMORY_MIB_USUAL: u64 = 512;
 /// Seconds between asking a pod to stop and killing it, where it does not say.
 const GRACE_S_USUAL: u64 = 30;
 /// What a pod may not ask for, and why.
-const REFUSED: [(&str, &str); 5] = [
+const REFUSED: [(&str, &str); 4] = [
     ("hostNetwork", "a pod has a network of its own: publish ports with hostPort"),
     ("hostPID", "a pod has processes of its own"),
     ("hostIPC", "a pod has shared memory of its own"),
-    ("shareProcessNamespace", "the containers of a pod do not see each other's processes"),
     ("ephemeralContainers", "nothing is added to a running pod: use `holm exec`"),
 ];
 /// What says nothing here, or what is so anyway.
@@ -77,6 +78,12 @@ pub struct Pod {
     pub memory_mib: u64,
     /// Seconds between asking it to stop and killing it.
     pub grace_s: u32,
+    /// Its containers see each other's processes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub share_processes: bool,
+    /// How names are looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
     /// Tells it from what the file asked for before it was changed; the values of secrets have no part in it.
     #[serde(skip)]
     pub digest: String,
@@ -165,6 +172,8 @@ pub(super) struct Scene<'a> {
     pub config_maps: &'a BTreeMap<String, Config>,
     /// Secrets by name.
     pub secrets: &'a BTreeMap<String, Config>,
+    /// Claims of its own: names of volumes, and of the claims.
+    pub claims: &'a [(String, String)],
 }
 
 impl<'a> Scene<'a> {
@@ -220,11 +229,10 @@ pub(super) fn read(
     if let Some(os) = spec.child("os")? {
         os.word("name", &[("linux", ())])?;
     }
-    if spec.text("dnsPolicy")?.is_some_and(|policy| policy != "ClusterFirst") {
-        spec.warn("dnsPolicy", "not honoured: names are asked of the network's own server");
-    }
+    let dns = dns(spec)?;
     let restart = spec.word("restartPolicy", restarts)?;
-    let user = container::pod_user(spec)?;
+    let security = security::of_pod(spec)?;
+    let grace_s = spec.number("terminationGracePeriodSeconds", 0..=3600)?.unwrap_or(GRACE_S_USUAL);
     let volumes = volume::read(spec, scene)?;
     let mut containers = vec![];
     let (mut publish, mut port_names, mut env_bytes) = (vec![], BTreeMap::new(), 0);
@@ -234,7 +242,8 @@ pub(super) fn read(
             return Err(spec.wrong(field, "a pod has at least one container"));
         }
         for fields in all {
-            let place = container::Place { is_init, restart, user: user.as_deref(), volumes: &volumes };
+            let place =
+                container::Place { is_init, restart, security: &security, volumes: &volumes, grace_s };
             let (container, ports, names) = container::read(&fields, scene, &place)?;
             if containers.iter().any(|known: &Container| known.name == container.name) {
                 return Err(fields.wrong("name", format!("two containers are called {}", container.name)));
@@ -255,7 +264,6 @@ pub(super) fn read(
     keep_memory_apart(spec, &volumes, &mut containers);
     check_sealed(spec, &volumes, &containers)?;
     let (vcpus, memory_mib) = size(&containers);
-    let grace_s = spec.number("terminationGracePeriodSeconds", 0..=3600)?.unwrap_or(GRACE_S_USUAL);
     Ok(Pod {
         name: scene.name.to_string(),
         labels: scene.labels.clone(),
@@ -270,8 +278,43 @@ pub(super) fn read(
         vcpus,
         memory_mib,
         grace_s: u32::try_from(grace_s).unwrap_or(0),
+        share_processes: spec.flag("shareProcessNamespace")?.unwrap_or(false),
+        dns,
         digest: String::new(),
     })
+}
+
+/// How names are looked up, where the file says more than that the network's own server is asked.
+fn dns(spec: &Fields<'_>) -> Result<Option<Dns>, Refusal> {
+    let policies =
+        [("ClusterFirst", false), ("ClusterFirstWithHostNet", false), ("Default", false), ("None", true)];
+    let instead = spec.word("dnsPolicy", &policies)?;
+    if spec.text("dnsPolicy")?.as_deref() == Some("Default") {
+        spec.warn("dnsPolicy", "not honoured: names are asked of the network's own server");
+    }
+    let Some(config) = spec.child("dnsConfig")? else {
+        return match instead {
+            true => Err(spec.wrong("dnsConfig", "is missing, with dnsPolicy None")),
+            false => Ok(None),
+        };
+    };
+    let mut servers = vec![];
+    for (number, text) in config.texts("nameservers")?.unwrap_or_default().into_iter().enumerate() {
+        let wrong = || config.wrong(&format!("nameservers[{number}]"), "is no IP address");
+        servers.push(text.parse().map_err(|_| wrong())?);
+    }
+    let mut options = vec![];
+    for option in config.children("options")? {
+        let name = option.needed("name")?;
+        options.push(match option.text("value")?.filter(|value| !value.is_empty()) {
+            Some(value) => format!("{name}:{value}"),
+            None => name,
+        });
+    }
+    let search = config.texts("searches")?.unwrap_or_default();
+    let dns = Dns { instead, servers, search, options };
+    dns.check().map_err(|wrong| spec.wrong("dnsConfig", wrong))?;
+    Ok(Some(dns))
 }
 
 fn hostname(spec: &Fields<'_>) -> Result<Option<String>, Refusal> {
@@ -308,7 +351,7 @@ fn keep_memory_apart(spec: &Fields<'_>, volumes: &BTreeMap<String, Volume>, cont
     let of = |name: &str, containers: &[Container]| {
         containers.iter().flat_map(|it| &it.mounts).filter(|mount| mount.volume == name).count()
     };
-    for name in volumes.iter().filter(|(_, volume)| **volume == Volume::Memory).map(|(name, _)| name) {
+    for (name, volume) in volumes.iter().filter(|(_, volume)| volume.is_memory()) {
         if of(name, containers) > 1 {
             spec.warn(
                 &format!("volumes.{name}"),
@@ -320,7 +363,15 @@ fn keep_memory_apart(spec: &Fields<'_>, volumes: &BTreeMap<String, Volume>, cont
             let at = container.mounts.iter().position(|mount| mount.volume == *name);
             if let Some(at) = at {
                 let mount = container.mounts.remove(at);
-                container.tmpfs.push(mount.path);
+                match volume {
+                    Volume::LimitedMemory { size_bytes } => container.memory_mounts.push(MemoryMount {
+                        path: mount.path,
+                        size_bytes: Some(*size_bytes),
+                        read_only: mount.read_only,
+                        ..MemoryMount::default()
+                    }),
+                    _ => container.tmpfs.push(mount.path),
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Probes of containers: times in seconds become milliseconds, names of ports their numbers.
 
 use super::{Refusal, field::Fields};
-use crate::health::probe::{Action, Probe, Probes};
+use crate::health::probe::{Action, LINES_RULE, Probe, Probes};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -20,7 +20,6 @@ fn probe(
     ports: &BTreeMap<String, u16>,
 ) -> Result<Option<Probe>, Refusal> {
     let Some(fields) = container.child(name)? else { return Ok(None) };
-    fields.refuse("grpc", "cannot be asked here: use exec, tcpSocket or httpGet")?;
     let seconds = |field: &str, usual: u64, least: u64| {
         Ok::<u64, Refusal>(fields.number(field, least..=86_400)?.unwrap_or(usual) * 1_000)
     };
@@ -29,7 +28,10 @@ fn probe(
         Ok::<u32, Refusal>(u32::try_from(number).unwrap_or(1))
     };
     let probe = Probe {
-        action: action(&fields, ports)?,
+        action: match grpc(&fields, ports)? {
+            Some(action) => action,
+            None => action(&fields, ports, "exec, tcpSocket, httpGet and grpc")?,
+        },
         delay_ms: seconds("initialDelaySeconds", 0, 0)?,
         interval_ms: seconds("periodSeconds", 10, 1)?,
         timeout_ms: seconds("timeoutSeconds", 1, 1)?,
@@ -41,14 +43,27 @@ fn probe(
     }
     probe.check_bounds().map_err(|wrong| container.wrong(name, wrong.to_string()))?;
     if probe.breaks_lines() {
-        let message =
-            "a path begins with / and has no spaces; neither it nor a header has control characters";
-        return Err(container.wrong(name, message));
+        return Err(container.wrong(name, LINES_RULE));
     }
     Ok(Some(probe))
 }
 
-fn action(fields: &Fields<'_>, ports: &BTreeMap<String, u16>) -> Result<Action, Refusal> {
+/// A question by gRPC, which is asked alone and at a port that has a number.
+fn grpc(fields: &Fields<'_>, ports: &BTreeMap<String, u16>) -> Result<Option<Action>, Refusal> {
+    let Some(grpc) = fields.child("grpc")? else { return Ok(None) };
+    for other in ["exec", "tcpSocket", "httpGet"] {
+        fields.refuse(other, "is one question too many beside grpc")?;
+    }
+    let service = grpc.text("service")?.unwrap_or_default();
+    Ok(Some(Action::Grpc { port: port(&grpc, ports)?, service }))
+}
+
+/// What is asked: one of these `kinds`, gRPC left out.
+pub(super) fn action(
+    fields: &Fields<'_>,
+    ports: &BTreeMap<String, u16>,
+    kinds: &str,
+) -> Result<Action, Refusal> {
     let exec = fields.child("exec")?;
     let tcp = fields.child("tcpSocket")?;
     let http = fields.child("httpGet")?;
@@ -63,9 +78,7 @@ fn action(fields: &Fields<'_>, ports: &BTreeMap<String, u16>) -> Result<Action, 
         }
         (None, None, Some(http)) => {
             http.refuse("host", "only the pod itself is asked; the header Host can be set in httpHeaders")?;
-            if http.text("scheme")?.is_some_and(|scheme| scheme != "HTTP") {
-                return Err(http.wrong("scheme", "only HTTP is asked: use tcpSocket, or exec with a program"));
-            }
+            let tls = http.word("scheme", &[("HTTP", false), ("HTTPS", true)])?;
             let header =
                 |header: &Fields<'_>| Ok((header.needed("name")?, header.text("value")?.unwrap_or_default()));
             let headers = http.children("httpHeaders")?;
@@ -73,9 +86,10 @@ fn action(fields: &Fields<'_>, ports: &BTreeMap<String, u16>) -> Result<Action, 
                 port: port(&http, ports)?,
                 path: http.text("path")?.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".into()),
                 headers: headers.iter().map(header).collect::<Result<_, Refusal>>()?,
+                tls,
             })
         }
-        _ => Err(Refusal::new(fields.object(), fields.path(), "has one of exec, tcpSocket and httpGet")),
+        _ => Err(Refusal::new(fields.object(), fields.path(), format!("has one of {kinds}"))),
     }
 }
 

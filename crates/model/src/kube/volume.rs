@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 /// Permissions of a file that asks for none.
 const MODE_USUAL: u32 = 0o644;
 /// Sources that holm does not have, and why.
-const REFUSED: [(&str, &str); 3] = [
-    ("hostPath", "directories of the host are not lent to containers: use a PersistentVolumeClaim"),
+const REFUSED: [(&str, &str); 2] = [
     ("ephemeral", "is not made here: use a PersistentVolumeClaim"),
     ("image", "images are not mounted: use them as a container"),
 ];
@@ -30,6 +29,11 @@ pub enum Volume {
     },
     /// Memory that goes with the pod.
     Memory,
+    /// The same, of a size of its own.
+    LimitedMemory {
+        /// Most bytes.
+        size_bytes: u64,
+    },
     /// A volume that stays.
     Claim {
         /// Its name.
@@ -37,8 +41,27 @@ pub enum Volume {
         /// Writes are refused.
         read_only: bool,
     },
+    /// A directory or file of the host, where its operator lends it.
+    Host {
+        /// Where on the host.
+        path: String,
+        /// It is to be there.
+        exists: bool,
+    },
     /// Files.
     Files(FileSet),
+}
+
+impl Volume {
+    /// Whether it is kept in memory.
+    pub fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory | Self::LimitedMemory { .. })
+    }
+
+    /// Whether its files are given to the group that a pod's volumes are.
+    pub(super) fn takes_group(&self) -> bool {
+        matches!(self, Self::Empty { .. } | Self::Claim { .. } | Self::Files(_))
+    }
 }
 
 /// Reads the volumes of a pod, by their names.
@@ -54,6 +77,9 @@ pub(super) fn read(spec: &Fields<'_>, scene: &Scene<'_>) -> Result<BTreeMap<Stri
             return Err(fields.wrong("name", format!("two volumes are called {name}")));
         }
     }
+    for (name, claim) in scene.claims {
+        all.insert(name.clone(), Volume::Claim { name: claim.clone(), read_only: false });
+    }
     Ok(all)
 }
 
@@ -67,6 +93,9 @@ fn volume(name: &str, fields: &Fields<'_>, scene: &Scene<'_>) -> Result<Volume, 
     if let Some(claim) = fields.child("persistentVolumeClaim")? {
         let read_only = claim.flag("readOnly")?.unwrap_or(false);
         return Ok(Volume::Claim { name: claim.needed("claimName")?, read_only });
+    }
+    if let Some(host) = fields.child("hostPath")? {
+        return host_path(&host);
     }
     let mut files = vec![];
     if let Some(source) = fields.child("configMap")? {
@@ -96,13 +125,21 @@ fn volume(name: &str, fields: &Fields<'_>, scene: &Scene<'_>) -> Result<Volume, 
     } else {
         let kinds: Vec<&str> = fields.names().filter(|field| *field != "name").collect();
         if !kinds.is_empty() {
-            return Err(fields
-                .wrong(kinds[0], "is no kind of volume that is known here")
-                .hint("emptyDir, persistentVolumeClaim, configMap, secret, projected and downwardAPI are"));
+            return Err(fields.wrong(kinds[0], "is no kind of volume that is known here").hint(
+                "emptyDir, persistentVolumeClaim, hostPath, configMap, secret, projected and downwardAPI are",
+            ));
         }
         return Ok(Volume::Empty { size_gib: 1 });
     }
     Ok(Volume::Files(FileSet { name: name.to_string(), files }))
+}
+
+/// A directory of the host: whether it is lent is for who makes the pod to say.
+fn host_path(fields: &Fields<'_>) -> Result<Volume, Refusal> {
+    let path = fields.needed("path")?;
+    crate::instance::content::check_absolute(&path).map_err(|bad| fields.wrong("path", bad.to_string()))?;
+    let kinds = [("", false), ("DirectoryOrCreate", false), ("Directory", true), ("File", true)];
+    Ok(Volume::Host { path, exists: fields.word("type", &kinds)? })
 }
 
 fn empty_dir(fields: &Fields<'_>) -> Result<Volume, Refusal> {
@@ -111,9 +148,9 @@ fn empty_dir(fields: &Fields<'_>) -> Result<Volume, Refusal> {
         Some(Value::Number(bytes)) => Some(bytes.to_string()),
         Some(_) => fields.text("sizeLimit")?,
     };
-    let size_gib = match limit {
+    let size_gib = match &limit {
         None => 1,
-        Some(text) => quantity::pieces(&text, 1 << 30)
+        Some(text) => quantity::pieces(text, 1 << 30)
             .filter(|size| *size > 0)
             .ok_or_else(|| fields.wrong("sizeLimit", format!("{text:.40} is no size")))?,
     };
@@ -125,10 +162,9 @@ fn empty_dir(fields: &Fields<'_>) -> Result<Volume, Refusal> {
             Ok(Volume::Empty { size_gib })
         }
         "Memory" => {
-            if fields.raw("sizeLimit").is_some() {
-                fields.warn("sizeLimit", "not honoured: what is kept in memory has 64 MiB");
-            }
-            Ok(Volume::Memory)
+            let Some(text) = limit else { return Ok(Volume::Memory) };
+            let size_mib = quantity::pieces(&text, 1 << 20).unwrap_or(size_gib << 10);
+            Ok(Volume::LimitedMemory { size_bytes: size_mib << 20 })
         }
         other => Err(fields.wrong("medium", format!("{other:.40} is not known: leave it out, or Memory"))),
     }

@@ -1,14 +1,17 @@
-//! Pods, and what makes pods: Deployments, DaemonSets, Jobs and CronJobs.
+//! Pods, and what makes pods: Deployments, StatefulSets, DaemonSets, Jobs and CronJobs.
 
 use super::{
     Kind, PODS_MAX, REPLICAS_MAX, Reading, Refusal, Workload,
+    config::Claim,
     field::Fields,
     pod::{self, Pod, Scene, Times},
+    stateful,
 };
 use crate::{plan::RestartPolicy, schedule::Cron};
 use std::collections::BTreeMap;
 
-const ALWAYS: (&str, RestartPolicy) = ("Always", RestartPolicy::Always);
+/// What pods that serve are restarted by.
+pub(super) const ALWAYS: (&str, RestartPolicy) = ("Always", RestartPolicy::Always);
 const ON_FAILURE: (&str, RestartPolicy) = ("OnFailure", RestartPolicy::OnFailure { retries_max: 0 });
 const NEVER: (&str, RestartPolicy) = ("Never", RestartPolicy::No);
 
@@ -21,12 +24,23 @@ pub(super) fn add(
     metadata: &Fields<'_>,
 ) -> Result<(), Refusal> {
     let spec = fields.child("spec")?.ok_or_else(|| fields.wrong("spec", "is missing"))?;
-    let mut recreate = false;
+    let (mut recreate, mut sequence) = (false, None);
     let (kind, pods) = match kind {
         "Pod" => {
             let labels = pod::labels(Some(metadata))?;
             let pod = one(reading, name, &labels, &spec, &[ALWAYS, ON_FAILURE, NEVER])?;
             (Kind::Pod, vec![pod])
+        }
+        "StatefulSet" => {
+            let read = stateful::read(reading, name, &spec)?;
+            sequence = Some(read.sequence);
+            let is_known = |claim: &&Claim| reading.claims.iter().any(|known| known.name == claim.name);
+            if let Some(claim) = read.claims.iter().find(is_known) {
+                let message = format!("the claim {} is asked for by another object of this file", claim.name);
+                return Err(spec.wrong("volumeClaimTemplates", message));
+            }
+            reading.claims.extend(read.claims);
+            (Kind::StatefulSet, read.pods)
         }
         "Job" => (Kind::Job, vec![job(reading, name, &spec)?]),
         "CronJob" => (Kind::CronJob, vec![cron_job(reading, name, &spec)?]),
@@ -56,7 +70,7 @@ pub(super) fn add(
     // What one pod alone can have cannot be the next one's as well while that gets ready.
     let is_held = |pod: &Pod| !pod.publish.is_empty() || !pod::claims(pod).is_empty();
     let recreate = recreate || pods.iter().any(is_held);
-    reading.workloads.push(Workload { kind, name: name.to_string(), pods, recreate });
+    reading.workloads.push(Workload { kind, name: name.to_string(), pods, recreate, sequence });
     Ok(())
 }
 
@@ -67,19 +81,26 @@ fn one(
     spec: &Fields<'_>,
     restarts: &[(&str, RestartPolicy)],
 ) -> Result<Pod, Refusal> {
-    let scene = Scene {
-        name,
-        labels,
-        namespace: "default",
-        config_maps: &reading.config_maps,
-        secrets: &reading.secrets,
-    };
-    let pod = pod::read(spec, &scene, restarts)?;
+    let pod = pod::read(spec, &reading.scene(name, labels), restarts)?;
     Ok(Pod { digest: pod.fingerprint(), ..pod })
 }
 
+impl Reading {
+    /// What a pod of this name refers to.
+    pub(super) fn scene<'a>(&'a self, name: &'a str, labels: &'a BTreeMap<String, String>) -> Scene<'a> {
+        Scene {
+            name,
+            labels,
+            namespace: "default",
+            config_maps: &self.config_maps,
+            secrets: &self.secrets,
+            claims: &[],
+        }
+    }
+}
+
 /// The template of a workload: its labels and its spec.
-fn template<'a>(spec: &Fields<'a>) -> Result<(BTreeMap<String, String>, Fields<'a>), Refusal> {
+pub(super) fn template<'a>(spec: &Fields<'a>) -> Result<(BTreeMap<String, String>, Fields<'a>), Refusal> {
     let template = spec.child("template")?.ok_or_else(|| spec.wrong("template", "is missing"))?;
     let metadata = template.child("metadata")?;
     if let Some(metadata) = &metadata {
@@ -116,7 +137,7 @@ fn copies(reading: &Reading, name: &str, spec: &Fields<'_>, count: u64) -> Resul
 }
 
 /// A selector that does not fit its own template would select nothing.
-fn selects(spec: &Fields<'_>, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+pub(super) fn selects(spec: &Fields<'_>, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let selector = spec.child("selector")?.ok_or_else(|| spec.wrong("selector", "is missing"))?;
     selector.refuse("matchExpressions", "is not worked out here: use matchLabels")?;
     let wanted = selector.pairs("matchLabels")?;

@@ -10,7 +10,11 @@ use super::{
 };
 use model::{
     id::InstanceId,
-    instance::content::Role,
+    instance::{
+        content::{Role, VolumeGroup},
+        lifecycle::Lifecycle,
+        pod::{DNS_SERVERS_MAX, Dns},
+    },
     plan::{
         Body, ContainerPlan, IdRange, InstancePlan, LogLimits, MountSource, NicPlan, RestartPolicy,
         SecretEnv, SystemPlan,
@@ -28,6 +32,8 @@ use std::{
 pub const CONTAINERS_MAX: usize = 32;
 /// Size of a pod's shared memory (`/dev/shm`), as docker has it.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+/// Size of a mount in memory that asks for none.
+const MEMORY_MOUNT_BYTES: u64 = 64 << 20;
 /// Least CPU time that the kernel takes as a limit (`min_cfs_quota_period` in kernel/sched/core.c).
 const CPU_QUOTA_US_MIN: u64 = 1_000;
 /// Programs are looked for here when the image says nothing.
@@ -116,6 +122,12 @@ pub struct Pod {
     /// File of the size of `limits.disk_bytes` whose file system all containers write to; `None` is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_disk: Option<PathBuf>,
+    /// Its containers see each other's processes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub share_processes: bool,
+    /// Its own address, where hooks ask it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 impl Pod {
@@ -214,6 +226,9 @@ pub struct Container {
     /// When it runs, of the pod's containers.
     #[serde(default, skip_serializing_if = "Role::is_main")]
     pub role: Role,
+    /// What is done for it after its start and before its end.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
 }
 
 /// What a container runs, and with which powers.
@@ -246,6 +261,12 @@ pub struct Process {
     /// Other limits, and these instead of the usual ones: number of the resource, soft and hard. Clamped, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ulimits: Vec<(u32, u64, u64)>,
+    /// Groups of its user beside those of the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// A small init is the first process, and the program its child.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
 }
 
 /// A mount in a container.
@@ -292,6 +313,34 @@ pub enum Source {
     Bind {
         /// The path.
         path: PathBuf,
+        /// A path in it, instead of all of it; made as a directory where it is missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<PathBuf>,
+        /// Group that all of it is given to before the containers start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<VolumeGroup>,
+    },
+    /// A directory that the host's operator lends, or what lies in it.
+    Lent {
+        /// The directory.
+        directory: PathBuf,
+        /// The way from there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        part: Option<PathBuf>,
+        /// It is to be there; else it is made as a directory where it is missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        exists: bool,
+    },
+    /// Memory that belongs to somebody inside.
+    OwnedMemory {
+        /// Most bytes.
+        size_bytes: u64,
+        /// Permissions.
+        mode: u32,
+        /// User inside.
+        uid: u32,
+        /// Group inside.
+        gid: u32,
     },
     /// Memory.
     Memory {
@@ -369,9 +418,15 @@ pub fn bundle(plan: &InstancePlan, places: Places) -> Result<Pod, BundleError> {
         ids: plan.id_range,
         limits: limits(plan),
         hosts: hosts_text(plan, &pod.extra_hosts),
-        resolv_conf: resolv_conf_text(&plan.nics),
+        resolv_conf: resolv_conf_text(&plan.nics, pod.shared.dns.as_ref()),
         containers: containers.collect::<Result<_, _>>()?,
         root_disk: pod.root_disk.as_ref().map(|disk| disk.path.clone()),
+        share_processes: pod.shared.processes,
+        address: pod
+            .containers
+            .iter()
+            .find(|it| !it.lifecycle.is_empty())
+            .and_then(|_| own_address(&plan.nics)),
         places,
     })
 }
@@ -411,7 +466,8 @@ fn bundle_container(
     let chosen = if is_system { Capabilities::chosen_for_system } else { Capabilities::chosen };
     let capabilities = chosen(&it.cap_add, &it.cap_drop)
         .map_err(|source| BundleError::Capability { container: it.name.clone(), source })?;
-    let mut mounts = if is_system { system::mounts(plan.memory_mib) } else { standard_mounts() };
+    let mut mounts =
+        if is_system { system::mounts(plan.memory_mib) } else { standard_mounts(shared_memory(plan)) };
     mounts.extend(user_mounts(plan, it, places)?);
     let [masked, read_only, writable] =
         if is_system { system::paths() } else { [&MASKED_PATHS as &[&str], &READ_ONLY_PATHS, &[]] };
@@ -438,6 +494,8 @@ fn bundle_container(
             no_new_privileges: !is_system,
             open_files: (1024 * 1024, 1024 * 1024),
             ulimits: it.ulimits.iter().map(|(r, limit)| (r.number(), limit.soft, limit.hard)).collect(),
+            groups: it.groups.clone(),
+            init: it.init,
         },
         mounts,
         masked_paths: paths(masked),
@@ -461,6 +519,7 @@ fn bundle_container(
         log: places.state.join("logs").join(format!("{}.log", it.name)),
         log_limits: it.log,
         role: it.role,
+        lifecycle: it.lifecycle.clone(),
     })
 }
 
@@ -478,7 +537,13 @@ fn environment(wanted: &[(String, String)], hostname: &str, tty: bool) -> Vec<(S
     env
 }
 
-fn standard_mounts() -> Vec<Mount> {
+/// Size of the memory that the containers of a pod share: the largest that any asks for.
+fn shared_memory(plan: &InstancePlan) -> u64 {
+    let Body::Pod(pod) = &plan.body else { return SHARED_MEMORY_BYTES };
+    pod.containers.iter().filter_map(|it| it.shm_bytes).max().unwrap_or(SHARED_MEMORY_BYTES)
+}
+
+fn standard_mounts(shared_memory_bytes: u64) -> Vec<Mount> {
     let mount = |target: &str, source, read_only, no_devices, no_exec| Mount {
         target: target.into(),
         source,
@@ -492,7 +557,7 @@ fn standard_mounts() -> Vec<Mount> {
         mount("/dev", Source::Devices, false, false, true),
         mount("/dev/pts", Source::Terminals, false, false, true),
         mount("/dev/mqueue", Source::MessageQueues, false, true, true),
-        mount("/dev/shm", Source::SharedMemory { size_bytes: SHARED_MEMORY_BYTES }, false, true, true),
+        mount("/dev/shm", Source::SharedMemory { size_bytes: shared_memory_bytes }, false, true, true),
         mount("/sys", Source::KernelObjects, true, true, true),
         mount("/sys/fs/cgroup", Source::ControlGroups, true, true, true),
         mount("/etc/hosts", Source::Text(PodText::Hosts), true, true, true),
@@ -513,23 +578,59 @@ fn user_mounts(plan: &InstancePlan, it: &ContainerPlan, places: &Places) -> Resu
     let mut mounts = Vec::new();
     for disk in &plan.disks {
         if let Some(target) = &disk.mount_path {
-            mounts.push(mount(target, Source::Bind { path: disk.path.clone() }, disk.read_only)?);
+            mounts.push(mount(target, bind(disk.path.clone()), disk.read_only)?);
         }
     }
     for wanted in &it.mounts {
         let source = match &wanted.source {
-            MountSource::Bind { path } => Source::Bind { path: absolute(&it.name, path)? },
+            MountSource::Bind { path } => bind(absolute(&it.name, path)?),
+            MountSource::Part { path, part, group } => {
+                let path = absolute(&it.name, path)?;
+                check_part(&it.name, part.as_deref())?;
+                Source::Bind { path, part: part.clone(), group: *group }
+            }
             MountSource::Tmpfs { size_bytes } => Source::Memory { size_bytes: *size_bytes, roots: false },
-            MountSource::Files { set, path } => {
+            MountSource::Lent { directory, part, exists } => {
+                check_part(&it.name, part.as_deref())?;
+                let directory = absolute(&it.name, directory)?;
+                Source::Lent { directory, part: part.clone(), exists: *exists }
+            }
+            MountSource::Memory(memory) => Source::OwnedMemory {
+                size_bytes: memory.size_bytes.unwrap_or(MEMORY_MOUNT_BYTES),
+                mode: memory.mode.unwrap_or(0o1777),
+                uid: memory.uid,
+                gid: memory.gid,
+            },
+            MountSource::Files { set, path, group } => {
                 let whole = places.files().join(set);
                 let path = path.as_ref().map_or(whole.clone(), |path| whole.join(path));
-                Source::Bind { path: absolute(&it.name, &path)? }
+                Source::Bind { path: absolute(&it.name, &path)?, part: None, group: *group }
             }
         };
-        mounts.push(mount(&wanted.target, source, wanted.read_only)?);
+        let no_exec = matches!(&wanted.source, MountSource::Memory(memory) if memory.no_exec);
+        mounts.push(Mount { no_exec, ..mount(&wanted.target, source, wanted.read_only)? });
     }
     mounts.sort_by_key(|mount: &Mount| mount.target.components().count());
     Ok(mounts)
+}
+
+/// A way from a directory on that does not climb.
+fn check_part(container: &str, part: Option<&Path>) -> Result<(), BundleError> {
+    let climbs = |part: &&Path| !part.components().all(|it| matches!(it, Component::Normal(_)));
+    match part.filter(climbs) {
+        None => Ok(()),
+        Some(part) => Err(BundleError::BadPath { container: container.into(), path: part.into() }),
+    }
+}
+
+/// The first address of a pod, of version 4 if it has one.
+fn own_address(nics: &[NicPlan]) -> Option<IpAddr> {
+    let addresses = || nics.iter().flat_map(|nic| &nic.addresses).map(ipnet::IpNet::addr);
+    addresses().find(IpAddr::is_ipv4).or_else(|| addresses().next())
+}
+
+fn bind(path: PathBuf) -> Source {
+    Source::Bind { path, part: None, group: None }
 }
 
 fn absolute(container: &str, path: &Path) -> Result<PathBuf, BundleError> {
@@ -552,11 +653,14 @@ fn hosts_text(plan: &InstancePlan, extra: &[(IpAddr, String)]) -> String {
     text
 }
 
-/// DNS servers and search domains, each once; a C library reads three servers.
-fn resolv_conf_text(nics: &[NicPlan]) -> String {
+/// DNS servers and search domains, each once; a C library reads three servers. What is asked for comes after what the
+/// networks tell, or instead of it.
+fn resolv_conf_text(nics: &[NicPlan], asked: Option<&Dns>) -> String {
+    let nics = if asked.is_some_and(|dns| dns.instead) { &[] } else { nics };
     let mut text = String::new();
     let mut search: Vec<&str> = Vec::new();
-    for domain in nics.iter().flat_map(|nic| &nic.search) {
+    let own = asked.iter().flat_map(|dns| &dns.search);
+    for domain in nics.iter().flat_map(|nic| &nic.search).chain(own) {
         if !search.contains(&domain.as_str()) {
             search.push(domain);
         }
@@ -565,15 +669,19 @@ fn resolv_conf_text(nics: &[NicPlan]) -> String {
         let _ = writeln!(text, "search {}", search.join(" "));
     }
     let mut servers: Vec<&IpAddr> = Vec::new();
-    for server in nics.iter().flat_map(|nic| &nic.dns) {
+    let own = asked.iter().flat_map(|dns| &dns.servers);
+    for server in nics.iter().flat_map(|nic| &nic.dns).chain(own) {
         if !servers.contains(&server) {
             servers.push(server);
         }
     }
-    for server in servers.into_iter().take(3) {
+    for server in servers.into_iter().take(DNS_SERVERS_MAX) {
         let _ = writeln!(text, "nameserver {server}");
     }
-    text.push_str("options ndots:1 timeout:2 attempts:3\n");
+    // Of an option that is there twice the last counts.
+    let own = asked.iter().flat_map(|dns| &dns.options).map(String::as_str);
+    let options: Vec<&str> = ["ndots:1", "timeout:2", "attempts:3"].into_iter().chain(own).collect();
+    let _ = writeln!(text, "options {}", options.join(" "));
     text
 }
 

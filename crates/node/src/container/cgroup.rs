@@ -105,6 +105,11 @@ impl PodGroup {
         Ok(self.tree.processes(&self.name)?)
     }
 
+    /// Kills every process of a container, and waits until they are gone.
+    pub fn kill_container(&self, container: &str) -> io::Result<()> {
+        Ok(self.tree.kill(&self.of(container))?)
+    }
+
     /// Kills every process of the pod, frozen or not, and waits until they are gone.
     pub fn kill(&self) -> io::Result<()> {
         Ok(self.tree.kill(&self.name)?)

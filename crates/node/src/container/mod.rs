@@ -5,6 +5,7 @@
 //!  driver   the daemon's side: network, shim, observing, destroying   client, network, file
 //!  shim     the role `holm shim`: starts, keeps streams, restarts     root, root_disk, process, cgroup, log
 //!  files    what is in a container's file system: copied in and out, running or not
+//!  init     a first process that only collects and hands signals on; volume_group: whose the files of a volume are
 //!  system   what is different where the first process is an init; first_boot, host_key: who such an instance is
 //!  secret   variables that are kept apart from what is written of a pod
 //!  protocol what the two say to each other, and the state file
@@ -19,7 +20,9 @@ pub mod client;
 pub mod driver;
 pub mod files;
 mod first_boot;
+mod holder;
 mod host_key;
+mod init;
 pub mod log;
 pub(crate) mod network;
 mod process;
@@ -33,5 +36,6 @@ pub mod shim;
 pub mod system;
 mod terminal;
 pub mod user;
+mod volume_group;
 
 pub(crate) use root_disk::run as e2fsprogs;

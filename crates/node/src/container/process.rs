@@ -14,7 +14,9 @@
 
 use super::{
     bundle::{Container, DEFAULT_PATH, Pod, Process},
-    root,
+    cgroup::PodGroup,
+    holder::Holder,
+    init, root,
     user::Identity,
 };
 use std::{
@@ -76,7 +78,7 @@ impl StartError {
     }
 }
 
-fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> StartError {
+pub(super) fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Io { operation, source }
 }
 
@@ -85,13 +87,28 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> StartError {
 pub struct PodNamespaces {
     /// Ids.
     pub user: OwnedFd,
-    uts: OwnedFd,
-    ipc: OwnedFd,
+    pub(super) uts: OwnedFd,
+    pub(super) ipc: OwnedFd,
+    /// Whose processes they are, where containers share these.
+    holder: Option<Holder>,
 }
 
 impl PodNamespaces {
     /// Makes the namespaces below the user namespace that owns the pod's network, with the pod's host name in them.
-    pub fn create(pod: &Pod, network: BorrowedFd<'_>) -> Result<Self, StartError> {
+    pub fn create(pod: &Pod, network: BorrowedFd<'_>, group: &PodGroup) -> Result<Self, StartError> {
+        let made = Self::make(pod, network)?;
+        match pod.share_processes {
+            false => Ok(made),
+            true => Ok(Self { holder: Some(Holder::start(pod, &made, group)?), ..made }),
+        }
+    }
+
+    /// Ends what holds the processes of its containers, all of which are gone.
+    pub fn end(&mut self) {
+        self.holder = None;
+    }
+
+    fn make(pod: &Pod, network: BorrowedFd<'_>) -> Result<Self, StartError> {
         let user = sys::userns::owner(network)
             .map_err(|error| failed("find the pod's user namespace")(error.into()))?;
         let (ours, theirs) = pair().map_err(failed("make a socket pair"))?;
@@ -128,7 +145,7 @@ impl PodNamespaces {
                 .map(OwnedFd::from)
                 .map_err(failed("open a namespace"))
         };
-        Ok(Self { user, uts: open("uts")?, ipc: open("ipc")? })
+        Ok(Self { user, uts: open("uts")?, ipc: open("ipc")?, holder: None })
     }
 }
 
@@ -224,10 +241,16 @@ pub fn start(
 }
 
 impl Place<'_> {
+    /// Whether a small init comes before the program. What holds the processes of several containers is one already.
+    fn has_init(&self, launch: &Launch<'_>) -> bool {
+        matches!(self, Self::New { shared, .. } if launch.process.init && shared.holder.is_none())
+    }
+
     fn descriptors(&self) -> Vec<RawFd> {
         match self {
             Self::New { shared, .. } => {
-                [&shared.user, &shared.uts, &shared.ipc].map(AsRawFd::as_raw_fd).to_vec()
+                let all = [&shared.user, &shared.uts, &shared.ipc].map(AsRawFd::as_raw_fd);
+                all.into_iter().chain(shared.holder.iter().map(|it| it.namespace.as_raw_fd())).collect()
             }
             Self::Beside(pidfd) => vec![pidfd.as_raw_fd()],
         }
@@ -261,6 +284,9 @@ fn finish(
 /// Joins the pod and makes the program's process, which becomes a child of the shim.
 fn pass_gate(place: Place<'_>, launch: &Launch<'_>, shim: &UnixDatagram) -> Result<(), String> {
     let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    if place.has_init(launch) {
+        init::take_name();
+    }
     // Nobody inside may look into this process while it still is the shim's copy.
     privilege::set_dumpable(false).map_err(text("hide the process"))?;
     let namespaces = match place {
@@ -272,7 +298,13 @@ fn pass_gate(place: Place<'_>, launch: &Launch<'_>, shim: &UnixDatagram) -> Resu
             ] {
                 process::join(handle.as_fd(), kind).map_err(text("join the pod"))?;
             }
-            namespace::PID | namespace::MOUNT
+            match &shared.holder {
+                None => namespace::PID | namespace::MOUNT,
+                Some(holder) => {
+                    process::join(holder.namespace.as_fd(), namespace::PID).map_err(text("join the pod"))?;
+                    namespace::MOUNT
+                }
+            }
         }
         Place::Beside(pidfd) => {
             let kinds = namespace::USER
@@ -339,6 +371,32 @@ fn become_program(
     privilege::close_on_exec_from(3).map_err(fail("close files"))?;
     let program = Program::new(launch)?;
     enter_directory(launch.cwd)?;
+    if place.has_init(launch) {
+        init::hold().map_err(fail("hold signals"))?;
+        let child = Fork::default().spawn(|| {
+            let Err((code, message)) = run_below_init(&program, launch, shim);
+            report(shim, b'E', code, &message);
+            1
+        });
+        let child = child.map_err(fail("make the program's process"))?;
+        give_up_powers(launch)?;
+        // The shim sees that the program runs when nobody has this socket any more.
+        privilege::close_others(3, &[]).map_err(fail("close files"))?;
+        sys::jail::init::leave(init::serve(Some(child)));
+    }
+    give_up_powers(launch)?;
+    report(shim, b'R', 0, "");
+    Err(program.run())
+}
+
+/// The program's process where an init is the first one. It leads a group of its own, as a shell would have it.
+fn run_below_init(
+    program: &Program,
+    launch: &Launch<'_>,
+    shim: &UnixDatagram,
+) -> Result<std::convert::Infallible, (i32, String)> {
+    sys::jail::init::lead_terminal();
+    privilege::reset_signals().map_err(|error| (125, format!("reset signals: {error}")))?;
     give_up_powers(launch)?;
     report(shim, b'R', 0, "");
     Err(program.run())
@@ -462,7 +520,7 @@ impl Program {
     }
 
     /// Runs the first candidate that can be run, as execvpe(3) does.
-    fn run(self) -> (i32, String) {
+    fn run(&self) -> (i32, String) {
         let mut refused = None;
         for candidate in &self.candidates {
             let error = process::exec(candidate, &self.argv, &self.env);
@@ -482,7 +540,7 @@ impl Program {
 }
 
 /// What a child tells: a kind, a number and a text or a descriptor.
-enum Message {
+pub(super) enum Message {
     Pid(i32),
     Terminal(OwnedFd),
     Ready,
@@ -491,7 +549,7 @@ enum Message {
 }
 
 impl Message {
-    fn unexpected(self) -> StartError {
+    pub(super) fn unexpected(self) -> StartError {
         match self {
             Self::Failed(125, message) => StartError::Setup(message),
             Self::Failed(code, message) => StartError::Program { code, message },
@@ -500,7 +558,7 @@ impl Message {
     }
 }
 
-fn report(socket: &UnixDatagram, kind: u8, number: i32, text: &str) {
+pub(super) fn report(socket: &UnixDatagram, kind: u8, number: i32, text: &str) {
     let mut message = vec![kind];
     message.extend(number.to_le_bytes());
     message.extend(text.bytes().take(REPORT_BYTES_MAX - 8));
@@ -508,7 +566,7 @@ fn report(socket: &UnixDatagram, kind: u8, number: i32, text: &str) {
     let _ = socket.send(&message);
 }
 
-fn receive(socket: &UnixDatagram) -> Result<Message, StartError> {
+pub(super) fn receive(socket: &UnixDatagram) -> Result<Message, StartError> {
     let mut buffer = [0; REPORT_BYTES_MAX];
     let received = fdpass::receive(socket, &mut buffer, 1)
         .map_err(|error| failed("hear from the new process")(io::Error::from(error)))?;
@@ -531,7 +589,7 @@ fn receive(socket: &UnixDatagram) -> Result<Message, StartError> {
 }
 
 /// Two connected sockets that keep messages apart and tell when the other end is closed; waiting has a deadline.
-fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+pub(super) fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let (ours, theirs) = (UnixDatagram::from(ours), UnixDatagram::from(theirs));

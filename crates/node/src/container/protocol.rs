@@ -184,6 +184,9 @@ pub struct ContainerState {
     /// When it runs, of the pod's containers.
     #[serde(default, skip_serializing_if = "Role::is_main")]
     pub role: Role,
+    /// It runs, and does not count as running yet: its postStart hook has not ended well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starting: bool,
 }
 
 /// What a container does.
@@ -219,10 +222,13 @@ pub struct ContainerExit {
     pub oom_killed: bool,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Why it could not be started.
+    /// Why it could not be started, or what else there is to tell.
     pub message: String,
     /// The user asked for the end.
     pub requested: bool,
+    /// Its start, in milliseconds since 1970; `None` where nothing was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<i64>,
 }
 
 impl PodState {

@@ -19,6 +19,8 @@ pub struct Run {
     pub lasted: Duration,
     /// Its end was asked for by the user.
     pub stop_requested: bool,
+    /// Its end was asked for because it was found to be of no use.
+    pub renewed: bool,
     /// Quick ends in a row before this run, each within [`HEALTHY_AFTER`].
     pub failures: u32,
     /// Restarts since the user started it, however long each run lasted.
@@ -41,6 +43,7 @@ pub fn delay(policy: RestartPolicy, run: Run) -> Option<Duration> {
             !run.succeeded && (retries_max == 0 || run.restarts < retries_max)
         }
         RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+        RestartPolicy::OnUnhealthy => !run.succeeded || run.renewed,
     };
     let doublings = (failures - 1).min(16);
     again.then(|| (DELAY_FIRST * 2_u32.pow(doublings)).min(DELAY_MAX))
@@ -52,8 +55,14 @@ mod tests {
 
     #[test]
     fn policies() {
-        let failed =
-            Run { succeeded: false, lasted: Duration::ZERO, stop_requested: false, failures: 0, restarts: 0 };
+        let failed = Run {
+            succeeded: false,
+            lasted: Duration::ZERO,
+            stop_requested: false,
+            renewed: false,
+            failures: 0,
+            restarts: 0,
+        };
         let fine = Run { succeeded: true, ..failed };
         let three = RestartPolicy::OnFailure { retries_max: 3 };
         let ms = |ms| Some(Duration::from_millis(ms));
@@ -72,6 +81,10 @@ mod tests {
             (three, Run { failures: 3, restarts: 3, ..failed }, None),
             (three, Run { restarts: 2, lasted: HEALTHY_AFTER, ..failed }, ms(100)),
             (three, Run { restarts: 3, lasted: HEALTHY_AFTER, ..failed }, None),
+            (RestartPolicy::OnUnhealthy, fine, None),
+            (RestartPolicy::OnUnhealthy, failed, ms(100)),
+            (RestartPolicy::OnUnhealthy, Run { renewed: true, ..fine }, ms(100)),
+            (RestartPolicy::OnUnhealthy, Run { renewed: true, stop_requested: true, ..fine }, None),
             (RestartPolicy::OnFailure { retries_max: 0 }, Run { failures: 50, ..failed }, ms(60_000)),
         ] {
             assert_eq!(delay(policy, run), wanted, "{policy:?} {run:?}");

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::image::shifted_copy::{cannot_shift, layer_copy};
 use model::image_manifest::LAYERS_MAX;
+use rustix::fs::{self as rfs, AtFlags, Gid, Uid};
 use std::{
     fs,
     io::{self, Read},
@@ -162,12 +163,23 @@ pub(super) fn forget_other_namespaces(pod: &Pod) -> Result<(), RootError> {
 }
 
 fn memory(size_bytes: u64, mode: &str, owner: u32, attributes: u64) -> Result<OwnedFd, RootError> {
-    let (size, owner) = (size_bytes.to_string(), owner.to_string());
+    owned_memory(size_bytes, u32::from_str_radix(mode, 8).unwrap_or(0o755), (owner, owner), attributes)
+}
+
+/// Memory whose top belongs to a user and a group of the host.
+fn owned_memory(
+    size_bytes: u64,
+    mode: u32,
+    (uid, gid): (u32, u32),
+    attributes: u64,
+) -> Result<OwnedFd, RootError> {
+    let (size, mode) = (size_bytes.to_string(), format!("{mode:04o}"));
+    let (uid, gid) = (uid.to_string(), gid.to_string());
     let options = [
         ("size", Some(size.as_str())),
-        ("mode", Some(mode)),
-        ("uid", Some(owner.as_str())),
-        ("gid", Some(owner.as_str())),
+        ("mode", Some(mode.as_str())),
+        ("uid", Some(uid.as_str())),
+        ("gid", Some(gid.as_str())),
     ];
     tree::new_file_system("tmpfs", &options, attributes).step(|| "make a tmpfs".into())
 }
@@ -363,14 +375,35 @@ fn mount_one(pod: &Pod, root: &Root, mount: &Mount, user_namespace: BorrowedFd<'
         Source::Memory { size_bytes, roots } => {
             memory(*size_bytes, if *roots { "0755" } else { "1777" }, base, attributes(mount))?
         }
-        Source::Bind { path } => {
-            let piece = bind(path, true)?;
+        Source::Lent { directory, part, exists } => {
+            let piece = match part {
+                None => bind(directory, false)?,
+                Some(part) => part_of(directory, part, !exists)?,
+            };
+            // Nothing of the host is given to anybody: where its ids cannot be shifted it is not shown.
+            tree::map_ids(piece.as_fd(), user_namespace)
+                .step(|| format!("shift the ids of {}, as its file system cannot", directory.display()))?;
+            piece
+        }
+        Source::OwnedMemory { size_bytes, mode, uid, gid } => {
+            owned_memory(*size_bytes, *mode, (base + uid, base + gid), attributes(mount))?
+        }
+        Source::Bind { path, part, group } => {
+            let piece = match part {
+                None => bind(path, true)?,
+                Some(part) => part_of(path, part, true)?,
+            };
             if tree::map_ids(piece.as_fd(), user_namespace).is_err() {
                 // A file system that cannot shift ids shows its own. The pod's own files are all given to it; of a volume
                 // what others wrote belongs to nobody, and the container's root may at least write beside it.
+                let group = group.map_or(base, |group| base + group.gid);
                 let given = match path.starts_with(pod.places.files()) {
-                    true => give_all(path, base),
-                    false => chown(path, Some(base), Some(base)),
+                    true => give_all(path, (base, group)),
+                    false => {
+                        let owner = (Uid::from_raw(base), Gid::from_raw(group));
+                        rfs::chownat(&piece, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)
+                            .map_err(io::Error::from)
+                    }
                 };
                 given.step(|| "give it to the container".into())?;
             }
@@ -388,13 +421,33 @@ fn mount_one(pod: &Pod, root: &Root, mount: &Mount, user_namespace: BorrowedFd<'
 
 /// Gives a file, or a directory with all in it, to the container's root. There are no links among the pod's own files, and
 /// no container can put one there.
-fn give_all(path: &Path, base: u32) -> io::Result<()> {
+fn give_all(path: &Path, owner: (u32, u32)) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
-            give_all(&entry?.path(), base)?;
+            give_all(&entry?.path(), owner)?;
         }
     }
-    lchown(path, Some(base), Some(base))
+    lchown(path, Some(owner.0), Some(owner.1))
+}
+
+/// A directory or a file of a volume: what is not there is made as a directory, as open as the volume itself. Containers
+/// write to the volume, so that a link in it may lead anywhere: it is followed within the volume alone.
+fn part_of(volume: &Path, part: &Path, makes: bool) -> Result<OwnedFd, RootError> {
+    let shown = || format!("open {} of the volume", part.display());
+    let whole = tree::clone_path(volume, false).step(|| format!("open {}", volume.display()))?;
+    let found = match tree::open_in_root(whole.as_fd(), part, libc::O_PATH, 0) {
+        Err(error) if makes && error.kind() == io::ErrorKind::NotFound => {
+            let top = rfs::fstat(&whole).map_err(io::Error::from).step(shown)?;
+            let owner = (top.st_uid, top.st_gid);
+            let made = tree::make_directory_in_root(whole.as_fd(), part, 0o755, owner).step(shown)?;
+            let own = format!("/proc/self/fd/{}", made.as_raw_fd());
+            fs::set_permissions(own, fs::Permissions::from_mode(top.st_mode & 0o7777)).step(shown)?;
+            Ok(made)
+        }
+        found => found,
+    };
+    let found = found.step(shown)?;
+    tree::clone_tree(found.as_fd(), Path::new(""), false).step(shown)
 }
 
 fn bind(path: &Path, recursive: bool) -> Result<OwnedFd, RootError> {

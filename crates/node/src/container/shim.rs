@@ -11,6 +11,7 @@
 //! ```
 
 mod connection;
+mod hook;
 mod pod;
 mod stream;
 mod task;

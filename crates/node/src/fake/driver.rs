@@ -93,7 +93,13 @@ impl Driver for FakeDriver {
 
     async fn kill(&self, id: InstanceId) -> Result<(), DriverError> {
         self.call(Verb::Kill, Some(id), |state| {
-            state.end(id, |boot| Exit { code: Some(137), cause: "killed".into(), failed: false, boot });
+            state.end(id, |boot| Exit {
+                code: Some(137),
+                cause: "killed".into(),
+                failed: false,
+                boot,
+                started_ms: None,
+            });
             Ok(())
         })
         .await
@@ -140,6 +146,7 @@ impl Driver for FakeDriver {
             cause: "killed".into(),
             failed: false,
             boot,
+            started_ms: None,
         });
         self.fuse.point().await;
         self.host.lock().guests.remove(&id);

@@ -1,6 +1,9 @@
 //! One probe: a program beside a container's own, or a connection to its pod, with its time and what it says bounded.
 
+pub(crate) mod ask;
+mod grpc;
 mod network;
+mod tls;
 
 use crate::driver::{Driver, DriverError, ExecHandle, ExecRequest, Stdio};
 use model::{
@@ -40,9 +43,10 @@ pub async fn run(
     let asked = match &check.action {
         Action::Exec { argv } => attempt(driver, id, container, check, argv).await,
         Action::Tcp { port } => network::tcp(driver, id, *port, check).await,
-        Action::Http { port, path, headers } => {
-            network::http(driver, id, *port, &network::request(path, headers), check).await
+        Action::Http { port, path, headers, tls } => {
+            network::http(driver, id, (*port, *tls), &network::request(path, headers), check).await
         }
+        Action::Grpc { port, service } => network::grpc(driver, id, (*port, service), check).await,
     };
     match asked {
         Ok(answer) => Some(answer),

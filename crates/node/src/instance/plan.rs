@@ -9,6 +9,7 @@ use model::{
     instance::{
         ContainerSpec, Instance, Kind,
         content::{File, FileSet, Mount, Shows},
+        host_directory::within,
         tag::Tag,
     },
     plan::{
@@ -161,6 +162,7 @@ impl Instances {
             containers: containers.collect::<Result<_, _>>()?,
             extra_hosts: extra_hosts.collect(),
             files: self.file_sets(instance)?,
+            shared: instance.shared.clone(),
             root_disk: (size_gib > 0).then_some(RootDiskPlan { path, size_gib }),
         })
     }
@@ -230,7 +232,7 @@ impl Instances {
                 name => signal_number(name),
             },
             grace_s: instance.grace_s,
-            mounts: mounts(spec, disks).chain(self.own_mounts(instance, spec, disks)).collect(),
+            mounts: mounts(spec, disks).chain(self.own_mounts(instance, spec, disks)?).collect(),
             read_only_rootfs: spec.read_only,
             cap_add: spec.cap_add.clone(),
             cap_drop: spec.cap_drop.clone(),
@@ -242,6 +244,10 @@ impl Instances {
             labels: BTreeMap::new(),
             system,
             role: spec.role,
+            lifecycle: spec.lifecycle.clone(),
+            groups: spec.groups.clone(),
+            init: spec.init,
+            shm_bytes: spec.shm_bytes,
         })
     }
 
@@ -288,28 +294,51 @@ impl Instances {
     }
 
     /// What one container alone is shown of the pod's volumes and files.
-    fn own_mounts(&self, instance: &Instance, spec: &ContainerSpec, disks: &[DiskPlan]) -> Vec<MountPlan> {
+    fn own_mounts(
+        &self,
+        instance: &Instance,
+        spec: &ContainerSpec,
+        disks: &[DiskPlan],
+    ) -> Result<Vec<MountPlan>, InstanceError> {
         let tag_of = |id: VolumeId| self.store.get::<Volume>(&id.to_string())?.record.device_tag.clone();
         let volume = |tag: &Tag| {
             let id = instance.volumes.iter().find(|id| tag_of(**id).as_ref() == Some(tag))?;
             disks.iter().find(|disk| disk.volume == *id)
         };
-        let mount = |mount: &Mount| {
+        let mount = |mount: &Mount| -> Result<Option<MountPlan>, InstanceError> {
             let (source, refuses_writes) = match &mount.shows {
                 // One that was unplugged since is not shown.
                 Shows::Volume(tag) => {
-                    let disk = volume(tag)?;
-                    (MountSource::Bind { path: disk.path.clone() }, disk.read_only)
+                    let Some(disk) = volume(tag) else { return Ok(None) };
+                    let part = mount.sub_path.as_ref().map(PathBuf::from);
+                    let path = disk.path.clone();
+                    (MountSource::Part { path, part, group: mount.group }, disk.read_only)
                 }
+                Shows::Host { path, exists } => (self.lent(path, mount.sub_path.as_deref(), *exists)?, false),
                 Shows::Files(set) => {
                     let path = mount.sub_path.as_ref().map(PathBuf::from);
-                    (MountSource::Files { set: set.to_string(), path }, true)
+                    (MountSource::Files { set: set.to_string(), path, group: mount.group }, true)
                 }
             };
             let read_only = mount.read_only || refuses_writes;
-            Some(MountPlan { target: PathBuf::from(&mount.path), source, read_only })
+            Ok(Some(MountPlan { target: PathBuf::from(&mount.path), source, read_only }))
         };
-        spec.mounts.iter().filter_map(mount).collect()
+        spec.mounts.iter().filter_map(|it| mount(it).transpose()).collect()
+    }
+
+    /// A path of this host, in a directory that its operator lends still.
+    fn lent(&self, path: &str, sub_path: Option<&str>, exists: bool) -> Result<MountSource, InstanceError> {
+        let found = within(path, &self.host_directories).ok_or_else(|| InstanceError::Storage {
+            what: format!("{path} is in no directory that this host lends to containers"),
+            hint: "its operator may lend it: `holm serve --host-directory DIR`".into(),
+        });
+        let (directory, rest) = found?;
+        let part = match (rest, sub_path) {
+            (rest, None) => rest,
+            (None, Some(part)) => Some(part.into()),
+            (Some(rest), Some(part)) => Some(rest.join(part)),
+        };
+        Ok(MountSource::Lent { directory, part, exists })
     }
 }
 
@@ -385,6 +414,11 @@ fn mounts(spec: &ContainerSpec, disks: &[DiskPlan]) -> impl Iterator<Item = Moun
         source: MountSource::Tmpfs { size_bytes: TMPFS_BYTES },
         read_only: false,
     });
+    let memory = spec.memory_mounts.iter().map(|mount| MountPlan {
+        target: PathBuf::from(&mount.path),
+        source: MountSource::Memory(mount.clone()),
+        read_only: mount.read_only,
+    });
     let volumes = disks.iter().filter_map(|disk| {
         Some(MountPlan {
             target: disk.mount_path.clone()?,
@@ -392,7 +426,7 @@ fn mounts(spec: &ContainerSpec, disks: &[DiskPlan]) -> impl Iterator<Item = Moun
             read_only: disk.read_only,
         })
     });
-    tmpfs.chain(volumes)
+    tmpfs.chain(memory).chain(volumes)
 }
 
 /// The number of a signal by name, with or without `SIG`, or by number; SIGTERM for what nobody knows.

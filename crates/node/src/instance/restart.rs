@@ -34,6 +34,7 @@ pub(super) fn wait(status: &InstanceStatus, now: Timestamp) -> Duration {
         succeeded: true,
         lasted: Duration::ZERO,
         stop_requested: false,
+        renewed: false,
         failures: before,
         restarts: before,
     };

@@ -8,6 +8,9 @@ use model::{
     instance::{InstanceStatus, State},
 };
 
+/// Fact of an instance that ended: the start of its last run, in milliseconds since 1970.
+const STARTED_MS: &str = "started_ms";
+
 /// The status of an instance of which nothing was seen yet.
 pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
     InstanceStatus {
@@ -40,6 +43,7 @@ pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
 /// Writes what was seen into a status. Leaves what no sight tells: progress, fault, what was asked.
 pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now: Timestamp) {
     super::restart::forgive(status, now);
+    let ran_since = ran_since(status);
     let slept = std::mem::replace(&mut status.asleep, matches!(seen, Seen::Asleep { .. }));
     match seen {
         Seen::Asleep { boot } => {
@@ -76,6 +80,9 @@ pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now
                 let (code, cause, failed) = (exit.code, exit.cause.clone(), exit.failed);
                 status.state = State::Stopped { code, cause, failed, at: now };
             }
+            if !same {
+                tell_start(status, exit.started_ms.or(ran_since.filter(|_| status.boot == exit.boot)));
+            }
             status.boot = exit.boot;
             // It may have come and gone without ever being seen to run.
             status.host_boot = host_boot.to_string();
@@ -97,6 +104,22 @@ pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now
             status.host_boot = host_boot.to_string();
             status.progress.clear();
         }
+    }
+}
+
+/// Start of the run that was last seen, in milliseconds since 1970.
+fn ran_since(status: &InstanceStatus) -> Option<i64> {
+    match &status.state {
+        State::Running { since } | State::Paused { since } => Some(since.as_millisecond()),
+        State::Absent | State::Stopped { .. } => None,
+    }
+}
+
+/// Who was seen to run has its start from that, who came and went meanwhile from what is told of the end.
+fn tell_start(status: &mut InstanceStatus, started_ms: Option<i64>) {
+    match started_ms {
+        Some(ms) => drop(status.facts.insert(STARTED_MS.into(), ms.into())),
+        None => drop(status.facts.remove(STARTED_MS)),
     }
 }
 

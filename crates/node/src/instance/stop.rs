@@ -24,7 +24,7 @@ pub(super) fn stop_progress(instance: &Instance, status: &InstanceStatus, now: T
 }
 
 fn grace(instance: &Instance) -> SignedDuration {
-    SignedDuration::from_secs(i64::from(instance.grace_s))
+    SignedDuration::from_secs(i64::from(instance.kill_after_s()))
 }
 
 /// Time until the plug is pulled, looked at once a second: guests tell of their end, but may be missed.

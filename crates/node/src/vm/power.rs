@@ -159,7 +159,13 @@ impl Inner {
     }
 
     pub(super) async fn kill_in_turn(self: &Arc<Self>, guest: &Arc<Guest>) -> Result<(), DriverError> {
-        let exit = |boot| Exit { code: None, cause: "killed on request".to_owned(), failed: false, boot };
+        let exit = |boot| Exit {
+            code: None,
+            cause: "killed on request".to_owned(),
+            failed: false,
+            boot,
+            started_ms: None,
+        };
         let record =
             |boot| guest.files.record_exit(exit(boot)).map_err(launch::failed("recording the VM's end"));
         match self.find(guest).await? {

@@ -167,6 +167,7 @@ impl Inner {
                 cause: "its start was cut short".to_owned(),
                 failed: true,
                 boot,
+                started_ms: None,
             }));
         }
         let running = Running {
@@ -215,7 +216,8 @@ impl Inner {
         cause: &str,
         failed: bool,
     ) -> Result<Exit, DriverError> {
-        let exit = Exit { code: None, cause: cause.to_owned(), failed, boot: link.record.boot };
+        let exit =
+            Exit { code: None, cause: cause.to_owned(), failed, boot: link.record.boot, started_ms: None };
         let exit = guest.files.record_exit(exit).map_err(launch::failed("recording the VM's end"))?;
         link.end().await?;
         guest.drop_link(link);
@@ -226,7 +228,7 @@ impl Inner {
     pub(super) fn dead(&self, guest: &Guest) -> Result<Exit, DriverError> {
         let cut_short = |boot| {
             let cause = "its start was cut short".to_owned();
-            Exit { code: None, cause, failed: true, boot }
+            Exit { code: None, cause, failed: true, boot, started_ms: None }
         };
         let Some(process) = guest.files.read_process() else {
             let recorded = BootRecord::read(&guest.files.boot_record());
@@ -258,7 +260,7 @@ impl Inner {
             pidfd::Exit::Unknown => (None, "QEMU ended while nobody was watching".to_owned()),
         };
         let cause = if messages.is_empty() { what } else { format!("{what}: {messages}") };
-        Exit { code, cause, failed: code != Some(0), boot }
+        Exit { code, cause, failed: code != Some(0), boot, started_ms: None }
     }
 
     /// Does what an event asks for.

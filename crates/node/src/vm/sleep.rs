@@ -175,7 +175,7 @@ impl Inner {
     async fn end_sleeper(self: &Arc<Self>, guest: &Arc<Guest>) -> Result<(), DriverError> {
         let record = |boot| {
             let cause = "its memory was thrown away".to_owned();
-            let exit = Exit { code: None, cause, failed: false, boot };
+            let exit = Exit { code: None, cause, failed: false, boot, started_ms: None };
             guest.files.record_exit(exit).map_err(failed("recording the VM's end"))
         };
         match self.find(guest).await? {

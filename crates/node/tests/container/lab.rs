@@ -80,6 +80,10 @@ impl Lab {
             labels: Default::default(),
             system: None,
             role: Default::default(),
+            lifecycle: Default::default(),
+            groups: vec![],
+            init: false,
+            shm_bytes: None,
         }
     }
 
@@ -104,7 +108,13 @@ impl Lab {
             pids_max: 64,
             nics: vec![],
             disks: vec![],
-            body: Body::Pod(PodPlan { containers, extra_hosts: vec![], root_disk: None, files: vec![] }),
+            body: Body::Pod(PodPlan {
+                containers,
+                extra_hosts: vec![],
+                root_disk: None,
+                files: vec![],
+                shared: Default::default(),
+            }),
         }
     }
 

@@ -397,6 +397,8 @@ pub fn pod(name: &str) -> NewInstance {
         extra_hosts: vec![],
         files: vec![],
         schedule: None,
+        shared: Default::default(),
+        publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,
         grace_s: Some(30),

@@ -118,6 +118,7 @@ fn pod_text(layer: &Path) -> Vec<u8> {
             extra_hosts: vec![],
             root_disk: None,
             files: vec![],
+            shared: Default::default(),
         }),
     };
     let driver = node::container::driver::PodDriver::new(node::container::driver::PodDriverConfig {

@@ -6,6 +6,7 @@
 //! async-signal-safe calls, and the children started here allocate.
 
 pub mod filter;
+pub mod init;
 pub mod privilege;
 pub mod process;
 pub mod tree;

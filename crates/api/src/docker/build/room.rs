@@ -77,6 +77,8 @@ impl Builder {
             server_group: None,
             files: vec![],
             schedule: None,
+            shared: Default::default(),
+            publish_within: vec![],
             floating_ip: None,
             publish: vec![],
             autostart: false,

@@ -5,6 +5,7 @@ use super::{
     extra_host, found,
     health::Healthcheck,
     host_config::{HostConfig, refuse_rest},
+    memory,
     publish::{self, PortKey},
 };
 use crate::{
@@ -32,7 +33,7 @@ use control::{
 use model::{
     error::Code,
     id::InstanceId,
-    instance::{Access, ContainerSpec, Instance, Kind},
+    instance::{Access, ContainerSpec, Instance, Kind, pod::Shared},
     meta::Labels,
     plan::Accelerator,
     publish::Publish,
@@ -109,7 +110,7 @@ pub async fn create(
     let host = asked.host_config.clone().unwrap_or_default();
     check(&asked, &host)?;
     let exposed = exposed(&asked, &local.oci.exposed_ports)?;
-    let publish = publish::asked(&host, &exposed)?;
+    let (publish, within) = publish::asked(&host, &exposed)?;
     let networking = asked.networking_config.clone().unwrap_or_default();
     let nics = network::nics(&door, &caller, &host.network_mode, &networking, asked.network_disabled)?;
     if nics.as_ref().is_some_and(Vec::is_empty) && !publish.is_empty() {
@@ -134,6 +135,7 @@ pub async fn create(
             new.extra_hosts.clone_from(&extra_hosts);
             new.succeeds = succeeds;
             (new.volumes, new.publish) = (volumes.clone(), publish.clone());
+            new.publish_within.clone_from(&within);
             Ok(new)
         },
         &publish,
@@ -270,6 +272,7 @@ fn spec(asked: &NewContainer, host: &HostConfig, image_env: &[String]) -> Result
         }
     }
     let size = host.size()?;
+    let (tmpfs, memory_mounts) = memory::asked(host)?;
     // An empty entrypoint takes the image's away; empty arguments leave the image's.
     let entrypoint = asked.entrypoint.as_ref().map(Words::list).filter(|words| !words.is_empty());
     let entrypoint = entrypoint.map(|words| if words == [""] { vec![] } else { words });
@@ -287,7 +290,12 @@ fn spec(asked: &NewContainer, host: &HostConfig, image_env: &[String]) -> Result
         read_only: host.readonly_rootfs,
         cap_add: host.cap_add.clone().unwrap_or_default(),
         cap_drop: host.cap_drop.clone().unwrap_or_default(),
-        tmpfs: host.tmpfs()?,
+        tmpfs,
+        memory_mounts,
+        mounts: volume::lent(host)?,
+        shm_bytes: host.shm_bytes()?,
+        groups: host.groups()?,
+        init: host.init.unwrap_or(false),
         log: host.log()?,
         hostname,
         stop_signal: stop_signal(asked.stop_signal.as_deref())?,
@@ -349,6 +357,8 @@ fn request(
         extra_hosts: vec![],
         files: vec![],
         schedule: None,
+        shared: Shared { processes: false, dns: host.dns()? },
+        publish_within: vec![],
         succeeds: None,
         grace_s: grace,
         remove_on_exit: host.auto_remove,

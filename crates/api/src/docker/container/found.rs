@@ -5,6 +5,7 @@ use crate::{
     error::{Failure, Result},
 };
 use control::Caller;
+use jiff::Timestamp;
 use model::{
     error::Code,
     health::status::Health,
@@ -151,6 +152,12 @@ impl Found {
     /// A fact that the node tells of its container.
     pub fn fact(&self, name: &str) -> Option<&serde_json::Value> {
         self.status()?.facts.get("containers")?.get(0)?.get(name)
+    }
+
+    /// Start of its last run, once that has ended.
+    pub fn last_start(&self) -> Option<Timestamp> {
+        let ms = self.status()?.facts.get("started_ms")?.as_i64()?;
+        Timestamp::from_millisecond(ms).ok()
     }
 
     /// Why its program did not run, if its last start failed for that.

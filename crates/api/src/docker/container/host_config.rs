@@ -7,7 +7,10 @@ use crate::{
 };
 use model::{
     error::Code,
-    instance::ulimit::{Resource, Ulimit, Ulimits},
+    instance::{
+        pod::Dns,
+        ulimit::{Resource, Ulimit, Ulimits},
+    },
     plan::{LogLimits, RestartPolicy},
 };
 use serde::Deserialize;
@@ -83,6 +86,18 @@ pub struct HostConfig {
     pub ulimits: Option<Vec<UlimitAsked>>,
     /// Names for /etc/hosts: `NAME:ADDRESS`, with `host-gateway` for the host itself.
     pub extra_hosts: Option<Vec<String>>,
+    /// A small init comes before its program.
+    pub init: Option<bool>,
+    /// Bytes of `/dev/shm`; 0 is as usual.
+    pub shm_size: i64,
+    /// Name servers, instead of those of its networks.
+    pub dns: Option<Vec<String>>,
+    /// Domains in which names are looked up.
+    pub dns_search: Option<Vec<String>>,
+    /// Options of the resolver.
+    pub dns_options: Option<Vec<String>>,
+    /// Groups of its user beside those of the image.
+    pub group_add: Option<Vec<String>>,
     /// All else.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -208,8 +223,6 @@ impl HostConfig {
             ("Devices", "devices of the host are not given to containers"),
             ("DeviceRequests", "devices of the host are not given to containers"),
             ("VolumesFrom", "a volume belongs to one container at a time"),
-            ("Dns", "its network tells the name servers (`holm subnet set --dns`)"),
-            ("Init", "give the image an init program"),
         ] {
             if set(name) {
                 return Err(not_honoured(name, why));
@@ -374,28 +387,46 @@ impl HostConfig {
         Ok(limits)
     }
 
-    /// Paths that are kept in memory.
+    /// Size of its shared memory.
     ///
     /// # Errors
-    /// `invalid` for options.
-    pub fn tmpfs(&self) -> Result<Vec<String>> {
-        let mut paths = vec![];
-        for (path, options) in self.tmpfs.iter().flatten() {
-            let usual = options.split(',').all(|o| matches!(o, "" | "rw" | "nosuid" | "nodev" | "exec"));
-            if !usual {
-                let why = format!("option {options:?}: a file system in memory has 64 MiB and takes writes");
-                return Err(not_honoured(&format!("Tmpfs {path}"), why));
+    /// `invalid`.
+    pub fn shm_bytes(&self) -> Result<Option<u64>> {
+        match self.shm_size {
+            0 => Ok(None),
+            size => {
+                let size = u64::try_from(size);
+                size.map(Some).map_err(|_| Failure::new(Code::Invalid, "SHM size can not be less than 0"))
             }
-            paths.push(path.clone());
         }
-        for mount in self.mounts.iter().flatten().filter(|mount| mount.kind == "tmpfs") {
-            refuse_rest(&mount.rest, "Mounts.")?;
-            if mount.read_only {
-                return Err(not_honoured("Mounts.ReadOnly", "a file system in memory takes writes"));
-            }
-            paths.push(mount.target.clone());
-        }
-        Ok(paths)
+    }
+
+    /// Further groups of its user, by number: names are the image's, which is not asked here.
+    ///
+    /// # Errors
+    /// `invalid` for names.
+    pub fn groups(&self) -> Result<Vec<u32>> {
+        let number = |text: &String| {
+            let why = || not_honoured("GroupAdd", format!("{text:.32?}: name the group by its number"));
+            text.parse().map_err(|_| why())
+        };
+        self.group_add.iter().flatten().map(number).collect()
+    }
+
+    /// How it looks names up, if not as its networks tell.
+    ///
+    /// # Errors
+    /// `invalid`.
+    pub fn dns(&self) -> Result<Option<Dns>> {
+        let server = |text: &String| {
+            let wrong = || Failure::new(Code::Invalid, format!("{text:.64} is not an ip address"));
+            text.parse().map_err(|_| wrong())
+        };
+        let servers = self.dns.iter().flatten().map(server).collect::<Result<Vec<_>>>()?;
+        let (search, options) =
+            (self.dns_search.clone().unwrap_or_default(), self.dns_options.clone().unwrap_or_default());
+        let dns = Dns { instead: !servers.is_empty(), servers, search, options };
+        Ok(Some(dns).filter(|dns| *dns != Dns::default()))
     }
 }
 
@@ -420,7 +451,7 @@ pub fn read_restart(asked: Option<&Restart>) -> Result<RestartPolicy> {
 }
 
 /// Reads `10m`, `512k`, `1g` or bytes.
-fn parse_bytes(text: &str) -> Option<u64> {
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -470,10 +501,8 @@ mod tests {
     fn what_is_not_honoured_is_refused() {
         for (name, value) in [
             ("Privileged", json!(true)),
-            ("Init", json!(true)),
             ("PidMode", json!("host")),
             ("IpcMode", json!("host")),
-            ("ShmSize", json!(1 << 20)),
             ("MemorySwap", json!(-1)),
             ("SecurityOpt", json!(["seccomp=unconfined"])),
             ("SomethingNew", json!({"Deep": [1]})),
@@ -544,7 +573,17 @@ mod tests {
         assert_eq!(limits(10, -1).unwrap()[&Resource::Nofile], Ulimit { soft: 10, hard: u64::MAX });
         assert!(limits(2, 1).is_err() && limits(-2, 1).is_err() && limits(-1, 1).is_err());
         assert!(read(json!({"Ulimits": [{"Name": "as", "Soft": 1, "Hard": 1}]})).ulimits().is_err());
-        assert!(read(json!({"Tmpfs": {"/tmp": "size=1m"}})).tmpfs().is_err());
-        assert_eq!(read(json!({"Tmpfs": {"/tmp": ""}})).tmpfs().unwrap(), ["/tmp"]);
+        let config =
+            read(json!({"Dns": ["192.0.2.53"], "DnsSearch": ["shop.example"], "DnsOptions": ["ndots:2"]}));
+        let dns = config.dns().unwrap().unwrap();
+        assert_eq!((dns.instead, dns.servers.len(), dns.search.len(), dns.options.len()), (true, 1, 1, 1));
+        assert_eq!(read(plain()).dns().unwrap(), None);
+        assert!(read(json!({"Dns": ["dns.example"]})).dns().is_err());
+        assert_eq!(read(json!({"ShmSize": 1 << 20})).shm_bytes().unwrap(), Some(1 << 20));
+        assert!(read(json!({"ShmSize": -1})).shm_bytes().is_err());
+        assert_eq!(read(json!({"GroupAdd": ["7"]})).groups().unwrap(), [7]);
+        assert!(read(json!({"GroupAdd": ["audio"]})).groups().is_err());
+        let config = read(json!({"RestartPolicy": {"Name": "on-unhealthy"}}));
+        assert_eq!(config.restart().unwrap(), RestartPolicy::OnUnhealthy);
     }
 }

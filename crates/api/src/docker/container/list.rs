@@ -3,7 +3,7 @@
 use super::{
     found::{self, Found},
     publish::{self, PortKey},
-    state, view,
+    state, usage, view,
 };
 use crate::{
     app::Asker,
@@ -37,7 +37,12 @@ pub async fn list(State(door): State<Door>, Asker(caller): Asker, query: Query) 
     for found in found::all(&door, &caller) {
         let is_up = matches!(state::word(&found), "running" | "paused" | "restarting");
         if (everyone || is_up) && choice.fits(&door, &found) {
-            shown.push(summary(&door, &found));
+            let mut told = summary(&door, &found);
+            if query.flag("size") {
+                let (written, all) = usage::sizes(&door, &found).await;
+                (told["SizeRw"], told["SizeRootFs"]) = (written.into(), all.into());
+            }
+            shown.push(told);
         }
         if limit.is_some_and(|limit| shown.len() >= limit) {
             break;

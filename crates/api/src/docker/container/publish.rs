@@ -6,7 +6,7 @@
 
 use super::host_config::{HostConfig, PortBinding};
 use crate::{
-    docker::{door::Door, refusal::not_honoured},
+    docker::door::Door,
     error::{Failure, Result},
 };
 use control::{
@@ -23,12 +23,18 @@ use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
+    time::Duration,
 };
 
 /// Label of the groups that this door makes.
 const GROUP_LABEL: &str = "holm.docker.published";
 /// Longest list of ports that is a group's name; a longer one is shortened to its hash.
 const NAME_PORTS_BYTES_MAX: usize = 120;
+
+/// How often, and after which pauses, a group is looked for that another call has just made.
+const SEEN_LOOKS_MAX: usize = 100;
+const SEEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// A port with its protocol, as docker writes it: `80/tcp`.
 pub type PortKey = (Protocol, u16);
@@ -53,18 +59,25 @@ pub fn write_key((protocol, port): PortKey) -> String {
     format!("{port}/{protocol}")
 }
 
+/// Ports to be published, and where some of them have the host's port from.
+pub type Asked = (Vec<Publish>, Vec<(Publish, RangeInclusive<u16>)>);
+
 /// The ports that are to be published. `exposed` are those that the image and the request name.
 ///
 /// # Errors
 /// `invalid`.
-pub fn asked(config: &HostConfig, exposed: &BTreeSet<PortKey>) -> Result<Vec<Publish>> {
-    let mut all = vec![];
+pub fn asked(config: &HostConfig, exposed: &BTreeSet<PortKey>) -> Result<Asked> {
+    let (mut all, mut within) = (vec![], vec![]);
     for (key, bindings) in config.port_bindings.iter().flatten() {
         let (protocol, port) = read_key(key)?;
         let any = [PortBinding::default()];
         let bindings = bindings.as_deref().filter(|b| !b.is_empty()).unwrap_or(&any);
         for binding in bindings {
-            all.push(Publish { address: address(binding)?, host_port: host_port(binding)?, port, protocol });
+            let address = address(binding)?;
+            let (host_port, range) = host_port(binding)?;
+            let publish = Publish { address, host_port, port, protocol };
+            within.extend(range.map(|range| (publish, range)));
+            all.push(publish);
         }
     }
     if config.publish_all_ports {
@@ -74,7 +87,7 @@ pub fn asked(config: &HostConfig, exposed: &BTreeSet<PortKey>) -> Result<Vec<Pub
             }
         }
     }
-    Ok(all)
+    Ok((all, within))
 }
 
 fn address(binding: &PortBinding) -> Result<Option<IpAddr>> {
@@ -87,16 +100,19 @@ fn address(binding: &PortBinding) -> Result<Option<IpAddr>> {
         .map_err(|_| Failure::new(Code::Invalid, format!("invalid IP address in publish: {text:?}")))
 }
 
-fn host_port(binding: &PortBinding) -> Result<u16> {
-    if binding.host_port.contains('-') {
-        return Err(not_honoured(
-            "HostPort",
-            format!("{:?}: name one port of the host, or none", binding.host_port),
-        ));
-    }
-    match binding.host_port.as_str() {
-        "" => Ok(0),
-        text => text.parse().map_err(|_| Failure::new(Code::Invalid, format!("invalid hostPort: {text:?}"))),
+/// A port, 0 for any, or a range of which the first that is free is taken.
+fn host_port(binding: &PortBinding) -> Result<(u16, Option<RangeInclusive<u16>>)> {
+    let wrong = || Failure::new(Code::Invalid, format!("invalid hostPort: {:?}", binding.host_port));
+    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+    match (binding.host_port.as_str(), binding.host_port.split_once('-')) {
+        ("", _) => Ok((0, None)),
+        (text, None) => Ok((number(text)?, None)),
+        (_, Some((first, last))) => match (number(first)?, number(last)?) {
+            (0, _) => Err(wrong()),
+            (first, last) if first > last => Err(wrong()),
+            (first, last) if first == last => Ok((first, None)),
+            (first, last) => Ok((0, Some(first..=last))),
+        },
     }
 }
 
@@ -152,8 +168,16 @@ async fn group_of(door: &Door, caller: &Caller, ports: &BTreeSet<PortKey>) -> co
         rules: ports.iter().map(rule).collect(),
     };
     match door.control().create_security_group(caller, &new).await {
-        // Another call made it at this moment.
-        Err(error) if error.code == Code::Taken => known().ok_or(error),
+        // Another call made it at this moment, and it will be seen in another.
+        Err(error) if error.code == Code::Taken => {
+            for _ in 0..SEEN_LOOKS_MAX {
+                if let Some(group) = known() {
+                    return Ok(group);
+                }
+                tokio::time::sleep(SEEN_PAUSE).await;
+            }
+            known().ok_or(error)
+        }
         made => made,
     }
 }
@@ -259,7 +283,7 @@ mod tests {
     #[test]
     fn bindings_are_read() {
         let exposed = BTreeSet::from([(Protocol::TCP, 80), (Protocol::UDP, 53)]);
-        let all = asked(
+        let (all, within) = asked(
             &config(json!({
                 "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8088"}, {"HostIp": "127.0.0.1", "HostPort": ""}]},
                 "PublishAllPorts": true,
@@ -268,11 +292,24 @@ mod tests {
         )
         .unwrap();
         let told: Vec<String> = all.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["8088:80/tcp", "127.0.0.1:0:80/tcp", "0:53/udp"]);
+        assert_eq!(
+            (told, within),
+            (["8088:80/tcp", "127.0.0.1:0:80/tcp", "0:53/udp"].map(String::from).to_vec(), vec![])
+        );
+        let range = |text: &str| {
+            let bindings = json!({"PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": text}]}});
+            asked(&config(bindings), &BTreeSet::new())
+        };
+        let (all, within) = range("8000-8005").unwrap();
+        assert_eq!((all[0].host_port, within), (0, vec![(all[0], 8000..=8005)]));
+        let (all, within) = range("8000-8000").unwrap();
+        assert_eq!((all[0].host_port, within), (8000, vec![]));
         for bad in [
             json!({"PortBindings": {"0/tcp": null}}),
             json!({"PortBindings": {"80/icmp": null}}),
-            json!({"PortBindings": {"80": [{"HostIp": "", "HostPort": "8000-8010"}]}}),
+            json!({"PortBindings": {"80": [{"HostIp": "", "HostPort": "8010-8000"}]}}),
+            json!({"PortBindings": {"80": [{"HostIp": "", "HostPort": "0-8000"}]}}),
+            json!({"PortBindings": {"80": [{"HostIp": "", "HostPort": "8000-"}]}}),
             json!({"PortBindings": {"80": [{"HostIp": "x", "HostPort": "80"}]}}),
             json!({"PortBindings": {"80": [{"HostIp": "", "HostPort": "80000"}]}}),
         ] {

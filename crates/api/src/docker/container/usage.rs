@@ -167,3 +167,15 @@ fn row(process: &Process, now: Timestamp) -> Vec<String> {
         process.argv.join(" "),
     ]
 }
+/// Bytes that it has written, and these with its image's.
+pub async fn sizes(door: &Door, found: &Found) -> (u64, u64) {
+    // One that never ran has written nothing, and nothing is made for it only to be weighed.
+    let has_run = found.status().is_some_and(|status| status.boot > 0);
+    let written = match has_run {
+        // One that is being started or ended at this moment cannot be weighed.
+        true => door.app().streams().written_bytes(found.instance()).await.unwrap_or(0),
+        false => 0,
+    };
+    let image_bytes = found.content(door).map_or(0, |content| content.virtual_bytes);
+    (written, image_bytes + written)
+}

@@ -2,9 +2,9 @@
 
 use super::{
     found::{self, Found},
-    health,
+    health, memory,
     publish::{self, PortKey, write_key},
-    state,
+    state, usage,
 };
 use crate::{
     app::Asker,
@@ -16,9 +16,11 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use jiff::Timestamp;
 use model::{
     instance::{
         ContainerSpec, State as Seen,
+        content::Shows,
         succession::{Inherited, Succession},
         ulimit::{Resource, Ulimit},
     },
@@ -36,10 +38,15 @@ pub async fn inspect(
     State(door): State<Door>,
     Asker(caller): Asker,
     Path(name): Path<String>,
-    _query: Query,
+    query: Query,
 ) -> Result<Json<Value>> {
     let found = found::find(&door, &caller, &name)?;
-    Ok(Json(whole(&door, &found)))
+    let mut view = whole(&door, &found);
+    if query.flag("size") {
+        let (written, all) = usage::sizes(&door, &found).await;
+        (view["SizeRw"], view["SizeRootFs"]) = (written.into(), all.into());
+    }
+    Ok(Json(view))
 }
 
 fn whole(door: &Door, found: &Found) -> Value {
@@ -76,8 +83,16 @@ fn whole(door: &Door, found: &Found) -> Value {
 
 fn state_view(found: &Found) -> Value {
     let (started, finished) = match found.state() {
-        Seen::Running { since } | Seen::Paused { since } => (since.to_string(), state::NEVER.to_string()),
-        Seen::Stopped { at, .. } => (state::NEVER.to_string(), at.to_string()),
+        Seen::Running { since } | Seen::Paused { since } => {
+            // What runs in it may have been started again since the instance was.
+            let last = ["since_ms", "started_ms"].iter().find_map(|name| found.fact(name)?.as_i64());
+            let last = last.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+            (last.unwrap_or(*since).to_string(), state::NEVER.to_string())
+        }
+        Seen::Stopped { at, .. } => {
+            let started = found.last_start();
+            (started.map_or_else(|| state::NEVER.to_string(), |at| at.to_string()), at.to_string())
+        }
         Seen::Absent => (state::NEVER.to_string(), state::NEVER.to_string()),
     };
     let not_started = found.not_started();
@@ -165,8 +180,23 @@ pub fn mounts(door: &Door, found: &Found) -> Vec<Value> {
         let stored = door.control().get::<Volume>(inherited.volume)?;
         mount(&stored.record, inherited.mount_path.clone()?, inherited.read_only)
     };
-    let all = found.instance().volumes.iter().filter_map(|id| of(*id));
+    let all = lent(found).chain(found.instance().volumes.iter().filter_map(|id| of(*id)));
     all.chain(pending(found).flat_map(|succession| succession.volumes.iter().filter_map(later))).collect()
+}
+
+/// Directories of the host that it sees.
+fn lent(found: &Found) -> impl Iterator<Item = Value> {
+    found.spec().mounts.iter().filter_map(|mount| {
+        let Shows::Host { path, .. } = &mount.shows else { return None };
+        Some(json!({
+            "Type": "bind",
+            "Source": path,
+            "Destination": mount.path,
+            "Mode": if mount.read_only { "ro" } else { "" },
+            "RW": !mount.read_only,
+            "Propagation": "rprivate",
+        }))
+    })
 }
 
 fn pending(found: &Found) -> impl Iterator<Item = &Succession> {
@@ -319,7 +349,10 @@ fn host_config(door: &Door, found: &Found) -> Value {
     };
     let binds: Vec<String> = mounts(door, found)
         .iter()
-        .filter_map(|mount| Some(format!("{}:{}", mount["Name"].as_str()?, mount["Destination"].as_str()?)))
+        .filter_map(|mount| {
+            let source = mount["Name"].as_str().or(mount["Source"].as_str())?;
+            Some(format!("{source}:{}", mount["Destination"].as_str()?))
+        })
         .collect();
     let extra_hosts: Vec<String> =
         instance.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
@@ -329,6 +362,8 @@ fn host_config(door: &Door, found: &Found) -> Value {
     let number = |value: u64| i64::try_from(value).unwrap_or(-1);
     let ulimit = |(resource, limit): (&Resource, &Ulimit)| json!({"Name": resource.name(), "Soft": number(limit.soft), "Hard": number(limit.hard)});
     let ulimits: Vec<Value> = spec.ulimits.iter().map(ulimit).collect();
+    let dns = instance.shared.dns.clone().unwrap_or_default();
+    let groups: Vec<String> = spec.groups.iter().map(ToString::to_string).collect();
     json!({
         "Binds": binds,
         "ContainerIDFile": "",
@@ -342,11 +377,12 @@ fn host_config(door: &Door, found: &Found) -> Value {
         "CapAdd": spec.cap_add,
         "CapDrop": spec.cap_drop,
         "CgroupnsMode": "private",
-        "Dns": [],
-        "DnsOptions": [],
-        "DnsSearch": [],
+        "Dns": dns.servers,
+        "DnsOptions": dns.options,
+        "DnsSearch": dns.search,
         "ExtraHosts": Some(extra_hosts).filter(|hosts| !hosts.is_empty()),
-        "GroupAdd": null,
+        "GroupAdd": Some(groups).filter(|groups| !groups.is_empty()),
+        "Init": spec.init.then_some(true),
         "IpcMode": "private",
         "Links": null,
         "OomScoreAdj": 0,
@@ -355,10 +391,10 @@ fn host_config(door: &Door, found: &Found) -> Value {
         "PublishAllPorts": false,
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": ["no-new-privileges"],
-        "Tmpfs": spec.tmpfs.iter().map(|path| (path.clone(), json!(""))).collect::<Map<_, _>>(),
+        "Tmpfs": memory::told(&spec.tmpfs, &spec.memory_mounts),
         "UTSMode": "",
         "UsernsMode": "",
-        "ShmSize": 64 << 20,
+        "ShmSize": spec.shm_bytes.unwrap_or(64 << 20),
         "Runtime": "holm",
         "CpuShares": u64::from(instance.cpu_weight) * 1024 / 100,
         "Memory": instance.size.memory_mib << 20,

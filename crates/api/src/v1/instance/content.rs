@@ -1,12 +1,15 @@
 //! Files, mounts and probes of a new pod: from what a client asks to what control takes.
 
-use crate::v1::types::pod::{ContainerMount, FileSetRequest, Probes};
+use crate::v1::types::pod::{ContainerMount, FileSetRequest, Lifecycle, Probes};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use control::{
     Error, Result,
     instance::{FileAsked, FileSetAsked},
 };
-use model::{health::probe, instance::content::Mount};
+use model::{
+    health::probe,
+    instance::{content::Mount, lifecycle},
+};
 
 /// Files with their bytes.
 ///
@@ -34,7 +37,7 @@ pub fn mounts(container: usize, asked: &[ContainerMount]) -> Result<Vec<Mount>> 
     let mount = |(at, mount): (usize, &ContainerMount)| {
         mount.mount().ok_or_else(|| {
             let field = format!("containers[{container}].mounts[{at}]");
-            Error::invalid(&field, "a mount names a volume or a set of files, and not both")
+            Error::invalid(&field, "a mount names one of a volume, a set of files, and a path of the host")
         })
     };
     asked.iter().enumerate().map(mount).collect()
@@ -47,6 +50,17 @@ pub fn mounts(container: usize, asked: &[ContainerMount]) -> Result<Vec<Mount>> 
 pub fn probes(container: usize, asked: &Probes) -> Result<probe::Probes> {
     asked.probes().map_err(|name| {
         let field = format!("containers[{container}].probes.{name}");
-        Error::invalid(&field, "a probe has one of exec, tcp and http")
+        Error::invalid(&field, "a probe has one of exec, tcp, http and grpc")
+    })
+}
+
+/// Hooks of a container.
+///
+/// # Errors
+/// One that does nothing, or two things.
+pub fn lifecycle(container: usize, asked: &Lifecycle) -> Result<lifecycle::Lifecycle> {
+    asked.lifecycle().map_err(|name| {
+        let field = format!("containers[{container}].lifecycle.{name}");
+        Error::invalid(&field, "a hook has one of exec, tcp, http and sleep_s")
     })
 }

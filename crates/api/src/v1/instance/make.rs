@@ -3,6 +3,7 @@
 use crate::v1::types::{
     health::HealthRequest,
     instance::{ContainerRequest, CreateInstance, NetworkRequest, RootRequest, VolumeRequest},
+    pod::MemoryMountRequest,
 };
 use control::{
     Caller, Control, Error,
@@ -69,6 +70,8 @@ fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> cont
             .collect(),
         files: super::content::files(&input.files)?,
         schedule: input.schedule.as_deref().map(cron).transpose()?,
+        shared: input.shared.shared(),
+        publish_within: vec![],
         succeeds: None,
         autostart: input.autostart,
         start_after: input.start_after.clone(),
@@ -127,6 +130,7 @@ fn refuse_foreign_fields(kind: Kind, input: &CreateInstance) -> control::Result<
         ("health", input.health.is_some()),
         ("extra_hosts", !input.extra_hosts.is_empty()),
         ("files", !input.files.is_empty()),
+        ("shared", !input.shared.is_empty()),
     ];
     let of_vms = [
         ("root", input.root.is_some()),
@@ -235,6 +239,11 @@ fn container_of(
             cpu_millis: asked.cpu_millis,
             memory_mib: asked.memory_mib,
             probes: super::content::probes(number, &asked.probes)?,
+            lifecycle: super::content::lifecycle(number, &asked.lifecycle)?,
+            groups: asked.groups.clone(),
+            init: asked.init,
+            shm_bytes: asked.shm_bytes,
+            memory_mounts: asked.memory_mounts.iter().map(MemoryMountRequest::mount).collect(),
             ..ContainerSpec::default()
         },
         secret_env: SecretEnv(asked.secret_env.0.clone()),

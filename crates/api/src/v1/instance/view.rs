@@ -98,6 +98,7 @@ impl Served for Instance {
             extra_hosts: extra_hosts(self),
             schedule: self.schedule.as_ref().map(|schedule| schedule.at.to_string()),
             next_start: self.schedule.as_ref().and_then(model::schedule::Schedule::next),
+            shared: (&self.shared).into(),
             autostart: self.autostart,
             start_after: {
                 let there = |id: &&InstanceId| scene.control.get::<Instance>(**id).is_some();
@@ -256,5 +257,10 @@ fn container_view(instance: &Instance, spec: &ContainerSpec, scene: &Scene<'_>) 
         cpu_millis: spec.cpu_millis,
         memory_mib: spec.memory_mib,
         probes: (&spec.probes).into(),
+        lifecycle: (&spec.lifecycle).into(),
+        groups: spec.groups.clone(),
+        init: spec.init,
+        shm_bytes: spec.shm_bytes,
+        memory_mounts: spec.memory_mounts.iter().map(Into::into).collect(),
     }
 }

@@ -11,7 +11,7 @@ use super::{
     Fault, Head, Reference,
     flavor::Size,
     health::{Health, HealthRequest},
-    pod::{ContainerMount, FileSetNames, Probes},
+    pod::{ContainerMount, FileSetNames, Lifecycle, MemoryMountRequest, Probes, SharedRequest},
     publish::PublishedPort,
     restart, schema,
 };
@@ -45,8 +45,8 @@ pub struct Instance {
     /// `starting`, `healthy` or `unhealthy`, as its worst container is; missing where nothing that runs is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
-    /// Whether it can be given work, as the startup and readiness probes of its containers say; missing where there are
-    /// none.
+    /// Whether it can be given work, as the startup and readiness probes and the postStart hooks of its containers say;
+    /// missing where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
     /// Whether it is meant to run.
@@ -115,6 +115,9 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_start: Option<Timestamp>,
+    /// What its containers share beside network and volumes.
+    #[serde(default, skip_serializing_if = "SharedRequest::is_empty")]
+    pub shared: SharedRequest,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.
@@ -361,4 +364,19 @@ pub struct Container {
     /// What is asked of it again and again.
     #[serde(default, skip_serializing_if = "Probes::is_empty")]
     pub probes: Probes,
+    /// What is done for it after its start and before its end.
+    #[serde(default, skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
+    /// Groups that its user is in beside those that the image says, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// Its first process is a small init that hands signals on and collects what nobody waits for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
+    /// Size of `/dev/shm` in bytes; 64 MiB is usual. Of a pod's containers, which share it, the largest counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+    /// Mounts that are kept in memory, with what is asked of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory_mounts: Vec<MemoryMountRequest>,
 }

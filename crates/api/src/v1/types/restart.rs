@@ -1,4 +1,5 @@
-//! Restart policies as one word, as docker spells them: `no`, `always`, `unless-stopped`, `on-failure`, `on-failure:5`.
+//! Restart policies as one word, as docker spells them: `no`, `always`, `unless-stopped`, `on-failure`, `on-failure:5`; and
+//! `on-unhealthy`, which docker has not.
 
 use model::plan::RestartPolicy;
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -9,6 +10,7 @@ pub fn to_text(policy: RestartPolicy) -> String {
         RestartPolicy::No => "no".into(),
         RestartPolicy::Always => "always".into(),
         RestartPolicy::UnlessStopped => "unless-stopped".into(),
+        RestartPolicy::OnUnhealthy => "on-unhealthy".into(),
         RestartPolicy::OnFailure { retries_max: 0 } => "on-failure".into(),
         RestartPolicy::OnFailure { retries_max } => format!("on-failure:{retries_max}"),
     }
@@ -20,12 +22,15 @@ pub fn to_text(policy: RestartPolicy) -> String {
 /// Names the words that exist.
 pub fn from_text(text: &str) -> Result<RestartPolicy, String> {
     let wrong = || {
-        format!("{text:?} is no restart policy: use no, always, unless-stopped, on-failure or on-failure:N")
+        format!(
+            "{text:?} is no restart policy: use no, always, unless-stopped, on-failure, on-failure:N or on-unhealthy"
+        )
     };
     match text.replace('_', "-").as_str() {
         "no" => Ok(RestartPolicy::No),
         "always" => Ok(RestartPolicy::Always),
         "unless-stopped" => Ok(RestartPolicy::UnlessStopped),
+        "on-unhealthy" => Ok(RestartPolicy::OnUnhealthy),
         "on-failure" => Ok(RestartPolicy::OnFailure { retries_max: 0 }),
         other => {
             let count = other.strip_prefix("on-failure:").ok_or_else(wrong)?;
@@ -75,7 +80,7 @@ mod tests {
 
     #[test]
     fn policies_read_back() {
-        for text in ["no", "always", "unless-stopped", "on-failure", "on-failure:5"] {
+        for text in ["no", "always", "unless-stopped", "on-failure", "on-failure:5", "on-unhealthy"] {
             assert_eq!(to_text(from_text(text).unwrap()), text);
         }
         assert_eq!(from_text("unless_stopped"), Ok(RestartPolicy::UnlessStopped));

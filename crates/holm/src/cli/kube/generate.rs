@@ -9,7 +9,7 @@ use crate::cli::{
 };
 use api::v1::types::{
     instance::{Container, Instance},
-    pod::{FileName, Probe},
+    pod::{FileName, HttpProbe, LifecycleHook, Probe},
 };
 use model::{
     error::Code,
@@ -17,6 +17,7 @@ use model::{
     plan::RestartPolicy,
 };
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Prints it.
 ///
@@ -54,6 +55,15 @@ fn lost(instance: &Instance) -> Vec<String> {
         if let Some(user) = it.user.as_ref().filter(|user| !user.is_empty() && !is_number(user)) {
             all.push(format!("the user {user} of {}, who has no number,", it.name));
         }
+        if it.init {
+            all.push(format!("the init of {}", it.name));
+        }
+        if it.shm_bytes.is_some() {
+            all.push(format!("the size of the shared memory of {}", it.name));
+        }
+        if it.restart == RestartPolicy::OnUnhealthy {
+            all.push(format!("that {} is started again when it is unhealthy", it.name));
+        }
         if it.health_check.is_some() {
             all.push(format!("the health check of {}", it.name));
         }
@@ -86,7 +96,7 @@ fn pod(instance: &Instance) -> Value {
     let of = |all: &[&Container]| all.iter().map(|it| container(instance, it)).collect::<Vec<Value>>();
     let restart = match main.first().map(|it| it.restart) {
         Some(RestartPolicy::Always | RestartPolicy::UnlessStopped) => "Always",
-        Some(RestartPolicy::OnFailure { .. }) => "OnFailure",
+        Some(RestartPolicy::OnFailure { .. } | RestartPolicy::OnUnhealthy) => "OnFailure",
         _ => "Never",
     };
     let mut spec = json!({
@@ -97,6 +107,9 @@ fn pod(instance: &Instance) -> Value {
     put(&mut spec, "initContainers", json!(of(&first)));
     put(&mut spec, "hostname", json!(instance.containers.iter().find_map(|it| it.hostname.as_ref())));
     put(&mut spec, "volumes", json!(volumes(instance)));
+    put(&mut spec, "shareProcessNamespace", instance.shared.processes.into());
+    put(&mut spec, "securityContext", pod_security(instance));
+    names(&mut spec, instance);
     let aliases = instance.extra_hosts.iter();
     let aliases = aliases.map(|host| json!({"ip": host.address, "hostnames": [host.name]}));
     put(&mut spec, "hostAliases", Value::Array(aliases.collect()));
@@ -119,6 +132,43 @@ fn pod(instance: &Instance) -> Value {
         first["resources"] = resources;
     }
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+}
+
+/// How names are looked up, where that is not as usual.
+fn names(spec: &mut Value, instance: &Instance) {
+    let Some(dns) = &instance.shared.dns else { return };
+    if dns.instead {
+        spec["dnsPolicy"] = "None".into();
+    }
+    let options = dns.options.iter().map(|option| match option.split_once(':') {
+        Some((name, value)) => json!({"name": name, "value": value}),
+        None => json!({"name": option}),
+    });
+    let mut config = json!({});
+    put(&mut config, "nameservers", json!(dns.servers));
+    put(&mut config, "searches", json!(dns.search));
+    put(&mut config, "options", Value::Array(options.collect()));
+    put(spec, "dnsConfig", config);
+}
+
+/// Groups are the pod's, if all of its containers have them.
+fn pod_security(instance: &Instance) -> Value {
+    let mut told = json!({});
+    let group = instance.containers.iter().flat_map(|it| &it.mounts).find_map(|mount| {
+        let gid = mount.group?;
+        Some((gid, mount.group_once))
+    });
+    if let Some((gid, once)) = group {
+        told["fsGroup"] = gid.into();
+        if once {
+            told["fsGroupChangePolicy"] = "OnRootMismatch".into();
+        }
+    }
+    let groups = instance.containers.first().map(|it| it.groups.clone()).unwrap_or_default();
+    let others: Vec<u32> =
+        groups.into_iter().filter(|gid| group.is_none_or(|(own, _)| own != *gid)).collect();
+    put(&mut told, "supplementalGroups", json!(others));
+    told
 }
 
 /// Puts what says something.
@@ -162,6 +212,10 @@ fn container(instance: &Instance, it: &Container) -> Value {
         told["resources"] = json!({"limits": limits});
     }
     put(&mut told, "volumeMounts", json!(mounts(instance, it)));
+    let mut hooks = json!({});
+    put(&mut hooks, "postStart", it.lifecycle.post_start.as_ref().map_or(Value::Null, hook));
+    put(&mut hooks, "preStop", it.lifecycle.pre_stop.as_ref().map_or(Value::Null, hook));
+    put(&mut told, "lifecycle", hooks);
     for (name, asked) in [
         ("startupProbe", &it.probes.startup),
         ("readinessProbe", &it.probes.readiness),
@@ -197,7 +251,8 @@ fn name_of(volume: &api::v1::types::instance::InstanceVolume) -> String {
 
 fn mounts(instance: &Instance, it: &Container) -> Vec<Value> {
     let own = it.mounts.iter().map(|mount| {
-        let name = mount.volume.as_ref().or(mount.files.as_ref());
+        let tag = mount.volume.as_ref().or(mount.files.as_ref()).map(ToString::to_string);
+        let name = tag.or_else(|| mount.host.as_deref().map(host_name));
         let mut told = json!({"name": name, "mountPath": mount.path});
         put(&mut told, "subPath", json!(mount.sub_path));
         put(&mut told, "readOnly", mount.read_only.into());
@@ -206,8 +261,19 @@ fn mounts(instance: &Instance, it: &Container) -> Vec<Value> {
     let everywhere = instance.volumes.iter().filter_map(|volume| {
         Some(json!({"name": name_of(volume), "mountPath": volume.mount_path.as_ref()?}))
     });
-    let memory = it.tmpfs.iter().map(|path| json!({"name": memory_name(it, path), "mountPath": path}));
+    let memory = memory_paths(it).map(|(path, _)| json!({"name": memory_name(it, path), "mountPath": path}));
     own.chain(everywhere).chain(memory).collect()
+}
+
+/// The word by which a directory of the host is meant in the file.
+fn host_name(path: &str) -> String {
+    model::name::dns_label(&format!("host{path}"), "host")
+}
+
+/// Mounts kept in memory, and their sizes where they have such.
+fn memory_paths(it: &Container) -> impl Iterator<Item = (&String, Option<u64>)> {
+    let limited = it.memory_mounts.iter().map(|mount| (&mount.path, mount.size_bytes));
+    it.tmpfs.iter().map(|path| (path, None)).chain(limited)
 }
 
 fn memory_name(it: &Container, path: &str) -> String {
@@ -226,9 +292,26 @@ fn volumes(instance: &Instance) -> Vec<Value> {
         json!({"name": set.name, "secret": {"secretName": set.name, "items": items}})
     });
     let memory = instance.containers.iter().flat_map(|it| {
-        it.tmpfs.iter().map(|path| json!({"name": memory_name(it, path), "emptyDir": {"medium": "Memory"}}))
+        memory_paths(it).map(|(path, size_bytes)| {
+            let mut kept = json!({"medium": "Memory"});
+            put(&mut kept, "sizeLimit", json!(size_bytes.map(|bytes| format!("{}Ki", bytes.div_ceil(1024)))));
+            json!({"name": memory_name(it, path), "emptyDir": kept})
+        })
     });
-    disks.chain(files).chain(memory).collect()
+    let lent: BTreeMap<String, Value> = instance
+        .containers
+        .iter()
+        .flat_map(|it| &it.mounts)
+        .filter_map(|mount| {
+            let path = mount.host.as_deref()?;
+            let kind = if mount.host_exists { "Directory" } else { "DirectoryOrCreate" };
+            Some((
+                host_name(path),
+                json!({"name": host_name(path), "hostPath": {"path": path, "type": kind}}),
+            ))
+        })
+        .collect();
+    disks.chain(files).chain(memory).chain(lent.into_values()).collect()
 }
 
 /// Times become whole seconds, rounded up.
@@ -248,10 +331,31 @@ fn probe(asked: &Probe) -> Value {
         told.insert("tcpSocket".into(), json!({"port": port}));
     }
     if let Some(page) = &asked.http {
-        let headers = page.headers.iter().map(|(name, value)| json!({"name": name, "value": value}));
-        let mut http = json!({"port": page.port, "path": page.path});
-        put(&mut http, "httpHeaders", Value::Array(headers.collect()));
-        told.insert("httpGet".into(), http);
+        told.insert("httpGet".into(), http(page));
+    }
+    if let Some(asked) = &asked.grpc {
+        let mut grpc = json!({"port": asked.port});
+        put(&mut grpc, "service", json!(asked.service));
+        told.insert("grpc".into(), grpc);
     }
     Value::Object(told)
+}
+
+fn http(page: &HttpProbe) -> Value {
+    let headers = page.headers.iter().map(|(name, value)| json!({"name": name, "value": value}));
+    let mut http = json!({"port": page.port, "path": page.path});
+    put(&mut http, "httpHeaders", Value::Array(headers.collect()));
+    if page.tls {
+        http["scheme"] = "HTTPS".into();
+    }
+    http
+}
+
+fn hook(asked: &LifecycleHook) -> Value {
+    let mut told = json!({});
+    put(&mut told, "exec", asked.exec.as_ref().map_or(Value::Null, |argv| json!({"command": argv})));
+    put(&mut told, "tcpSocket", asked.tcp.map_or(Value::Null, |port| json!({"port": port})));
+    put(&mut told, "httpGet", asked.http.as_ref().map_or(Value::Null, http));
+    put(&mut told, "sleep", asked.sleep_s.map_or(Value::Null, |seconds| json!({"seconds": seconds})));
+    told
 }

@@ -9,7 +9,7 @@ use api::v1::types::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{
-    instance::{Kind, tag::Tag},
+    instance::{Kind, pod::Shared, tag::Tag},
     kube::{
         container::Container,
         pod::{Pod, Times},
@@ -28,9 +28,8 @@ pub fn request(pod: &Pod, object: &str) -> Result<CreateInstance> {
     let mut labels: BTreeMap<String, String> = pod.labels.clone();
     labels.insert(OBJECT.to_string(), object.to_string());
     labels.insert(DIGEST.to_string(), pod.digest.clone());
-    let in_files = |name: &str| matches!(pod.volumes.get(name), Some(Volume::Files(_)));
     let mut containers =
-        pod.containers.iter().map(|it| container(it, &in_files)).collect::<Result<Vec<_>>>()?;
+        pod.containers.iter().map(|it| container(it, &pod.volumes)).collect::<Result<Vec<_>>>()?;
     if let Some(first) = containers.first_mut() {
         first.hostname.clone_from(&pod.hostname);
     }
@@ -64,6 +63,7 @@ pub fn request(pod: &Pod, object: &str) -> Result<CreateInstance> {
             Some(Times::At(times)) => Some(times.to_string()),
             _ => None,
         },
+        shared: (&Shared { processes: pod.share_processes, dns: pod.dns.clone() }).into(),
         start: pod.schedule.is_some().then_some(false),
         ..CreateInstance::default()
     })
@@ -81,12 +81,19 @@ fn tag(name: &str) -> Result<Tag> {
     name.parse().map_err(Failure::usage)
 }
 
-fn container(it: &Container, in_files: &dyn Fn(&str) -> bool) -> Result<ContainerRequest> {
+fn container(it: &Container, volumes: &BTreeMap<String, Volume>) -> Result<ContainerRequest> {
     let mount = |mount: &model::kube::container::VolumeMount| {
-        let name = tag(&mount.volume)?;
-        let (volume, files) = if in_files(&mount.volume) { (None, Some(name)) } else { (Some(name), None) };
+        let mut shown = ContainerMount::default();
+        match volumes.get(&mount.volume) {
+            Some(Volume::Files(_)) => shown.files = Some(tag(&mount.volume)?),
+            Some(Volume::Host { path, exists }) => {
+                (shown.host, shown.host_exists) = (Some(path.clone()), *exists);
+            }
+            _ => shown.volume = Some(tag(&mount.volume)?),
+        }
         let (path, sub_path, read_only) = (mount.path.clone(), mount.sub_path.clone(), mount.read_only);
-        Ok(ContainerMount { volume, files, path, sub_path, read_only })
+        let (group, group_once) = (mount.group.map(|it| it.gid), mount.group.is_some_and(|it| it.once));
+        Ok(ContainerMount { path, sub_path, read_only, group, group_once, ..shown })
     };
     Ok(ContainerRequest {
         name: it.name.clone(),
@@ -110,7 +117,12 @@ fn container(it: &Container, in_files: &dyn Fn(&str) -> bool) -> Result<Containe
         cpu_millis: it.cpu_millis,
         memory_mib: it.memory_mib,
         probes: (&it.probes).into(),
+        lifecycle: (&it.lifecycle).into(),
+        groups: it.groups.clone(),
+        memory_mounts: it.memory_mounts.iter().map(Into::into).collect(),
         health: None,
+        init: false,
+        shm_bytes: None,
     })
 }
 
@@ -124,11 +136,13 @@ fn volumes(pod: &Pod) -> Result<Vec<VolumeRequest>> {
                 all.push(VolumeRequest { size_gib: Some(*size_gib), tag, ..VolumeRequest::default() });
             }
             // Of those kept in memory only what several mount is left here.
-            Volume::Memory => all.push(VolumeRequest { size_gib: Some(1), tag, ..VolumeRequest::default() }),
+            Volume::Memory | Volume::LimitedMemory { .. } => {
+                all.push(VolumeRequest { size_gib: Some(1), tag, ..VolumeRequest::default() });
+            }
             Volume::Claim { name, .. } => {
                 all.push(VolumeRequest { volume: Some(name.clone()), tag, ..VolumeRequest::default() });
             }
-            Volume::Files(_) => {}
+            Volume::Files(_) | Volume::Host { .. } => {}
         }
     }
     Ok(all)

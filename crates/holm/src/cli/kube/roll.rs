@@ -7,17 +7,20 @@
 //! ```
 //! Each step looks at what is there. Whoever is cut off in the middle is followed by whoever plays the file again.
 
-use super::{DIGEST, PlayArgs, made_of, request};
+use super::{DIGEST, PlayArgs, made_of, request, sequence};
 use crate::cli::{
     failure::{Failure, Result},
     publish,
     session::Session,
     wait::{self, WaitArgs},
 };
-use api::v1::types::{
-    instance::Instance,
-    list::WaitQuery,
-    port::{Port, UpdatePort},
+use api::{
+    client::{Error, Verb},
+    v1::types::{
+        instance::{Instance, UpdateInstance},
+        list::WaitQuery,
+        port::{Port, UpdatePort},
+    },
 };
 use model::{
     error::Code,
@@ -40,8 +43,11 @@ const READY_PAUSE: Duration = Duration::from_millis(300);
 /// As the server refuses, a pod that differs and may not be replaced, or one that does not become ready in time.
 pub async fn settle(session: &Session, workload: &Workload, args: &PlayArgs) -> Result<&'static str> {
     let there = made_of(session, workload).await?;
+    if let Some(sequence) = workload.sequence {
+        return sequence::settle(session, workload, sequence, there, args).await;
+    }
     // What somebody began to delete is none of those that are there.
-    let (going, there): (Vec<_>, Vec<_>) = there.into_iter().partition(|it| it.phase == Phase::Deleting);
+    let (going, there): (Vec<_>, Vec<_>) = there.into_iter().partition(is_going);
     remove(session, &going, &WaitArgs { no_wait: false, ..args.wait.clone() }).await?;
     let (mut old, mut kept) = (vec![], vec![]);
     for instance in there {
@@ -104,13 +110,23 @@ pub async fn settle(session: &Session, workload: &Workload, args: &PlayArgs) -> 
     Ok(word)
 }
 
+/// Whether it is being deleted, or goes when it has ended.
+pub(super) fn is_going(instance: &Instance) -> bool {
+    instance.phase == Phase::Deleting || instance.remove_on_exit
+}
+
 /// Whether it is one pod with a name of its own, which cannot be there twice.
 fn is_alone(kind: Kind) -> bool {
     matches!(kind, Kind::Pod | Kind::Job | Kind::CronJob)
 }
 
 /// Makes a pod and, unless it is not waited for, sees it run.
-async fn make(session: &Session, workload: &Workload, pod: &Pod, args: &PlayArgs) -> Result<Instance> {
+pub(super) async fn make(
+    session: &Session,
+    workload: &Workload,
+    pod: &Pod,
+    args: &PlayArgs,
+) -> Result<Instance> {
     let wanted = request::request(pod, &workload.reference())?;
     let made = session.client.create::<Instance>(&wanted, &WaitQuery::default()).await;
     let made = match made {
@@ -137,7 +153,7 @@ async fn make(session: &Session, workload: &Workload, pod: &Pod, args: &PlayArgs
 }
 
 /// Waits until a pod runs and can be given work. One that has run to its end is done.
-async fn ready(session: &Session, instance: &Instance, args: &WaitArgs) -> Result {
+pub(super) async fn ready(session: &Session, instance: &Instance, args: &WaitArgs) -> Result {
     let (id, name) = (instance.head.id.to_string(), &instance.head.name);
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let mut line = wait::Line::new(session);
@@ -174,10 +190,16 @@ async fn retire(session: &Session, old: &mut Vec<Instance>, args: &WaitArgs) -> 
     Ok(())
 }
 
-/// Deletes pods, all at once.
+/// Deletes pods, all at once. Those that run are asked to end first, with all that their hooks and grace periods say.
 pub async fn remove(session: &Session, all: &[Instance], args: &WaitArgs) -> Result {
     for instance in all {
-        match session.client.delete::<Instance>(&instance.head.id.to_string(), &WaitQuery::default()).await {
+        let id = instance.head.id.to_string();
+        let asked = match instance.phase {
+            Phase::Running => ask_to_end(session, &id).await,
+            Phase::Stopping if instance.remove_on_exit => Ok(()),
+            _ => session.client.delete::<Instance>(&id, &WaitQuery::default()).await.map(drop),
+        };
+        match asked {
             Err(error) if error.code() != Code::NotFound => return Err(error.into()),
             _ => {}
         }
@@ -186,14 +208,46 @@ pub async fn remove(session: &Session, all: &[Instance], args: &WaitArgs) -> Res
         return Ok(());
     }
     for instance in all {
+        if matches!(instance.phase, Phase::Running | Phase::Stopping) {
+            ended(session, instance, args).await?;
+        }
         let (id, name) = (instance.head.id.to_string(), &instance.head.name);
         wait::leaves::<Instance>(session, &id, name, args, true).await?;
     }
     Ok(())
 }
 
+/// It goes when it has ended, whoever waits for that.
+async fn ask_to_end(session: &Session, id: &str) -> std::result::Result<(), Error> {
+    let goes = UpdateInstance { remove_on_exit: Some(true), ..UpdateInstance::default() };
+    session.client.update::<Instance>(id, &goes, &WaitQuery::default()).await?;
+    session.client.act(id, Verb::Stop, &WaitQuery::default()).await.map(drop)
+}
+
+/// Waits until a pod that was asked to end does not run any more, or is gone.
+async fn ended(session: &Session, instance: &Instance, args: &WaitArgs) -> Result {
+    let (id, name) = (instance.head.id.to_string(), &instance.head.name);
+    let patience = args.timeout.saturating_add(u64::from(instance.grace_s));
+    let deadline = Instant::now() + Duration::from_secs(patience);
+    let mut line = wait::Line::new(session);
+    loop {
+        match session.client.get::<Instance>(&id).await {
+            Err(error) if error.code() == Code::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(seen) if !matches!(seen.phase, Phase::Running | Phase::Stopping) => return Ok(()),
+            Ok(_) if Instant::now() >= deadline => {
+                let message = format!("{name} still runs {patience} s after it was asked to end");
+                return Err(Failure::new(Code::Timeout, message)
+                    .hint(format!("`holm stop --kill {name}` ends it at once; then play again")));
+            }
+            Ok(_) => line.tell(&format!("{name}: is asked to end")),
+        }
+        tokio::time::sleep(READY_PAUSE).await;
+    }
+}
+
 /// Gives an instance these names in its first network. Tells whether it had others.
-async fn lead_names(session: &Session, instance: &Instance, aliases: &[Alias]) -> Result<bool> {
+pub(super) async fn lead_names(session: &Session, instance: &Instance, aliases: &[Alias]) -> Result<bool> {
     let Some(port) = instance.ports.first().filter(|port| port.aliases != aliases) else {
         return Ok(false);
     };

@@ -38,6 +38,10 @@ fn container(name: &str) -> ContainerPlan {
         labels: Default::default(),
         system: None,
         role: Default::default(),
+        lifecycle: Default::default(),
+        groups: vec![],
+        init: false,
+        shm_bytes: None,
     }
 }
 
@@ -81,6 +85,7 @@ fn plan(containers: Vec<ContainerPlan>) -> InstancePlan {
             extra_hosts: vec![("10.0.0.9".parse().unwrap(), "db".into())],
             root_disk: None,
             files: vec![],
+            shared: Default::default(),
         }),
     }
 }

@@ -57,6 +57,7 @@ pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
                     cause: "its start was cut short".into(),
                     failed: true,
                     boot: pod.boot.saturating_sub(1),
+                    started_ms: None,
                 })
             }))
         }
@@ -103,6 +104,7 @@ fn facts(state: &PodState) -> Map<String, Value> {
         .map(|it| {
             let (status, pid, since_ms) = match it.status {
                 Status::Created => ("created", None, None),
+                Status::Running { process, .. } if it.starting => ("starting", Some(process.pid), None),
                 Status::Running { process, since_ms } => ("running", Some(process.pid), Some(since_ms)),
                 Status::Waiting { .. } => ("restarting", None, None),
                 Status::Exited => ("exited", None, None),
@@ -116,6 +118,7 @@ fn facts(state: &PodState) -> Map<String, Value> {
                 "restarts": it.restarts,
                 "exit_code": it.exit.as_ref().map(|exit| exit.code),
                 "cause": it.exit.as_ref().map(|exit| exit.cause()),
+                "started_ms": it.exit.as_ref().and_then(|exit| exit.started_ms),
             })
         })
         .collect();
@@ -137,14 +140,26 @@ fn exit(state: &PodState) -> Exit {
         || state.containers.iter().filter(counts).filter_map(|it| Some((&it.name, it.exit.as_ref()?)));
     let told = exits().find(|(_, exit)| exit.code != 0).or_else(|| exits().next());
     match told {
-        None => Exit { code: None, cause: "it was not started".into(), failed: false, boot: state.boot },
+        None => Exit {
+            code: None,
+            cause: "it was not started".into(),
+            failed: false,
+            boot: state.boot,
+            started_ms: None,
+        },
         Some((name, exit)) => {
             let cause = if state.containers.len() > 1 {
                 format!("container {name}: {}", exit.cause())
             } else {
                 exit.cause()
             };
-            Exit { code: Some(exit.code), cause, failed: exit.code != 0 && !exit.requested, boot: state.boot }
+            Exit {
+                code: Some(exit.code),
+                cause,
+                failed: exit.code != 0 && !exit.requested,
+                boot: state.boot,
+                started_ms: exit.started_ms,
+            }
         }
     }
 }
@@ -154,7 +169,7 @@ fn lost(state: &PodState, orphans: usize) -> Exit {
         0 => "its shim ended unexpectedly, and its processes with it".to_string(),
         count => format!("its shim ended unexpectedly; {count} processes without one were killed"),
     };
-    Exit { code: None, cause, failed: true, boot: state.boot }
+    Exit { code: None, cause, failed: true, boot: state.boot, started_ms: None }
 }
 
 /// Kills processes that have no shim any more. Tells how many there were.

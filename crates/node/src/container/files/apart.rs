@@ -42,7 +42,7 @@ pub(super) fn open(pod: &Pod, scratch: PathBuf) -> Result<(Apart, OwnedFd, Owned
     fs::create_dir_all(&scratch).map_err(io_at(format!("create {}", scratch.display())))?;
     // What runs have for themselves is not there: no devices, no texts, no memory that was lost with the last run.
     // Files that come with the pod are written at its start.
-    container.mounts.retain(|mount| matches!(&mount.source, Source::Bind { path } if path.exists()));
+    container.mounts.retain(|mount| matches!(&mount.source, Source::Bind { path, .. } if path.exists()));
     container.process.cwd = PathBuf::from("/");
     pod.places.run = scratch;
     std::thread::scope(|scope| {

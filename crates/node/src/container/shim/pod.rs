@@ -3,16 +3,17 @@
 use super::{
     ShimError,
     connection::Connection,
+    hook::Hook,
     step,
     stream::{ATTACHMENTS_MAX, Attachment},
-    task::{Task, describe},
+    task::{Task, Yard, describe},
 };
 use crate::container::{
     bundle::Pod,
     cgroup::PodGroup,
     process::PodNamespaces,
     protocol::{Exec, PodState, ProcessId, Reply, Request, STATE},
-    root, root_disk,
+    root, root_disk, volume_group,
 };
 use jiff::Timestamp;
 use model::instance::content::Role;
@@ -95,6 +96,7 @@ enum Source {
     ReaderInput(usize),
     ReaderOutput(usize),
     Exec,
+    Hook,
 }
 
 impl ShimPod {
@@ -106,9 +108,11 @@ impl ShimPod {
         lock: Lock,
         first: Option<UnixStream>,
     ) -> Result<Self, ShimError> {
-        let shared = PodNamespaces::create(&pod, network)
-            .map_err(|error| step("make the pod's namespaces")(std::io::Error::other(describe(&error))))?;
         let group = PodGroup::create(&pod.places, &pod.limits).map_err(step("make the pod's cgroup"))?;
+        let shared = PodNamespaces::create(&pod, network, &group)
+            .map_err(|error| step("make the pod's namespaces")(std::io::Error::other(describe(&error))))?;
+        volume_group::settle(&pod, shared.user.as_fd())
+            .map_err(|error| ShimError::Step { step: error.step, source: error.source })?;
         let pid = std::process::id() as i32;
         let start_time = sys::pidfd::process_start_time(pid).ok().flatten().unwrap_or_default();
         let tasks = pod.containers.iter().cloned().map(Task::new).collect();
@@ -164,6 +168,7 @@ impl ShimPod {
             }
             self.wait_and_handle(leaves_at);
         }
+        self.shared.end();
         if let Err(error) = self.group.delete() {
             eprintln!("cannot remove the pod's cgroup: {error}");
         }
@@ -252,6 +257,9 @@ impl ShimPod {
             if let Some(pidfd) = task.pidfd() {
                 add(Source::Task, pidfd.as_fd(), PollFlags::POLLIN);
             }
+            if let Some(pidfd) = task.hook().and_then(Hook::pidfd) {
+                add(Source::Hook, pidfd.as_fd(), PollFlags::POLLIN);
+            }
             if !task.attachments.iter().any(Attachment::is_full) {
                 for (_, output) in &task.streams.outputs {
                     add(Source::Output(number), output.as_fd(), PollFlags::POLLIN);
@@ -281,7 +289,8 @@ impl ShimPod {
         let times = self.tasks.iter().flat_map(|task| {
             let readers = task.attachments.iter().filter(|it| !it.is_empty()).map(Attachment::gives_up);
             let restart = if self.paused { None } else { task.restart_at() };
-            [task.kill_at, restart].into_iter().flatten().chain(readers)
+            let hook = task.hook().map(Hook::next_time);
+            [task.kill_at, restart, hook].into_iter().flatten().chain(readers)
         });
         times.chain(leaves_at).min()
     }
@@ -292,7 +301,7 @@ impl ShimPod {
                 Source::Listener => self.accept(),
                 Source::Connection(id) => self.serve(id),
                 // All of them are looked at below.
-                Source::Exec | Source::Task => {}
+                Source::Exec | Source::Task | Source::Hook => {}
                 Source::Output(number) => {
                     let task = &mut self.tasks[number];
                     for output in (0..task.streams.outputs.len()).rev() {
@@ -310,8 +319,10 @@ impl ShimPod {
             self.collect_exec(exec);
         }
         self.execs.retain(|exec| exec.pid != 0);
+        let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
         for task in &mut self.tasks {
-            task.collect(&self.group);
+            task.collect(&self.group, self.pod.share_processes);
+            task.settle_hook(&yard);
         }
         self.advance();
     }
@@ -324,9 +335,13 @@ impl ShimPod {
         let (before, after): (Vec<usize>, Vec<usize>) =
             (0..self.tasks.len()).partition(|number| !self.tasks[*number].container.role.is_main());
         for number in before.into_iter().chain(after) {
+            let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
             let task = &mut self.tasks[number];
             if task.is_new() {
-                task.start(&self.pod, &self.shared, &self.group);
+                task.start(&yard);
+            }
+            if task.holds_up() {
+                break;
             }
             if task.container.role == Role::Init && !task.has_succeeded() {
                 if task.is_over() {
@@ -335,12 +350,13 @@ impl ShimPod {
                 break;
             }
         }
+        let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
         if self.tasks.iter().filter(|task| task.container.role.is_main()).all(Task::is_over) {
             for task in
                 self.tasks.iter_mut().filter(|it| it.container.role == Role::Sidecar && it.is_wanted())
             {
                 let grace = Duration::from_secs(u64::from(task.container.grace_s));
-                task.stop(Some(grace));
+                task.stop(&yard, Some(grace));
             }
         }
     }
@@ -376,13 +392,20 @@ impl ShimPod {
 
     fn handle_times(&mut self) {
         let now = Instant::now();
+        let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
+        let mut is_any = false;
         for task in &mut self.tasks {
+            is_any |= task.settle_hook(&yard);
             if task.kill_at.is_some_and(|at| at <= now) {
                 task.kill();
             }
             if !self.paused && task.restart_at().is_some_and(|at| at <= now) {
-                task.restart(&self.pod, &self.shared, &self.group);
+                task.restart(&yard);
             }
+        }
+        // Others may have waited for what a hook has done.
+        if is_any {
+            self.advance();
         }
     }
 
@@ -437,11 +460,13 @@ impl ShimPod {
             Request::Stop { container, grace_ms } => {
                 let grace = grace_ms.map(Duration::from_millis);
                 self.unpause().and_then(|()| self.chosen(container.as_deref())).map(|chosen| {
-                    chosen.into_iter().for_each(|number| self.tasks[number].stop(grace));
+                    let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
+                    chosen.into_iter().for_each(|number| self.tasks[number].stop(&yard, grace));
                 })
             }
             Request::Renew { container, since_ms, grace_ms } => self.named(Some(&container)).map(|number| {
-                self.tasks[number].renew(since_ms, Duration::from_millis(grace_ms));
+                let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
+                self.tasks[number].renew(&yard, since_ms, Duration::from_millis(grace_ms));
             }),
             Request::Pause => self.pause(),
             Request::Resume => self.unpause(),
@@ -494,7 +519,8 @@ impl ShimPod {
             return Err("the pod is paused".into());
         }
         for number in self.chosen(container)? {
-            self.tasks[number].start(&self.pod, &self.shared, &self.group);
+            let yard = Yard { pod: &self.pod, shared: &self.shared, group: &self.group };
+            self.tasks[number].start(&yard);
         }
         Ok(())
     }

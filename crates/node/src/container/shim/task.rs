@@ -1,6 +1,9 @@
 //! One container in the shim: started, running, waiting to be started again, ended.
 
-use super::stream::{Attachment, Pumped, Streams, pump};
+use super::{
+    hook::{Child, Hook, Scene, When},
+    stream::{Attachment, Pumped, Streams, pump},
+};
 use crate::container::{
     bundle::{Container, Pod},
     cgroup::PodGroup,
@@ -15,9 +18,13 @@ use crate::container::{
     user,
 };
 use jiff::Timestamp;
-use model::plan::RestartPolicy;
+use model::{
+    instance::{content::Role, lifecycle::EXTENSION_S},
+    plan::RestartPolicy,
+};
 use std::{
-    os::fd::{AsFd, OwnedFd, RawFd},
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -52,6 +59,18 @@ pub struct Task {
     restarts: u32,
     failures: u32,
     stop_requested: bool,
+    /// It was asked to end by itself since it is of no use.
+    renewed: bool,
+    /// Its postStart hook has ended well in this run, or it has none and runs.
+    has_started: bool,
+    /// The hook that runs.
+    hook: Option<Hook>,
+    /// Its preStop hook was begun in this run.
+    is_parting: bool,
+    /// What hooks that were given up left behind.
+    left: Vec<Child>,
+    /// What went wrong with a hook in this run.
+    complaint: String,
     exit: Option<ContainerExit>,
     root: Option<Root>,
 }
@@ -73,6 +92,24 @@ struct Running {
     oom_kills_before: u64,
 }
 
+/// What containers are started in.
+#[derive(Debug, Clone, Copy)]
+pub struct Yard<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What its containers share.
+    pub shared: &'a PodNamespaces,
+    /// Its control groups.
+    pub group: &'a PodGroup,
+}
+
+impl Yard<'_> {
+    fn scene(&self) -> Scene<'_> {
+        let address = self.pod.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Scene { shared: self.shared, address }
+    }
+}
+
 impl Task {
     /// A container that was not started yet.
     pub fn new(container: Container) -> Self {
@@ -91,6 +128,12 @@ impl Task {
             restarts: 0,
             failures: 0,
             stop_requested: false,
+            renewed: false,
+            has_started: false,
+            hook: None,
+            is_parting: false,
+            left: Vec::new(),
+            complaint: String::new(),
             exit: None,
             root: None,
         }
@@ -110,6 +153,7 @@ impl Task {
             restarts: self.restarts,
             exit: self.exit.clone(),
             role: self.container.role,
+            starting: self.is_starting(),
         }
     }
 
@@ -152,28 +196,31 @@ impl Task {
     }
 
     /// Starts it for the first time, or because the user said so.
-    pub fn start(&mut self, pod: &Pod, shared: &PodNamespaces, group: &PodGroup) {
+    pub fn start(&mut self, yard: &Yard<'_>) {
         if matches!(self.phase, Phase::Running(_)) {
             return;
         }
         self.stop_requested = false;
         self.failures = 0;
         self.restarts = 0;
-        self.launch(pod, shared, group);
+        self.launch(yard);
     }
 
     /// Starts it again by its policy.
-    pub fn restart(&mut self, pod: &Pod, shared: &PodNamespaces, group: &PodGroup) {
+    pub fn restart(&mut self, yard: &Yard<'_>) {
         self.restarts = self.restarts.saturating_add(1);
-        self.launch(pod, shared, group);
+        self.launch(yard);
     }
 
-    fn launch(&mut self, pod: &Pod, shared: &PodNamespaces, group: &PodGroup) {
+    fn launch(&mut self, yard: &Yard<'_>) {
         let since = Instant::now();
+        let group = yard.group;
+        (self.is_parting, self.renewed) = (false, false);
+        self.complaint.clear();
         // The group of a system is made anew with each of its boots, and counts from nothing.
         let oom_kills_before =
             if self.container.system.is_some() { 0 } else { group.oom_kills(&self.container.name) };
-        match self.try_launch(pod, shared, group) {
+        match self.try_launch(yard) {
             Ok(started) => {
                 let start_time =
                     sys::pidfd::process_start_time(started.pid).ok().flatten().unwrap_or_default();
@@ -184,6 +231,11 @@ impl Task {
                     since_ms: Timestamp::now().as_millisecond(),
                     oom_kills_before,
                 });
+                let hook = self.container.lifecycle.post_start.clone();
+                self.has_started = hook.is_none();
+                if let Some(hook) = hook {
+                    self.begin(When::PostStart, &hook, Duration::MAX, yard);
+                }
             }
             Err(error) => {
                 let message = describe(&error);
@@ -196,12 +248,8 @@ impl Task {
         }
     }
 
-    fn try_launch(
-        &mut self,
-        pod: &Pod,
-        shared: &PodNamespaces,
-        group: &PodGroup,
-    ) -> Result<Started, StartError> {
+    fn try_launch(&mut self, yard: &Yard<'_>) -> Result<Started, StartError> {
+        let Yard { pod, shared, group } = *yard;
         let io = |operation| move |source| StartError::Io { operation, source };
         let setup = |error: root::RootError| StartError::Setup(root::told(&error));
         let (name, is_system) = (&self.container.name, self.container.system.is_some());
@@ -214,7 +262,8 @@ impl Task {
         let root = root::prepare(pod, &self.container, shared.user.as_fd()).map_err(setup)?;
         first_boot::write(pod, &self.container, &root).map_err(setup)?;
         self.find_init(&root)?;
-        let identity = identify(&root, &self.container.process.user, pod.ids.count)?;
+        let own = &self.container.process;
+        let identity = identify(&root, &own.user, &own.groups, pod.ids.count)?;
         let process = &self.container.process;
         let (streams, far) = Streams::pipes(process.stdin_open).map_err(io("make pipes"))?;
         let launch = Launch {
@@ -276,7 +325,8 @@ impl Task {
             return Err(StartError::Setup(format!("container {} is not running", self.container.name)));
         };
         let own = &self.container.process;
-        let identity = identify(root, request.user.as_ref().unwrap_or(&own.user), pod.ids.count)?;
+        let user = request.user.as_ref().unwrap_or(&own.user);
+        let identity = identify(root, user, &own.groups, pod.ids.count)?;
         let mut env = own.env.clone();
         if request.tty && !env.iter().any(|(key, _)| key == "TERM") {
             env.push(("TERM".into(), "xterm".into()));
@@ -319,22 +369,129 @@ impl Task {
     }
 
     /// Asks it to end, and kills it after `grace`.
-    pub fn stop(&mut self, grace: Option<Duration>) {
+    pub fn stop(&mut self, yard: &Yard<'_>, grace: Option<Duration>) {
         self.stop_requested = true;
-        self.signal(self.stop_signal);
-        if matches!(self.phase, Phase::Running(_)) {
-            self.kill_at = grace.map(|grace| Instant::now() + grace).or(self.kill_at);
+        if !matches!(self.phase, Phase::Running(_)) {
+            return self.signal(self.stop_signal);
+        }
+        self.kill_at = grace.map(|grace| Instant::now() + grace).or(self.kill_at);
+        self.part(yard, grace.unwrap_or(self.grace()));
+    }
+
+    /// Runs the preStop hook of this run, and then sends the stop signal.
+    fn part(&mut self, yard: &Yard<'_>, limit: Duration) {
+        if self.hook.as_ref().is_some_and(|hook| hook.when == When::PreStop) {
+            return;
+        }
+        // A hook after the start is waited for no more.
+        self.leave_hook();
+        let wanted =
+            self.container.lifecycle.pre_stop.clone().filter(|_| !self.is_parting && !limit.is_zero());
+        self.is_parting = true;
+        match wanted {
+            Some(wanted) => self.begin(When::PreStop, &wanted, limit, yard),
+            None => self.send_stop_signal(),
         }
     }
 
+    fn send_stop_signal(&self) {
+        if let Phase::Running(running) = &self.phase {
+            let _ = signal_pidfd(running.pidfd.as_fd(), self.stop_signal);
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_secs(u64::from(self.container.grace_s))
+    }
+
+    fn begin(
+        &mut self,
+        when: When,
+        wanted: &model::instance::lifecycle::Hook,
+        limit: Duration,
+        yard: &Yard<'_>,
+    ) {
+        let begun = Hook::begin(when, wanted, limit, &yard.scene(), |argv| {
+            let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+            let null = null.map_err(|source| StartError::Io { operation: "open /dev/null", source })?;
+            let request = Exec { argv: argv.to_vec(), tied: true, ..Exec::default() };
+            self.exec(yard.pod, yard.group, &request, [null.as_raw_fd(); 3])
+        });
+        match begun {
+            Ok(hook) => self.hook = Some(hook),
+            Err(complaint) => self.hook_ended(when, Err(complaint), yard),
+        }
+    }
+
+    /// Looks whether the hook has ended, and goes on then. Tells whether it had.
+    pub fn settle_hook(&mut self, yard: &Yard<'_>) -> bool {
+        self.left.retain(Child::runs);
+        let Some(outcome) = self.hook.as_mut().and_then(Hook::outcome) else { return false };
+        let when = self.hook.as_ref().map_or(When::PreStop, |hook| hook.when);
+        self.leave_hook();
+        self.hook_ended(when, outcome, yard);
+        true
+    }
+
+    fn hook_ended(&mut self, when: When, outcome: Result<(), String>, yard: &Yard<'_>) {
+        if let Err(complaint) = outcome {
+            let complaint = format!("its {} hook failed: {complaint}", when.as_str());
+            eprintln!("container {}: {complaint}", self.container.name);
+            // What went wrong first is told.
+            if self.complaint.is_empty() {
+                self.complaint = complaint;
+            }
+        }
+        match when {
+            When::PostStart if self.complaint.is_empty() => self.has_started = true,
+            When::PostStart => {
+                let grace = self.grace();
+                self.kill_at = Some(Instant::now() + grace);
+                self.part(yard, grace);
+            }
+            When::PreStop => {
+                // A moment is left to a program whose hook took all of its time.
+                let moment = Instant::now() + Duration::from_secs(u64::from(EXTENSION_S));
+                self.kill_at = self.kill_at.map(|at| at.max(moment));
+                self.send_stop_signal();
+            }
+        }
+    }
+
+    fn leave_hook(&mut self) {
+        self.left.extend(self.hook.take().and_then(Hook::leave));
+    }
+
+    /// Whether it runs and its postStart hook has not ended well yet.
+    fn is_starting(&self) -> bool {
+        matches!(self.phase, Phase::Running(_)) && !self.has_started
+    }
+
+    /// Whether what comes after it in the pod waits for it: until its hook has ended, and for one that serves the others
+    /// until it has ended well.
+    pub fn holds_up(&self) -> bool {
+        match self.container.role {
+            Role::Sidecar => {
+                self.container.lifecycle.post_start.is_some() && !self.has_started && !self.is_over()
+            }
+            Role::Main | Role::Init => self.is_starting(),
+        }
+    }
+
+    /// The hook that runs.
+    pub fn hook(&self) -> Option<&Hook> {
+        self.hook.as_ref()
+    }
+
     /// Asks the run that began at `since_ms` to end, and kills it after `grace`. Its policy decides what follows.
-    pub fn renew(&mut self, since_ms: i64, grace: Duration) {
+    pub fn renew(&mut self, yard: &Yard<'_>, since_ms: i64, grace: Duration) {
         if let Phase::Running(running) = &self.phase
             && running.since_ms == since_ms
             && self.kill_at.is_none()
         {
-            let _ = signal_pidfd(running.pidfd.as_fd(), self.container.stop_signal);
+            self.renewed = true;
             self.kill_at = Some(Instant::now() + grace);
+            self.part(yard, grace);
         }
     }
 
@@ -353,7 +510,6 @@ impl Task {
 
     /// New size of its terminal.
     pub fn resize(&self, rows: u16, columns: u16) {
-        use std::os::fd::AsRawFd;
         if let Some(terminal) = &self.streams.terminal {
             let _ = privilege::set_terminal_size(terminal.as_raw_fd(), rows, columns);
         }
@@ -375,7 +531,7 @@ impl Task {
     }
 
     /// Collects its first process, if it has ended. Tells whether it had.
-    pub fn collect(&mut self, group: &PodGroup) -> bool {
+    pub fn collect(&mut self, group: &PodGroup, is_shared: bool) -> bool {
         let Phase::Running(running) = &self.phase else {
             return false;
         };
@@ -385,8 +541,12 @@ impl Task {
             // Not our child any more: cannot happen, and must not spin.
             Err(_) => Ended::Signal(libc::SIGKILL),
         };
-        let since = running.since;
+        let (since, since_ms) = (running.since, running.since_ms);
         let oom_killed = group.oom_kills(&self.container.name) > running.oom_kills_before;
+        if is_shared {
+            // The kernel ends the others with the first process of a namespace alone.
+            let _ = group.kill_container(&self.container.name);
+        }
         for number in (0..self.streams.outputs.len()).rev() {
             for _ in 0..LAST_READS_MAX {
                 if !self.pump(number) {
@@ -397,13 +557,27 @@ impl Task {
         self.log.flush(Timestamp::now());
         self.streams = Streams::default();
         self.root = None;
+        self.leave_hook();
+        self.has_started = false;
         let signal = match ended {
             Ended::Signal(signal) => Some(signal),
             Ended::Code(_) => None,
         };
-        let exit = ContainerExit { code: ended.shell_code(), signal, oom_killed, ..ContainerExit::default() };
+        let started_ms = Some(since_ms);
+        let exit = ContainerExit {
+            code: ended.shell_code(),
+            signal,
+            oom_killed,
+            started_ms,
+            requested: self.stop_requested,
+            ..ContainerExit::default()
+        };
+        let exit = match std::mem::take(&mut self.complaint) {
+            none if none.is_empty() => exit,
+            complaint => ContainerExit { message: format!("{complaint}; {}", exit.cause()), ..exit },
+        };
         match (self.container.system.is_some(), signal) {
-            (true, Some(REBOOTED)) => self.rebooted(since),
+            (true, Some(REBOOTED)) => self.rebooted(since, started_ms),
             (true, Some(POWERED_OFF)) => {
                 let message = "it powered off".to_string();
                 self.ended(ContainerExit { code: 0, signal: None, message, ..exit }, since);
@@ -414,10 +588,10 @@ impl Task {
     }
 
     /// A system that rebooted starts again whatever its policy says, at once unless it does nothing else.
-    fn rebooted(&mut self, since: Instant) {
+    fn rebooted(&mut self, since: Instant, started_ms: Option<i64>) {
         let policy = std::mem::replace(&mut self.container.restart, RestartPolicy::Always);
         let message = "it rebooted".to_string();
-        self.ended(ContainerExit { message, ..ContainerExit::default() }, since);
+        self.ended(ContainerExit { message, started_ms, ..ContainerExit::default() }, since);
         self.container.restart = policy;
     }
 
@@ -427,6 +601,7 @@ impl Task {
             succeeded: exit.code == 0,
             lasted: since.elapsed(),
             stop_requested: self.stop_requested,
+            renewed: std::mem::take(&mut self.renewed),
             failures: self.failures,
             restarts: self.restarts,
         };
@@ -443,12 +618,19 @@ impl Task {
     }
 }
 
-fn identify(root: &Root, wanted: &str, ids: u32) -> Result<user::Identity, StartError> {
+fn identify(root: &Root, wanted: &str, groups: &[u32], ids: u32) -> Result<user::Identity, StartError> {
     let text = |path: &'static str| {
         root.text(path).map_err(|source| StartError::Io { operation: "read the image's accounts", source })
     };
-    user::resolve(wanted, &text("/etc/passwd")?, &text("/etc/group")?, ids)
-        .map_err(|error| StartError::Program { code: 125, message: error.to_string() })
+    let found = user::resolve(wanted, &text("/etc/passwd")?, &text("/etc/group")?, ids);
+    let mut identity =
+        found.map_err(|error| StartError::Program { code: 125, message: error.to_string() })?;
+    for gid in groups {
+        if *gid != identity.gid && !identity.groups.contains(gid) {
+            identity.groups.push(*gid);
+        }
+    }
+    Ok(identity)
 }
 
 /// An error with its causes.

@@ -1,14 +1,16 @@
-//! Probes by the network: a connection, and a question by HTTP/1.1 (RFC 9112) of whose answer the first line counts.
+//! Probes by the network: a connection, a question by HTTP/1.1 (RFC 9112) of whose answer the first line counts, also by TLS,
+//! and a call by gRPC.
 
-use super::{Answer, cut, seconds};
+use super::{Answer, cut, grpc, seconds, tls};
 use crate::driver::{Driver, DriverError};
 use model::{health::HealthCheck, health::status::NO_EXIT, id::InstanceId};
 use std::time::Duration;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 /// Most bytes of the answer's first line.
 const LINE_BYTES_MAX: usize = 1024;
@@ -30,7 +32,7 @@ pub(super) async fn tcp(
 pub(super) async fn http(
     driver: &dyn Driver,
     id: InstanceId,
-    port: u16,
+    (port, is_tls): (u16, bool),
     request: &str,
     check: &HealthCheck,
 ) -> Result<Answer, DriverError> {
@@ -39,15 +41,52 @@ pub(super) async fn http(
             Ok(stream) => stream,
             Err(answer) => return Ok(answer),
         };
-        Ok(match first_line(stream, request).await {
+        Ok(match asks(stream, is_tls, request).await {
             Ok(line) => judged(&line),
             Err(error) => failure(format!("no answer: {error}")),
         })
     };
+    in_time(check, asked).await
+}
+
+/// Calls, and reads what is told of a service's health.
+pub(super) async fn grpc(
+    driver: &dyn Driver,
+    id: InstanceId,
+    (port, service): (u16, &str),
+    check: &HealthCheck,
+) -> Result<Answer, DriverError> {
+    let asked = async {
+        let stream = match dialled(driver, id, port, check).await? {
+            Ok(stream) => stream,
+            Err(answer) => return Ok(answer),
+        };
+        Ok(match grpc::check(stream, &format!("localhost:{port}"), service).await {
+            Ok(()) => Answer { exit_code: 0, output: "SERVING".into() },
+            Err(told) => failure(told),
+        })
+    };
+    in_time(check, asked).await
+}
+
+async fn in_time(
+    check: &HealthCheck,
+    asked: impl Future<Output = Result<Answer, DriverError>>,
+) -> Result<Answer, DriverError> {
     match timeout(Duration::from_millis(check.timeout_ms), asked).await {
         Ok(answer) => answer,
         Err(_) => Ok(failure(format!("no answer within {}", seconds(check.timeout_ms)))),
     }
+}
+
+/// The first line of the answer.
+async fn asks(stream: TcpStream, is_tls: bool, request: &str) -> std::io::Result<String> {
+    if !is_tls {
+        return first_line(stream, request).await;
+    }
+    let name = tls::name(stream.peer_addr()?.ip());
+    let session = TlsConnector::from(tls::unverified()).connect(name, stream).await?;
+    first_line(session, request).await
 }
 
 /// The text of a question.
@@ -80,8 +119,12 @@ async fn dialled(
     }
 }
 
-async fn first_line(mut stream: TcpStream, request: &str) -> std::io::Result<String> {
+async fn first_line<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    request: &str,
+) -> std::io::Result<String> {
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut line = Vec::new();
     let mut buffer = [0; LINE_BYTES_MAX];
     while line.len() < LINE_BYTES_MAX && !line.contains(&b'\n') {
@@ -111,6 +154,45 @@ fn failure(output: String) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+
+    /// A certificate that nobody vouches for, of another name.
+    #[tokio::test]
+    async fn a_page_is_asked_for_by_tls_whoever_the_certificate_is_of() {
+        let made = rcgen::generate_simple_self_signed(["shop.example".to_string()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut session = acceptor.accept(stream).await.unwrap();
+            let mut asked = vec![0; 1024];
+            let length = session.read(&mut asked).await.unwrap();
+            session.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            session.shutdown().await.unwrap();
+            // What has no TLS is no answer.
+            let (mut plain, _) = listener.accept().await.unwrap();
+            plain.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        });
+        let ask = async || {
+            let stream = TcpStream::connect(at).await.unwrap();
+            asks(stream, true, &request("/ok", &[])).await
+        };
+        let line = ask().await.unwrap();
+        assert_eq!((line.as_str(), judged(&line).exit_code), ("HTTP/1.1 204 No Content", 0));
+        assert!(ask().await.is_err());
+        assert!(served.await.unwrap().starts_with("GET /ok HTTP/1.1\r\n"));
+    }
 
     #[test]
     fn answers_are_judged_by_their_status() {

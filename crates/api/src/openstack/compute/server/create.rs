@@ -271,6 +271,8 @@ fn blank(kind: Kind) -> NewInstance {
         extra_hosts: vec![],
         files: vec![],
         schedule: None,
+        shared: Default::default(),
+        publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,
         grace_s: None,

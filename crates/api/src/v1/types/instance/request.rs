@@ -3,7 +3,9 @@
 use crate::v1::types::{
     health::HealthRequest,
     patch::LabelChanges,
-    pod::{ContainerMount, FileSetRequest, Probes, SecretValues},
+    pod::{
+        ContainerMount, FileSetRequest, Lifecycle, MemoryMountRequest, Probes, SecretValues, SharedRequest,
+    },
     publish::{PublishedPort, UnpublishPort},
     restart, schema,
 };
@@ -104,7 +106,7 @@ pub struct CreateInstance {
     /// How its health is checked, over what its image says (container).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthRequest>,
-    /// What happens when it ends by itself: `no`, `on-failure[:N]`, `always`, `unless-stopped`.
+    /// What happens when it ends by itself: `no`, `on-failure[:N]`, `always`, `unless-stopped`, `on-unhealthy`.
     #[serde(skip_serializing_if = "Option::is_none", with = "restart::option")]
     #[schema(value_type = Option<String>)]
     pub restart: Option<RestartPolicy>,
@@ -123,6 +125,9 @@ pub struct CreateInstance {
     /// time passes. It is made and not started then, unless `start` says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
+    /// What its containers share beside network and volumes (container).
+    #[serde(skip_serializing_if = "SharedRequest::is_empty")]
+    pub shared: SharedRequest,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.
@@ -299,6 +304,21 @@ pub struct ContainerRequest {
     /// What is asked of it again and again, and what follows.
     #[serde(skip_serializing_if = "Probes::is_empty")]
     pub probes: Probes,
+    /// What is done for it after its start and before its end.
+    #[serde(skip_serializing_if = "Lifecycle::is_empty")]
+    pub lifecycle: Lifecycle,
+    /// Groups that its user is in beside those that the image says, at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
+    /// Its first process is a small init that hands signals on and collects what nobody waits for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub init: bool,
+    /// Size of `/dev/shm` in bytes; 64 MiB is usual. Of a pod's containers, which share it, the largest counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+    /// Mounts that are kept in memory, with what is asked of each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub memory_mounts: Vec<MemoryMountRequest>,
 }
 
 /// Changes to an instance.
