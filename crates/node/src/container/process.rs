@@ -433,6 +433,21 @@ fn enter_directory(cwd: &Path) -> Result<(), (i32, String)> {
     }
 }
 
+/// Gives the pipes that a program gets to its user, so that it may open `/dev/stdout` as well as write to what it has: images
+/// lead their servers' log files there. What is no pipe belongs to others too.
+///
+/// # Errors
+/// The system refuses.
+pub fn give_pipes(stdio: [RawFd; 3], host_uid: u32) -> io::Result<()> {
+    for fd in stdio {
+        let kind = nix::sys::stat::fstat(borrow(fd))?.st_mode & libc::S_IFMT;
+        if kind == libc::S_IFIFO {
+            nix::unistd::fchown(borrow(fd), Some(nix::unistd::Uid::from_raw(host_uid)), None)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a terminal of the container's own, or takes the streams that the shim made.
 fn take_streams(place: Place<'_>, launch: &Launch<'_>, shim: &UnixDatagram) -> io::Result<()> {
     if !launch.tty {

@@ -266,6 +266,7 @@ impl Task {
         let identity = identify(&root, &own.user, &own.groups, pod.ids.count)?;
         let process = &self.container.process;
         let (streams, far) = Streams::pipes(process.stdin_open).map_err(io("make pipes"))?;
+        process::give_pipes(far.descriptors(), pod.ids.base + identity.uid).map_err(io("give pipes away"))?;
         let launch = Launch {
             process,
             argv: &process.argv,
@@ -335,6 +336,8 @@ impl Task {
             env.retain(|(known, _)| known != key);
             env.push((key.clone(), value.clone()));
         }
+        let io = |source| StartError::Io { operation: "give pipes away", source };
+        process::give_pipes(stdio, pod.ids.base + identity.uid).map_err(io)?;
         let launch = Launch {
             process: own,
             argv: &request.argv,
