@@ -394,6 +394,21 @@ fn errors_name_the_line() {
         ("FROM a\nADD --from=x a b", 2, "unknown flag: from"),
         ("FROM a\nADD https://github.com/a/b.git /b", 2, "nothing is fetched by Git"),
         ("FROM a\nADD --checksum=sha256:00 https://example.org/a /b", 2, "64 digits"),
+    ] {
+        check_error(text, line, words);
+    }
+}
+
+/// That a text cannot be built, and what is told of it.
+fn check_error(text: &str, line: u32, words: &str) {
+    let args: &[&str] = if text == "FROM a AS x" { &["TARGET=nosuch"] } else { &[] };
+    let error = build(text, args).err().unwrap_or_else(|| panic!("no error: {text}"));
+    assert!(error.line == line && error.message.contains(words), "{text}: {error:?}");
+}
+
+#[test]
+fn errors_of_the_config_name_the_line() {
+    for (text, line, words) in [
         ("FROM a\nRUN [\"a\", 1]", 2, "comprised of strings only"),
         ("FROM a\nHEALTHCHECK CMD [1]", 2, "comprised of strings only"),
         ("FROM a\nENV B=\nENV A=${B:?}", 3, "B: is not allowed to be empty"),
@@ -430,9 +445,7 @@ fn errors_name_the_line() {
         ("FROM a\nRUN a \\\n\n# c\n b\nBAD", 6, "unknown instruction: BAD"),
         ("FROM a AS x", 0, "failed to reach build target nosuch"),
     ] {
-        let args: &[&str] = if text == "FROM a AS x" { &["TARGET=nosuch"] } else { &[] };
-        let error = build(text, args).err().unwrap_or_else(|| panic!("no error: {text}"));
-        assert!(error.line == line && error.message.contains(words), "{text}: {error:?}");
+        check_error(text, line, words);
     }
 }
 
