@@ -59,7 +59,8 @@ volumes:
   data: {}
 "#;
 
-fn lab() -> (Lab, Docker) {
+/// A lab with an image `httpd`, and the client of its project.
+pub fn lab() -> (Lab, Docker) {
     let lab = Lab::new();
     lab.project("shop");
     lab.registry().push(&lab.world.machine, &lab.images.file("web", "layout"), "library/httpd:latest");
@@ -68,7 +69,7 @@ fn lab() -> (Lab, Docker) {
 }
 
 /// What there is in the project beside what every project has.
-fn nothing_is_left(shop: &Cloud) {
+pub fn nothing_is_left(shop: &Cloud) {
     assert_eq!(shop.list::<Instance>(), vec![]);
     assert_eq!(shop.list::<Volume>(), vec![]);
     let networks: Vec<Network> = shop.list();

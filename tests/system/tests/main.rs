@@ -29,5 +29,7 @@ mod security;
 mod size;
 mod story;
 mod system;
+mod tutorial;
 mod vm;
 mod volume;
+mod wordpress;
