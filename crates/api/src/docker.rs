@@ -13,6 +13,7 @@
 
 mod body;
 pub(crate) mod build;
+mod buildkit;
 mod container;
 mod door;
 mod event;
@@ -24,6 +25,7 @@ mod id;
 mod image;
 mod multiplex;
 mod network;
+mod process;
 mod prune;
 mod query;
 mod refusal;
@@ -47,6 +49,7 @@ pub fn router(door: Door) -> axum::Router {
         network::routes,
         volume::routes,
         build::routes,
+        buildkit::routes,
         prune::routes,
     ];
     let inner = groups

@@ -9,7 +9,7 @@ mod files;
 mod images;
 mod registry;
 
-pub use build::{Owner, Pick, Picked, SourceFiles, Target};
+pub use build::{Owner, Pick, Picked, SourceEntry, SourceFiles, SourceKind, Target};
 pub use files::{FileChange, FileChangeKind, FileStat, FilesIn};
 pub use images::{CommitAsked, ImageDetails, ImageIn};
 pub use registry::{PushStep, RegistryLogin};
@@ -265,6 +265,15 @@ pub trait Streams: Send + Sync + 'static {
     }
     /// Keeps an archive as files that an image is built from, below a path. They go with the last that has them.
     async fn source_archive(&self, _archive: Reader, _at: &str) -> Result<Arc<dyn SourceFiles>, Error> {
+        Err(no_images())
+    }
+    /// The same with a list of files. Their contents come in its order: for each regular file its pieces, each behind its
+    /// length (4 bytes, little-endian), and a length of 0.
+    async fn source_listed(
+        &self,
+        _entries: Vec<SourceEntry>,
+        _contents: Reader,
+    ) -> Result<Arc<dyn SourceFiles>, Error> {
         Err(no_images())
     }
     /// The same with one file.

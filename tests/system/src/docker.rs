@@ -13,6 +13,8 @@ pub struct Docker {
     client: PathBuf,
     socket: PathBuf,
     config: PathBuf,
+    /// It builds by BuildKit.
+    has_buildkit: bool,
 }
 
 /// How a command ended, and what it said.
@@ -44,6 +46,14 @@ pub struct Compose<'a> {
 }
 
 impl Compose<'_> {
+    /// Directory of the project, to which paths in its file are relative.
+    ///
+    /// # Panics
+    /// As do all functions here when something goes wrong that is not the client's answer.
+    pub fn directory(&self) -> &Path {
+        self.file.parent().expect("a directory")
+    }
+
     /// Replaces its file.
     ///
     /// # Panics
@@ -80,28 +90,56 @@ impl Docker {
     /// # Panics
     /// When there is none, as do all functions here when something goes wrong that is not the client's answer.
     pub fn find(lab: &Lab, project: &str) -> Self {
+        Self::found(lab, project, &[])
+    }
+
+    /// An older client (20.10), which speaks to BuildKit without a plugin.
+    ///
+    /// # Panics
+    /// As [`Self::find`].
+    pub fn older(lab: &Lab, project: &str) -> Self {
+        Self { has_buildkit: true, ..Self::found(lab, project, &["older"]) }
+    }
+
+    fn found(lab: &Lab, project: &str, which: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/docker-client");
-        let output = Command::new(script).output().expect("scripts/docker-client");
+        let output = Command::new(script).args(which).output().expect("scripts/docker-client");
         let said = Said::of(output);
         assert_eq!(said.code, 0, "{}", said.err);
-        let config = lab.directory().join(format!("docker-{project}"));
+        let config = lab.directory().join(format!("docker-{project}{}", which.concat()));
         fs::create_dir_all(&config).expect("a directory for the client");
         let headers = serde_json::json!({ "HttpHeaders": { "X-Holm-Project": project } });
         fs::write(config.join("config.json"), headers.to_string()).expect("the client's settings");
-        Self { client: said.out.trim().into(), socket: lab.run().join("docker.sock"), config }
+        let (client, socket) = (said.out.trim().into(), lab.run().join("docker.sock"));
+        Self { client, socket, config, has_buildkit: false }
+    }
+
+    /// The same client as it is installed: with the buildx plugin that `scripts/docker-buildx` finds, which builds by BuildKit.
+    ///
+    /// # Panics
+    /// As [`Self::find`].
+    pub fn with_buildx(lab: &Lab, project: &str) -> Self {
+        let docker = Self { has_buildkit: true, ..Self::find(lab, project) };
+        docker.plug_in("docker-buildx");
+        docker
+    }
+
+    /// Gives the client a plugin that the script of the same name finds.
+    fn plug_in(&self, name: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts").join(name);
+        let said = Said::of(Command::new(&script).output().expect(name));
+        assert_eq!(said.code, 0, "{}", said.err);
+        let plugins = self.config.join("cli-plugins");
+        fs::create_dir_all(&plugins).expect("a directory for plugins");
+        let link = plugins.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(said.out.trim(), &link).expect("a link to the plugin");
+        }
     }
 
     /// Gives the client the compose plugin that `scripts/docker-compose` finds, and a project's directory with this file.
     pub fn compose(&self, project: &str, file: &str) -> Compose<'_> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/docker-compose");
-        let said = Said::of(Command::new(script).output().expect("scripts/docker-compose"));
-        assert_eq!(said.code, 0, "{}", said.err);
-        let plugins = self.config.join("cli-plugins");
-        fs::create_dir_all(&plugins).expect("a directory for plugins");
-        let link = plugins.join("docker-compose");
-        if !link.exists() {
-            std::os::unix::fs::symlink(said.out.trim(), &link).expect("a link to the plugin");
-        }
+        self.plug_in("docker-compose");
         let directory = self.config.join(project);
         fs::create_dir_all(&directory).expect("a directory for the project");
         let compose =
@@ -121,8 +159,12 @@ impl Docker {
     fn dress(&self, command: &mut Command) {
         command.env("DOCKER_HOST", format!("unix://{}", self.socket.display()));
         command.env("DOCKER_CONFIG", &self.config).env("HOME", &self.config);
-        // The builder that needs no plugin.
-        command.env("DOCKER_BUILDKIT", "0");
+        if self.has_buildkit {
+            command.env_remove("DOCKER_BUILDKIT").env("BUILDKIT_PROGRESS", "plain");
+        } else {
+            // The builder that needs no plugin.
+            command.env("DOCKER_BUILDKIT", "0");
+        }
         command.env_remove("DOCKER_CONTEXT").env_remove("DOCKER_API_VERSION").stdin(Stdio::null());
     }
 

@@ -8,6 +8,7 @@ mod debian;
 mod distribution;
 mod docker;
 mod docker_build;
+mod docker_buildkit;
 mod docker_files;
 mod docker_flags;
 mod docker_images;

@@ -1,4 +1,4 @@
-//! Building images from Dockerfiles: docker's classic builder.
+//! Building images from Dockerfiles, for docker's classic builder and for BuildKit's clients (`docker::buildkit`).
 //!
 //! ```text
 //!   context (an archive without a name) ── Dockerfile ── stages ── steps ──▶ RUN: a container of its own, and what it changed
@@ -13,15 +13,21 @@ mod asked;
 mod builder;
 mod cache;
 mod chain;
+mod context;
 mod copy;
+mod mounts;
+mod numbers;
 mod room;
 mod stage;
 mod tell;
 
 pub(crate) use asked::Asked;
-pub(super) use cache::list as cached;
+pub(super) use builder::{Builder, Failed, arch};
+pub(super) use cache::{Kept, kept, list as cached, prune_caches};
+pub(super) use context::{Client, Context};
+pub(super) use tell::Tell;
 
-use super::{body, door::Door, image, query::Query};
+use super::{body, buildkit, door::Door, image, query::Query};
 use crate::routing::{Router, post};
 use crate::{
     app::{App, Asker},
@@ -31,10 +37,9 @@ use crate::{
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use builder::Builder;
 use control::{Caller, Role};
 use futures::{
     StreamExt,
@@ -44,7 +49,6 @@ use image::Logins;
 use model::error::Code;
 use serde_json::Value;
 use std::{convert::Infallible, time::Duration};
-use tell::Tell;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +59,10 @@ const LINES_MAX: usize = 64;
 
 /// Adds the routes.
 pub fn routes(routes: Router<Door>) -> Router<Door> {
-    routes.route("/build", post(build)).route("/build/prune", post(cache::prune))
+    routes
+        .route("/build", post(build))
+        .route("/build/cancel", post(cancel))
+        .route("/build/prune", post(cache::prune))
 }
 
 async fn build(
@@ -65,12 +72,22 @@ async fn build(
     request: Request,
 ) -> Result<Response> {
     caller.require(Role::Member, "building an image")?;
-    let asked = Asked::read(&query)?;
-    let logins = image::logins_of(request.headers())?;
-    let lines = start(door, caller, asked, logins, request.into_body()).await?;
-    let body = lines.map(|line| Ok::<_, Infallible>(Bytes::from(format!("{line}\r\n"))));
+    let lines = if buildkit::is_asked(&query) {
+        buildkit::older_lines(door, caller, &query).await?
+    } else {
+        let asked = Asked::read(&query)?;
+        let logins = image::logins_of(request.headers())?;
+        let lines = start(door, caller, asked, logins, request.into_body()).await?;
+        lines.map(|line| Bytes::from(format!("{line}\r\n"))).boxed()
+    };
     let kind = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())
+    let body = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+}
+
+/// POST: a build ends with its client, so that there is nothing left to cancel.
+async fn cancel(State(_door): State<Door>, Asker(_caller): Asker) -> StatusCode {
+    StatusCode::OK
 }
 
 /// Builds for another door: what it tells, line by line, in docker's form.
@@ -117,8 +134,9 @@ async fn start(
     tasks.spawn(async move {
         let _held = held;
         let tell = Tell::new(lines, asked.quiet);
-        if let Some(error) = Builder::new(door, caller, asked, logins, tell, cut).build(context).await {
-            let _ = failed.send(error);
+        let builder = Builder::new(door, caller, asked, logins, tell, cut);
+        if let Err(error) = builder.build(Context::Archive(context)).await {
+            let _ = failed.send(error.failure);
         }
         ended.cancel();
     });

@@ -3,7 +3,7 @@
 use super::door::Door;
 use crate::{
     app::RequestId,
-    auth::{self, Peer},
+    auth::{self, PROJECT_HEADER, Peer},
     error::{Failure, Result},
     limits::URI_BYTES_MAX,
     v1::audit::{deed, known, note_as},
@@ -123,7 +123,21 @@ fn prepare(door: &Door, request_id: &str, request: &mut Request) -> Result<Calle
     let peer = request.extensions().get::<Peer>().cloned();
     let peer =
         peer.ok_or_else(|| Failure::new(Code::Internal, "the listener does not say who is connected"))?;
+    if let Peer::Unix { pid, .. } = peer {
+        name_project(door, pid, request);
+    }
     auth::identify(door.control(), door.app().local(), &peer, request.headers(), request_id)
+}
+
+/// Gives a call of BuildKit's the project that its client named before: it does not say it itself.
+fn name_project(door: &Door, pid: i32, request: &mut Request) {
+    if let Some(project) = request.headers().get(PROJECT_HEADER) {
+        door.named().note(pid, project);
+    } else if matches!(request.uri().path(), "/grpc" | "/session")
+        && let Some(project) = door.named().of(pid)
+    {
+        request.headers_mut().insert(PROJECT_HEADER, project);
+    }
 }
 
 /// Takes the version off a path; a path without one is meant in the newest.

@@ -12,7 +12,7 @@ mod remove;
 mod view;
 
 pub(super) use changes::apply as apply_changes;
-pub(super) use login::{Logins, log_in, logins_of};
+pub(super) use login::{Logins, given as given_login, log_in, logins_of};
 pub(super) use named::{adopt, ready, wanted as wanted_name, wanted_tag};
 pub(super) use prune::{by_id, layers as sizes};
 pub(super) use pull::{check_platform, fetch};

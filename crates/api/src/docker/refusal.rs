@@ -42,10 +42,8 @@ pub fn failed(message: impl Display) -> Failure {
 }
 
 /// Paths of the Engine API that this door knows of and does not serve.
-const UNSERVED: [(&str, &str); 12] = [
+const UNSERVED: [(&str, &str); 10] = [
     ("build", "this call on builds"),
-    ("session", "building images by BuildKit (set DOCKER_BUILDKIT=0)"),
-    ("grpc", "building images by BuildKit (set DOCKER_BUILDKIT=0)"),
     ("swarm", "swarm mode"),
     ("nodes", "swarm mode"),
     ("services", "swarm mode"),

@@ -39,8 +39,8 @@ async fn ping(method: Method) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
-        // The classic builder; BuildKit is not served.
-        (HeaderName::from_static("builder-version"), HeaderValue::from_static("1")),
+        // BuildKit: what clients build with unless they are told otherwise (DOCKER_BUILDKIT=0).
+        (HeaderName::from_static("builder-version"), HeaderValue::from_static("2")),
         (HeaderName::from_static("swarm"), HeaderValue::from_static("inactive")),
     ];
     (headers, if method == Method::HEAD { "" } else { "OK" }).into_response()

@@ -48,6 +48,46 @@ pub struct Target {
     pub newest_s: Option<i64>,
 }
 
+/// What an entry of a list of files is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A regular file.
+    File,
+    /// Another name of an earlier file.
+    HardLink,
+    /// A symbolic link.
+    Symlink,
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// An entry of a list of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceEntry {
+    /// Its name, below the directory that is listed.
+    pub path: String,
+    /// What it is.
+    pub kind: SourceKind,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change, in seconds since 1970.
+    pub mtime_s: i64,
+    /// Where it leads, if it is a link.
+    pub link: String,
+    /// Extended attributes.
+    pub xattrs: Vec<(String, Vec<u8>)>,
+}
+
 /// Files that an image is built from.
 #[async_trait]
 pub trait SourceFiles: Send + Sync {

@@ -8,8 +8,8 @@ mod registry;
 
 use api::streams::{
     Attach, Both, CommitAsked, Download, Duplex, Exec, FileChange, FileStat, FilesIn, ImageDetails, ImageIn,
-    LogLine, LogWanted, Process, Program, PushStep, Reader, RegistryLogin, Session, SourceFiles, Streams,
-    Upload, Usage, Writer,
+    LogLine, LogWanted, Process, Program, PushStep, Reader, RegistryLogin, Session, SourceEntry, SourceFiles,
+    Streams, Upload, Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
@@ -354,6 +354,14 @@ impl Streams for NodeStreams {
 
     async fn source_archive(&self, archive: Reader, at: &str) -> Result<Arc<dyn SourceFiles>, Error> {
         self.keep_archive(archive, at).await
+    }
+
+    async fn source_listed(
+        &self,
+        entries: Vec<SourceEntry>,
+        contents: Reader,
+    ) -> Result<Arc<dyn SourceFiles>, Error> {
+        self.keep_listed(entries, contents).await
     }
 
     async fn source_file(&self, name: &str, content: Vec<u8>) -> Result<Arc<dyn SourceFiles>, Error> {

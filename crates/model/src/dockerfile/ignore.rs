@@ -95,6 +95,15 @@ impl Ignore {
         self.0.iter().any(|pattern| pattern.takes_back)
     }
 
+    /// The patterns as they are written, cleaned, for others who leave out the same.
+    pub fn patterns(&self) -> Vec<String> {
+        let text = |pattern: &Pattern| {
+            let parts: Vec<String> = pattern.parts.iter().map(|part| part.iter().collect()).collect();
+            format!("{}{}", if pattern.takes_back { "!" } else { "" }, parts.join("/"))
+        };
+        self.0.iter().map(text).collect()
+    }
+
     /// Whether there is nothing to leave out.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

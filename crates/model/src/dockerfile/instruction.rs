@@ -5,10 +5,12 @@
 
 mod copy;
 mod health;
+mod mount;
 mod pairs;
 
 pub use copy::{Copy, Source};
 pub use health::Check;
+pub use mount::Mount;
 
 use super::{DockerfileError, EXPANDED_BYTES_MAX, Result, heredoc::Heredoc, lines::Line, words};
 use pairs::{arguments, pairs};
@@ -31,6 +33,8 @@ pub struct Run {
     pub program: Program,
     /// It runs without a network.
     pub is_offline: bool,
+    /// What it finds beside the files of its stage.
+    pub mounts: Vec<Mount>,
 }
 
 /// `FROM`.
@@ -193,7 +197,7 @@ fn unknown(word: &str) -> String {
 fn hint(word: &str) -> &'static str {
     match word {
         "FROM" => "write FROM [--platform=OS/ARCH] IMAGE [AS NAME]",
-        "RUN" => "write RUN COMMAND, or RUN [\"program\", \"argument\"]",
+        "RUN" => "write RUN [--mount=…] [--network=none] COMMAND, or RUN [\"program\", \"argument\"]",
         "CMD" => "write CMD COMMAND, or CMD [\"program\", \"argument\"]",
         "ENTRYPOINT" => "write ENTRYPOINT [\"program\", \"argument\"], or ENTRYPOINT COMMAND",
         "LABEL" => "write LABEL KEY=VALUE …, with quotes around values that have spaces",
@@ -295,13 +299,13 @@ fn from(mut flags: Flags, text: &str) -> std::result::Result<Instruction, String
 
 fn run(mut flags: Flags, text: &str, heredocs: &[Heredoc]) -> std::result::Result<Run, String> {
     let network = flags.value("network")?;
+    let mounts = mount::take(&mut flags)?;
     for (flag, way) in [
-        ("mount", "COPY what it needs, or fetch it in the same RUN"),
         ("security", "commands have the rights of any container"),
         ("device", "commands have the devices of any container"),
     ] {
         if flags.0.iter().any(|(name, _)| name == flag) {
-            return Err(format!("the --{flag} option requires BuildKit, which is not served: {way}"));
+            return Err(format!("the --{flag} option is not served: {way}"));
         }
     }
     flags.end()?;
@@ -335,7 +339,7 @@ fn run(mut flags: Flags, text: &str, heredocs: &[Heredoc]) -> std::result::Resul
             Program::Shell(whole)
         }
     };
-    Ok(Run { program, is_offline })
+    Ok(Run { program, is_offline, mounts })
 }
 
 fn args(text: &str, escape: char) -> std::result::Result<Vec<(String, Option<String>)>, String> {
@@ -403,6 +407,10 @@ impl Instruction {
             Self::User(user) => Self::User(one(user)?),
             Self::Workdir(path) => Self::Workdir(one(path)?),
             Self::StopSignal(signal) => Self::StopSignal(one(signal)?),
+            Self::Run(run) => {
+                let mounts = run.mounts.iter().map(|mount| mount.expanded(&one)).collect::<Result<_>>()?;
+                Self::Run(Run { mounts, ..run.clone() })
+            }
             Self::Arg(args) => {
                 let read = |(name, value): &(String, Option<String>)| {
                     Ok((one(name)?, value.as_ref().map(one).transpose()?))

@@ -3,7 +3,7 @@
 use super::{
     DockerfileError, Result,
     config::{self, created_by, env},
-    instruction::{self, Copy, Instruction},
+    instruction::{self, Copy, Instruction, Mount},
     lines::Line,
     scope::{Globals, Scope},
     stage::Step,
@@ -26,6 +26,8 @@ pub enum Work {
         uncounted: BTreeMap<String, String>,
         /// It runs without a network.
         is_offline: bool,
+        /// What it finds beside the files of its stage, at absolute paths.
+        mounts: Vec<Mount>,
     },
     /// Files are copied.
     Copy(Copy),
@@ -127,7 +129,8 @@ impl<'a> Progress<'a> {
                     return Err(DockerfileError::new(step.line, "RUN has no program"));
                 }
                 told.created_by = ran(&args, &argv);
-                told.work = Work::Run { argv, args, uncounted, is_offline: run.is_offline };
+                let mounts = run.mounts.iter().map(|mount| self.placed(mount)).collect();
+                told.work = Work::Run { argv, args, uncounted, is_offline: run.is_offline, mounts };
             }
             Instruction::Copy(copy) => {
                 copy.mode().map_err(|why| DockerfileError::new(step.line, why))?;
@@ -147,6 +150,19 @@ impl<'a> Progress<'a> {
             _ => {}
         }
         Ok(told)
+    }
+
+    /// A mount at an absolute path.
+    fn placed(&self, mount: &Mount) -> Mount {
+        let mut placed = mount.clone();
+        match &mut placed {
+            Mount::Bind { target, .. }
+            | Mount::Cache { target, .. }
+            | Mount::Tmpfs { target }
+            | Mount::Secret { target: Some(target), .. } => *target = self.target(target).0,
+            Mount::Secret { target: None, .. } => {}
+        }
+        placed
     }
 
     /// A target of this stage as an absolute path, and whether it is meant as a directory.

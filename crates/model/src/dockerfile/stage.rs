@@ -101,11 +101,8 @@ impl Dockerfile {
     fn check_sources(&self) -> Result<()> {
         for (at, stage) in self.stages.iter().enumerate() {
             for step in &stage.steps {
-                let Instruction::Copy(copy) = &step.instruction else { continue };
-                let Some(number) = copy.from.as_ref().and_then(|from| from.parse::<usize>().ok()) else {
-                    continue;
-                };
-                if number >= at {
+                let mut numbers = sources(&step.instruction).filter_map(|from| from.parse::<usize>().ok());
+                if let Some(number) = numbers.find(|number| *number >= at) {
                     let message = format!("invalid from flag value {number}: it is no stage before this one");
                     return Err(DockerfileError::new(step.line, message).hint("stages count from 0"));
                 }
@@ -148,11 +145,7 @@ impl Dockerfile {
                 asked.push(base);
             }
             for step in &self.stages[at].steps {
-                if let Instruction::Copy(copy) = &step.instruction
-                    && let Some(from) = &copy.from
-                {
-                    asked.extend(self.stage_of(from, at));
-                }
+                asked.extend(sources(&step.instruction).filter_map(|from| self.stage_of(from, at)));
             }
         }
         Ok(planned.into_iter().filter(|planned| needed.contains(&planned.stage)).collect())
@@ -202,6 +195,16 @@ impl Dockerfile {
         plan.iter().map(|planned| 1 + self.stages[planned.stage].steps.len()).sum::<usize>()
             + self.globals.len()
     }
+}
+
+/// Stages and images that an instruction takes files from.
+fn sources(instruction: &Instruction) -> impl Iterator<Item = &str> {
+    let (copied, mounts) = match instruction {
+        Instruction::Copy(copy) => (copy.from.as_deref(), &[][..]),
+        Instruction::Run(run) => (None, &run.mounts[..]),
+        _ => (None, &[][..]),
+    };
+    copied.into_iter().chain(mounts.iter().filter_map(|mount| mount.from()))
 }
 
 fn check_stage(stages: &[Stage], line: u32, from: &From) -> Result<()> {

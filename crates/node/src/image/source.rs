@@ -204,6 +204,24 @@ impl<R: Read> Read for Keeping<R> {
     }
 }
 
+impl<R: Read> Keeping<R> {
+    /// Keeps the pieces of one content, and gives its bytes.
+    fn keep_pieces(&mut self) -> io::Result<u64> {
+        let before = self.count;
+        loop {
+            let mut length = [0; 4];
+            self.input.read_exact(&mut length)?;
+            let length = u64::from(u32::from_le_bytes(length));
+            if length == 0 {
+                return Ok(self.count - before);
+            }
+            if io::copy(&mut self.by_ref().take(length), &mut io::sink())? < length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
 impl SourceFiles {
     /// Reads an archive, whose entries lie below `at`. Blocking.
     fn read_archive(
@@ -225,6 +243,40 @@ impl SourceFiles {
         // A client waits until all that it sent was read.
         io::copy(&mut kept.input, &mut io::sink()).map_err(io_at("read the archive's end"))?;
         kept.output.flush().map_err(io_at("keep the archive"))?;
+        Ok(Self::new(file, indexing.index))
+    }
+
+    /// Keeps a list of files. The contents of its regular files come in its order: for each its pieces, each behind its
+    /// length (4 bytes, little-endian), and a length of 0. Blocking.
+    fn of_list(directory: &Path, entries: Vec<Entry>, contents: impl Read) -> Result<Self, SourceError> {
+        let failed = || io_at("keep the files");
+        let file = tempfile::tempfile_in(directory).map_err(failed())?;
+        let output = BufWriter::with_capacity(256 << 10, file.try_clone().map_err(failed())?);
+        let input = BufReader::with_capacity(256 << 10, contents);
+        let mut keeping = Keeping { input, output, count: 0, checked_at: 0 };
+        let mut indexing = Indexing { index: Index::new(), names_bytes: 0, at: b"" };
+        // Names first: of a list that cannot be, no content is read.
+        for entry in &entries {
+            indexing.add(entry.clone(), 0)?;
+        }
+        for entry in &entries {
+            let path = indexing.path(entry, &entry.path)?;
+            let place = match entry.kind {
+                Kind::File => {
+                    let here = keeping.count;
+                    (here, keeping.keep_pieces().map_err(failed())?)
+                }
+                Kind::HardLink => {
+                    let target = indexing.path(entry, &entry.link)?;
+                    indexing.index.get(&target).map_or((0, 0), |node| node.place)
+                }
+                _ => continue,
+            };
+            if let Some(node) = indexing.index.get_mut(&path) {
+                node.place = place;
+            }
+        }
+        keeping.output.flush().map_err(failed())?;
         Ok(Self::new(file, indexing.index))
     }
 
@@ -408,6 +460,17 @@ impl Images {
         blocking(move || SourceFiles::read_archive(&directory, input, &at)).await
     }
 
+    /// The same with a list of files. The contents of its regular files come in its order: for each its pieces, each
+    /// behind its length (4 bytes, little-endian), and a length of 0.
+    ///
+    /// # Errors
+    /// What is wrong with the list, or contents that end early.
+    pub async fn source_listed(&self, entries: Vec<Entry>, contents: Body) -> Result<SourceFiles, Fault> {
+        let directory = self.disks.images_dir().to_path_buf();
+        let input = Taker::new(contents, CancellationToken::new());
+        blocking(move || SourceFiles::of_list(&directory, entries, input)).await
+    }
+
     /// The same with one file.
     ///
     /// # Errors
@@ -430,5 +493,70 @@ impl Images {
         let (directory, name) = (self.disks.images_dir().to_path_buf(), name.to_string());
         let mut input = Taker::new(Box::new(body), CancellationToken::new());
         blocking(move || SourceFiles::of_file(&directory, &name, 0o600, 0, &mut input)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(kind: Kind, path: &str, link: &str) -> Entry {
+        Entry { kind, link: link.as_bytes().to_vec(), mode: 0o644, ..bare(path.as_bytes()) }
+    }
+
+    /// Contents with each byte string as two pieces.
+    fn framed(contents: &[&str]) -> Vec<u8> {
+        let mut all = vec![];
+        for content in contents {
+            let (head, tail) = content.split_at(content.len() / 2);
+            for piece in [head, tail].iter().filter(|piece| !piece.is_empty()) {
+                all.extend((piece.len() as u32).to_le_bytes());
+                all.extend(piece.as_bytes());
+            }
+            all.extend([0; 4]);
+        }
+        all
+    }
+
+    fn keep(entries: Vec<Entry>, contents: &[u8]) -> Result<SourceFiles, SourceError> {
+        SourceFiles::of_list(&std::env::temp_dir(), entries, contents)
+    }
+
+    #[test]
+    fn a_list_of_files_is_kept_with_its_contents() {
+        let entries = vec![
+            listed(Kind::File, "a", ""),
+            listed(Kind::Directory, "d", ""),
+            listed(Kind::File, "d/b", ""),
+            listed(Kind::HardLink, "d/c", "a"),
+            listed(Kind::Symlink, "e", "d/b"),
+            listed(Kind::File, "f", ""),
+        ];
+        let files = keep(entries, &framed(&["one", "three", ""])).unwrap();
+        let read = |path: &str| files.read(path, 100).unwrap().map(|bytes| String::from_utf8(bytes).unwrap());
+        for (path, wanted) in [("a", "one"), ("d/b", "three"), ("d/c", "one"), ("e", "three"), ("f", "")] {
+            assert_eq!(read(path).as_deref(), Some(wanted), "{path}");
+        }
+        assert_eq!((read("d"), read("nosuch")), (None, None));
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_is_refused() {
+        let one = || vec![listed(Kind::File, "a", "")];
+        for (entries, contents, words) in [
+            (vec![listed(Kind::File, "../a", "")], framed(&["x"]), "leads out"),
+            (
+                vec![listed(Kind::Symlink, "a", "/etc"), listed(Kind::File, "a/b", "")],
+                framed(&["x"]),
+                "no directory",
+            ),
+            (vec![listed(Kind::HardLink, "a", "b")], vec![], "is not there"),
+            (one(), vec![], "cannot keep"),
+            (one(), vec![9, 0, 0, 0, 1], "cannot keep"),
+            (one(), framed(&["xx"])[..6].to_vec(), "cannot keep"),
+        ] {
+            let error = keep(entries, &contents).expect_err(words);
+            assert!(error.to_string().contains(words), "{words}: {error}");
+        }
     }
 }

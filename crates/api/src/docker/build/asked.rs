@@ -41,6 +41,8 @@ pub struct Asked {
     pub network: String,
     /// Limits of `RUN`, and names that it finds.
     pub host: HostConfig,
+    /// No image is kept of a build without names, only its steps.
+    pub forgets: bool,
 }
 
 impl Asked {
@@ -103,6 +105,7 @@ impl Asked {
             target: query.text("target").map(str::to_string),
             network: query.text("networkmode").unwrap_or("default").to_string(),
             host,
+            forgets: false,
         })
     }
 }
@@ -127,9 +130,9 @@ fn json<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T> {
 
 /// Refuses what is not honoured.
 fn refuse(query: &Query) -> Result<()> {
-    if query.text("version").is_some_and(|version| version != "1") {
-        let why = "BuildKit is not served; `DOCKER_BUILDKIT=0 docker build` uses the classic builder";
-        return Err(not_honoured("version", why));
+    let is_buildkit = query.text("version") == Some("2");
+    if !is_buildkit && query.text("version").is_some_and(|version| version != "1") {
+        return Err(not_honoured("version", "the classic builder is 1, and BuildKit is 2"));
     }
     if let Some(remote) = query.text("remote").filter(|remote| *remote != "client-session") {
         let why = format!("{remote:.100}: no context is fetched; fetch it yourself, and build its directory");
@@ -137,15 +140,17 @@ fn refuse(query: &Query) -> Result<()> {
     }
     for (name, why) in [
         ("squash", "layers are not joined"),
-        ("session", "BuildKit is not served"),
-        ("outputs", "BuildKit is not served; `docker save` and `docker cp` take files out"),
+        ("session", "the classic builder has none"),
+        ("outputs", "images stay here; `docker save` and `docker cp` take files out"),
         ("isolation", "it is for Windows"),
         ("cgroupparent", "containers have a control group of holm's"),
         ("cpusetcpus", "CPUs are not chosen one by one; --cpu-quota limits them"),
         ("cpusetmems", "memory is not chosen by its place"),
     ] {
         let value = query.text(name).unwrap_or("");
-        if !matches!(value, "" | "0" | "false" | "null" | "[]" | "default") {
+        if !(is_buildkit && name == "session")
+            && !matches!(value, "" | "0" | "false" | "null" | "[]" | "default")
+        {
             return Err(not_honoured(name, why));
         }
     }
@@ -178,7 +183,8 @@ mod tests {
         assert_eq!((asked.dockerfile.as_str(), asked.network.as_str()), ("Dockerfile", "none"));
         assert_eq!(asked.host.size().unwrap().memory_mib, Some(64));
         for (text, word) in [
-            ("version=2", "BuildKit"),
+            ("version=3", "version"),
+            ("session=x", "session"),
             ("remote=https://example.org/x.git", "remote"),
             ("squash=1", "squash"),
             ("t=Not:Good:Name", "invalid reference format"),

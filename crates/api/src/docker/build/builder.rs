@@ -2,26 +2,26 @@
 
 use super::{
     asked::Asked,
+    context::{Context, Files},
     room::Ended,
-    stage::{Built, StageWork},
+    stage::Built,
     tell::Tell,
 };
 use crate::{
     docker::{
+        buildkit::Session,
         door::Door,
         frame::told,
         image::{self, Logins, adopt, found::Local},
     },
     error::{Failure, Result},
-    streams::{Reader, SourceFiles},
     v1::audit::{deed, note_as},
 };
 use control::{Caller, image::NewStep};
 use jiff::Timestamp;
 use model::{
     dockerfile::{
-        DOCKERFILE_BYTES_MAX, Dockerfile, DockerfileError,
-        ignore::{IGNORE_BYTES_MAX, Ignore},
+        Dockerfile, DockerfileError,
         scope::{EPOCH, Globals},
     },
     error::Code,
@@ -32,8 +32,8 @@ use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -52,9 +52,19 @@ pub enum Fault {
     Ran {
         /// Its exit code.
         code: i32,
-        /// In docker's words.
-        message: String,
+        /// The program and its arguments.
+        shown: String,
     },
+}
+
+/// A build that ended without an image.
+pub struct Failed {
+    /// Why.
+    pub failure: Failure,
+    /// Line of the Dockerfile, from 1; 0 where none is meant.
+    pub line: u32,
+    /// The Dockerfile, if it was found.
+    pub dockerfile: Vec<u8>,
 }
 
 impl<E: Into<Failure>> From<E> for Fault {
@@ -86,13 +96,18 @@ pub struct Builder {
     /// Steps that changed no files, kept together when the build ends.
     marks: Mutex<Vec<NewStep>>,
     number: AtomicUsize,
+    /// The line that is worked on.
+    line: AtomicU32,
+    text: OnceLock<Vec<u8>>,
+    /// The client's, for credentials and secrets.
+    pub(super) session: Option<Arc<Session>>,
 }
 
 /// What all stages of a build share.
 pub(super) struct Plan {
     pub file: Dockerfile,
     pub globals: Globals,
-    pub context: Arc<dyn SourceFiles>,
+    pub context: Files,
     /// Steps in all, for people.
     pub steps: usize,
 }
@@ -110,7 +125,40 @@ impl Builder {
         let build = format!("{:032x}", rand::random::<u128>());
         let newest_s = asked.args.get(EPOCH).and_then(|text| text.parse().ok());
         let (rooms, marks, number) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Self { door, caller, asked, logins, tell, build, cut, newest_s, rooms, marks, number }
+        let (line, text) = (AtomicU32::new(0), OnceLock::new());
+        Self {
+            door,
+            caller,
+            asked,
+            logins,
+            tell,
+            build,
+            cut,
+            newest_s,
+            rooms,
+            marks,
+            number,
+            line,
+            text,
+            session: None,
+        }
+    }
+
+    /// The same with a session of the client.
+    #[must_use]
+    pub fn of_session(self, session: Arc<Session>) -> Self {
+        Self { session: Some(session), ..self }
+    }
+
+    /// A line of the Dockerfile is worked on from now.
+    pub(super) fn at_line(&self, line: u32) {
+        self.line.store(line, Ordering::Relaxed);
+    }
+
+    /// As [`wrong`], with the line kept.
+    pub(super) fn wrong(&self, error: &DockerfileError) -> Failure {
+        self.at_line(error.line);
+        wrong(error)
     }
 
     pub(super) fn next_number(&self) -> usize {
@@ -147,8 +195,11 @@ impl Builder {
         newest.unwrap_or_else(|| self.door.control().now()).to_string()
     }
 
-    /// Builds, tells how it goes, and leaves nothing but the image and its steps. Gives the failure, if it is one.
-    pub async fn build(self, context: Reader) -> Option<Failure> {
+    /// Builds, tells how it goes, and leaves nothing but the image and its steps. Gives the image's id.
+    ///
+    /// # Errors
+    /// Why there is none. It was told.
+    pub async fn build(mut self, context: Context) -> std::result::Result<String, Failed> {
         let outcome = self.make(context).await;
         let is_cut = self.cut.is_cancelled();
         self.leave_all().await;
@@ -163,28 +214,45 @@ impl Builder {
         let noted = match &outcome {
             Ok(id) => Ok(id.clone()),
             Err(Fault::Refused(failure)) => Err(failure.error.clone()),
-            Err(Fault::Ran { message, .. }) => Err(control::Error::new(Code::Conflict, message)),
+            Err(Fault::Ran { code, shown }) => {
+                Err(control::Error::new(Code::Conflict, self.returned(shown, *code)))
+            }
         };
         let subject = |id: &String| (id.clone(), name.clone());
         // What failed is told to the client below.
         let _ = note_as(self.door.app(), &self.caller, deed("build", "image", &name), noted, subject).await;
-        match outcome {
-            Ok(_) => None,
+        let failure = match outcome {
+            Ok(id) => return Ok(id),
             Err(Fault::Refused(failure)) => {
                 self.tell.fail(&told(&failure), None).await;
-                Some(failure)
+                failure
             }
-            Err(Fault::Ran { code, message }) => {
+            Err(Fault::Ran { code, shown }) => {
+                let message = match &self.tell {
+                    Tell::Lines(_) => self.returned(&shown, code),
+                    Tell::Steps(_) => did_not_complete(&shown, code),
+                };
                 self.tell.fail(&message, Some(code)).await;
-                Some(Failure::new(Code::Conflict, message))
+                Failure::new(Code::Conflict, message)
             }
-        }
+        };
+        let line = self.line.load(Ordering::Relaxed);
+        Err(Failed { failure, line, dockerfile: self.text.take().unwrap_or_default() })
     }
 
-    async fn make(&self, context: Reader) -> std::result::Result<String, Fault> {
+    /// In the classic builder's words.
+    fn returned(&self, shown: &str, code: i32) -> String {
+        let line = self.line.load(Ordering::Relaxed);
+        let file = &self.asked.dockerfile;
+        format!("The command '{shown}' returned a non-zero code: {code} (line {line} of {file})")
+    }
+
+    async fn make(&self, context: Context) -> std::result::Result<String, Fault> {
         let plan = self.plan(context).await?;
-        let order =
-            plan.file.plan(self.asked.target.as_deref(), &plan.globals).map_err(|error| wrong(&error))?;
+        let order = plan
+            .file
+            .plan(self.asked.target.as_deref(), &plan.globals)
+            .map_err(|error| self.wrong(&error))?;
         let plan = Plan { steps: plan.file.count(&order), ..plan };
         let mut at = 0;
         for step in &plan.file.globals {
@@ -196,33 +264,17 @@ impl Builder {
             let stage = self.stage(&plan, planned, &mut at, &built).await?;
             built.insert(planned.stage, stage);
         }
+        self.at_line(0);
         let last = order.last().map_or(0, |planned| planned.stage);
         let built = built.remove(&last).ok_or_else(|| Failure::new(Code::Internal, "no stage was built"))?;
         self.finish(&plan, built).await.map_err(Fault::from)
     }
 
-    /// Reads the context and the Dockerfile in it.
-    async fn plan(&self, context: Reader) -> Result<Plan> {
-        let streams = self.door.app().streams();
-        let context = tokio::select! {
-            context = streams.source_archive(context, "") => context?,
-            () = self.cut.cancelled() => return Err(self.check().err().unwrap_or_else(|| Failure::new(Code::Conflict, "cancelled"))),
-        };
-        let name = &self.asked.dockerfile;
-        let text = context.read(name, DOCKERFILE_BYTES_MAX as u64).await?;
-        let text = text.ok_or_else(|| {
-            let message = format!("Cannot locate specified Dockerfile: {name:.200}");
-            Failure::new(Code::Invalid, message).hint("name it by -f, with a path below the context")
-        })?;
-        let file = Dockerfile::read(&text).map_err(|error| wrong(&error))?;
-        let globals = Globals::of(&file, &self.asked.args, arch()).map_err(|error| wrong(&error))?;
-        let context = match context.read(".dockerignore", IGNORE_BYTES_MAX as u64).await? {
-            None => context,
-            Some(text) => {
-                let ignore = Ignore::read(&text).map_err(|error| wrong(&error))?;
-                if ignore.is_empty() { context } else { context.without(ignore).await? }
-            }
-        };
+    /// Reads the Dockerfile, and finds the files that it is for.
+    async fn plan(&self, context: Context) -> Result<Plan> {
+        let (text, context) = self.read_context(context).await?;
+        let file = Dockerfile::read(self.text.get_or_init(|| text)).map_err(|error| self.wrong(&error))?;
+        let globals = Globals::of(&file, &self.asked.args, arch()).map_err(|error| self.wrong(&error))?;
         Ok(Plan { file, globals, context, steps: 0 })
     }
 
@@ -240,13 +292,19 @@ impl Builder {
         }
         self.check()?;
         let id = base.config_digest.clone();
+        self.tell.begin(|| "exporting to image".into()).await;
         let mut names = vec![];
         for tag in &self.asked.tags {
             names.push(
                 adopt(&self.door, &self.caller, "build", &base.content.digest, Some(tag.as_str())).await?,
             );
         }
-        if names.is_empty() {
+        self.tell.done(format!("writing image {id}")).await;
+        for tag in &self.asked.tags {
+            self.tell.done(format!("naming to {tag}")).await;
+        }
+        self.tell.end().await;
+        if names.is_empty() && !self.asked.forgets {
             adopt(&self.door, &self.caller, "build", &base.content.digest, None).await?;
         }
         self.tell.send_aux(&id).await;
@@ -269,21 +327,16 @@ impl Builder {
             return Ok(local);
         }
         let reference: Reference = image::found::parse(name)?;
-        let login = self.logins.of(&reference);
-        let pulled = image::fetch(&self.door, &self.caller, &reference, login, self.tell.lines());
-        tokio::select! {
-            pulled = pulled => pulled,
-            () = self.cut.cancelled() => {
-                self.check()?;
-                Err(Failure::new(Code::Conflict, "cancelled"))
-            }
-        }
+        let login = match (self.logins.of(&reference), &self.session) {
+            (None, Some(session)) => self.unless_cut(session.login(&reference)).await?,
+            (login, _) => login,
+        };
+        self.unless_cut(image::fetch(&self.door, &self.caller, &reference, login, self.tell.lines())).await
     }
 
     /// Runs a program, and gives its failure if it is one.
     pub(super) async fn run_program(
         &self,
-        work: &StageWork<'_>,
         instance: &model::instance::Instance,
         shown: &str,
     ) -> std::result::Result<(), Fault> {
@@ -292,20 +345,18 @@ impl Builder {
             Ended::Cut => {
                 Err(self.check().err().unwrap_or_else(|| Failure::new(Code::Conflict, "cancelled")).into())
             }
-            Ended::With(code) => {
-                let line = work.line;
-                let message = format!(
-                    "The command '{shown}' returned a non-zero code: {code} (line {line} of {})",
-                    self.asked.dockerfile
-                );
-                Err(Fault::Ran { code, message })
-            }
+            Ended::With(code) => Err(Fault::Ran { code, shown: shown.to_string() }),
         }
     }
 }
 
+/// In BuildKit's words.
+fn did_not_complete(shown: &str, code: i32) -> String {
+    format!("process {shown:?} did not complete successfully: exit code: {code}")
+}
+
 /// The host's architecture, as docker names it.
-fn arch() -> &'static str {
+pub fn arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

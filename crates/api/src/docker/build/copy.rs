@@ -101,7 +101,7 @@ impl Builder {
     }
 
     /// The files that a source is taken from, and its name among them.
-    async fn files_of(
+    pub(super) async fn files_of(
         &self,
         work: &StageWork<'_>,
         copy: &Copy,
@@ -114,16 +114,11 @@ impl Builder {
             }
             (Source::Web(url), _) => {
                 let name = name_of_web(url, &copy.target)?;
-                let fetched = tokio::select! {
-                    fetched = streams.source_web(url, &name) => fetched?,
-                    () = self.cut.cancelled() => {
-                        self.check()?;
-                        return Err(Failure::new(Code::Conflict, "cancelled"));
-                    }
-                };
+                let fetch = async { Ok::<_, Failure>(streams.source_web(url, &name).await?) };
+                let fetched = self.unless_cut(fetch).await?;
                 Ok((fetched, escaped(&name)))
             }
-            (Source::Path(path), None) => Ok((Arc::clone(&work.plan.context), path.clone())),
+            (Source::Path(path), None) => Ok((self.files(&work.plan.context).await?, path.clone())),
             (Source::Path(path), Some(from)) => {
                 let base = self.base_named(work, from).await?;
                 self.files_of_image(&base, path).await

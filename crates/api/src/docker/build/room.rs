@@ -1,6 +1,6 @@
 //! Containers of steps: the same as any other of the project, made for one step and removed behind it.
 
-use super::{builder::Builder, stage::Base};
+use super::{builder::Builder, mounts::Extra, stage::Base, tell::Output};
 use crate::{
     docker::{container, watch},
     error::{Failure, Result},
@@ -38,6 +38,17 @@ impl Builder {
         spec: ContainerSpec,
         nics: Option<Vec<NicAsked>>,
     ) -> Result<Instance> {
+        self.make_room(base, spec, nics, &Extra::default()).await
+    }
+
+    /// The same with more than the files of its stage.
+    pub(super) async fn make_room(
+        &self,
+        base: &Base,
+        spec: ContainerSpec,
+        nics: Option<Vec<NicAsked>>,
+        extra: &Extra,
+    ) -> Result<Instance> {
         let number = self.next_number();
         let name = format!("build-{}-{number}", &self.build[..12]);
         let size = self.asked.host.size()?;
@@ -47,8 +58,11 @@ impl Builder {
             restart: RestartPolicy::No,
             cpu_millis: size.cpu_millis,
             ulimits: self.asked.host.ulimits()?,
+            mounts: extra.shown.clone(),
+            tmpfs: extra.tmpfs.clone(),
             ..spec
         };
+        let secret_env = extra.secret_env.clone();
         let new = NewInstance {
             name,
             description: "a step of a build".into(),
@@ -72,10 +86,10 @@ impl Builder {
             config_drive: false,
             accelerator: Accelerator::Auto,
             restart: RestartPolicy::No,
-            containers: vec![ContainerAsked { image: base.id.to_string(), spec, ..Default::default() }],
-            volumes: vec![],
+            containers: vec![ContainerAsked { image: base.id.to_string(), spec, secret_env }],
+            volumes: extra.volumes.clone(),
             server_group: None,
-            files: vec![],
+            files: extra.files.clone(),
             schedule: None,
             shared: Default::default(),
             publish_within: vec![],
@@ -123,7 +137,7 @@ impl Builder {
         container::up(&self.door, &self.caller, &started).await?;
         let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
         let work = async {
-            tokio::join!(self.tell_output(stdout), self.tell_output(stderr));
+            tokio::join!(self.tell_output(Output::Stdout, stdout), self.tell_output(Output::Stderr, stderr));
             session.program.wait().await
         };
         tokio::select! {
@@ -132,7 +146,7 @@ impl Builder {
         }
     }
 
-    async fn tell_output(&self, output: Option<Reader>) {
+    async fn tell_output(&self, from: Output, output: Option<Reader>) {
         let Some(mut output) = output else { return };
         let (mut buffer, mut begun) = (vec![0; OUTPUT_BYTES], vec![]);
         while let Ok(count @ 1..) = output.read(&mut buffer).await {
@@ -146,11 +160,11 @@ impl Builder {
             let text = String::from_utf8_lossy(&begun).into_owned();
             begun = rest;
             if !text.is_empty() {
-                self.tell.say(text).await;
+                self.tell.output(from, text).await;
             }
         }
         if !begun.is_empty() {
-            self.tell.say(String::from_utf8_lossy(&begun).into_owned()).await;
+            self.tell.output(from, String::from_utf8_lossy(&begun).into_owned()).await;
         }
     }
 

@@ -1,8 +1,10 @@
 //! Stages: their steps one after the other, each on what the ones before made.
 
 use super::{
-    builder::{Builder, Fault, Plan, short, wrong},
+    builder::{Builder, Fault, Plan, short},
     chain::Key,
+    mounts::Extra,
+    numbers::{Numbers, counts},
 };
 use crate::{
     docker::{container::environment, image, network},
@@ -81,12 +83,14 @@ impl Builder {
         let stage = &plan.file.stages[planned.stage];
         *at += 1;
         self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, stage.text)).await;
+        self.at_line(stage.line);
         image::check_platform(planned.platform.as_deref())?;
-        let mut now = self.begin(planned, built).await?;
+        let mut numbers = Numbers::of(&plan.file, planned);
+        let mut now = self.begin(planned, built, &mut numbers).await?;
         self.tell.say(format!(" ---> {}\n", now.shown())).await;
         let config = now.document["config"].clone();
         let mut progress = Progress::new(&plan.globals, plan.file.escape, config);
-        let triggers = progress.triggers(stage.line).map_err(|error| wrong(&error))?;
+        let triggers = progress.triggers(stage.line).map_err(|error| self.wrong(&error))?;
         if !triggers.is_empty() {
             let word = if triggers.len() == 1 { "trigger" } else { "triggers" };
             self.tell.say(format!("# Executing {} build {word}\n", triggers.len())).await;
@@ -98,14 +102,25 @@ impl Builder {
         for step in &stage.steps {
             *at += 1;
             self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, step.text)).await;
+            if counts(step) {
+                self.tell.begin(|| numbers.next(&step.text)).await;
+            }
             self.step(plan, planned.stage, built, step, &mut progress, &mut now).await?;
+            if counts(step) {
+                self.tell.end().await;
+            }
             self.tell.say(format!(" ---> {}\n", now.shown())).await;
         }
         Ok(now)
     }
 
     /// What a stage is built on.
-    async fn begin(&self, planned: &Planned, built: &BTreeMap<usize, Built>) -> Result<Built> {
+    async fn begin(
+        &self,
+        planned: &Planned,
+        built: &BTreeMap<usize, Built>,
+        numbers: &mut Numbers,
+    ) -> Result<Built> {
         self.check()?;
         let epoch = self.newest_s.map(|seconds| seconds.to_string()).unwrap_or_default();
         match &planned.base {
@@ -120,8 +135,13 @@ impl Builder {
                 built.get(at).cloned().ok_or_else(|| Failure::new(Code::Internal, "a stage was not built"))
             }
             stage::Base::Image(name) => {
+                let full = image::found::parse(name).map_or_else(|_| name.clone(), |full| full.to_string());
+                self.tell.begin(|| format!("[internal] load metadata for {full}")).await;
                 let local = self.image(name).await?;
                 let details = self.door.app().streams().image_details(&local.content).await?;
+                self.tell.end().await;
+                self.tell.begin(|| numbers.next(&format!("FROM {full}"))).await;
+                self.tell.end().await;
                 let key = Key::base(&[&local.oci.config_digest, &epoch]);
                 let base = self.stand_on(&local.content.digest, "", name).await?;
                 Ok(Built {
@@ -162,7 +182,8 @@ impl Builder {
         now: &mut Built,
     ) -> std::result::Result<(), Fault> {
         self.check()?;
-        let told = progress.step(step).map_err(|error| wrong(&error))?;
+        self.at_line(step.line);
+        let told = progress.step(step).map_err(|error| self.wrong(&error))?;
         check_signal(step, progress)?;
         let work = StageWork { plan, built, stage, line: step.line, progress };
         match &told.work {
@@ -193,19 +214,25 @@ impl Builder {
                 let made = self.make_directory(&work, now, path, &told.created_by).await?;
                 self.keep(now, key, made, &told.created_by).await.map_err(Fault::from)
             }
-            Work::Run { argv, args, is_offline, .. } => {
+            Work::Run { argv, args, is_offline, mounts, .. } => {
+                let extra = self.bound(&work, mounts).await.map_err(|fault| at_line(fault, &work))?;
                 // The environment and all else of the config is in the key of the steps before.
                 let counted: Vec<String> =
                     args.iter().map(|(name, value)| format!("{name}={value}")).collect();
                 let parts =
                     [argv.join("\0"), counted.join("\0"), is_offline.to_string(), self.asked.network.clone()];
-                let parts: Vec<&str> =
-                    std::iter::once("RUN").chain(parts.iter().map(String::as_str)).collect();
+                // A secret is in no key: who has another one does not run the step again.
+                let shown = if mounts.is_empty() { vec![] } else { vec![format!("{mounts:?}")] };
+                let parts: Vec<&str> = std::iter::once("RUN")
+                    .chain(parts.iter().chain(&shown).chain(&extra.digests).map(String::as_str))
+                    .collect();
                 let key = now.key.next(&parts);
                 if self.take_known(now, key.clone(), progress).await? {
                     return Ok(());
                 }
-                let made = self.run_step(&work, now, &told).await?;
+                let extra = self.lent(extra, mounts).await;
+                let extra = extra.map_err(|failure| at_line(failure.into(), &work))?;
+                let made = self.run_step(&work, now, &told, &extra).await?;
                 self.keep(now, key, made, &told.created_by).await.map_err(Fault::from)
             }
         }
@@ -241,6 +268,7 @@ impl Builder {
         let base = Base { id: self.stand_on(&base.content.digest, "", "").await?.id, ..base };
         now.document = progress.document(&details.config);
         (now.base, now.key, now.is_ahead) = (Some(base), key, false);
+        self.tell.cached();
         self.tell.say(" ---> Using cache\n").await;
         Ok(true)
     }
@@ -281,8 +309,9 @@ impl Builder {
         work: &StageWork<'_>,
         now: &Built,
         told: &Told,
+        extra: &Extra,
     ) -> std::result::Result<ImageIn, Fault> {
-        let Work::Run { argv, args, uncounted, is_offline } = &told.work else {
+        let Work::Run { argv, args, uncounted, is_offline, .. } = &told.work else {
             return Err(Failure::new(Code::Internal, "RUN is no RUN").into());
         };
         let Some(base) = &now.base else {
@@ -303,14 +332,15 @@ impl Builder {
         };
         let mode = if *is_offline { "none" } else { self.asked.network.as_str() };
         let nics = network::nics(&self.door, &self.caller, mode, &Default::default(), false)?;
-        let room = self.enter(base, spec, nics).await?;
+        let room = self.enter_with(base, spec, nics, extra).await?;
         self.tell.say(format!(" ---> Running in {}\n", crate::docker::id::short(room.meta.id))).await;
-        let outcome = self.run_program(work, &room, &argv.join(" ")).await;
+        let outcome = self.run_program(&room, &argv.join(" ")).await;
         let made = match outcome {
             Ok(()) => self.commit(&room, base, now, work, &told.created_by).await.map_err(Fault::from),
             Err(fault) => Err(fault),
         };
         self.leave(room.meta.id).await;
+        self.until_gone(extra, &room).await;
         made
     }
 
@@ -380,7 +410,7 @@ impl Builder {
             let pairs = self.asked.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
             let label = Instruction::Label(pairs);
             let created_by = config::created_by(&label);
-            config::apply(&mut built.document["config"], 0, &label).map_err(|error| wrong(&error))?;
+            config::apply(&mut built.document["config"], 0, &label).map_err(|error| self.wrong(&error))?;
             built.key = built.key.next(&[&created_by]);
             self.remember(&mut built, &created_by, true);
             built.is_ahead = true;

@@ -95,6 +95,11 @@ pub fn logins_of(headers: &HeaderMap) -> Result<Logins> {
     Ok(logins)
 }
 
+/// A name and a password that a client gave when it was asked; `None` for nobody, and for what is no name and password.
+pub fn given(username: String, password: String) -> Option<RegistryLogin> {
+    read(Sent { username, password, ..Sent::default() }).ok().flatten().filter(|login| !login.user.is_empty())
+}
+
 fn decode(text: &str) -> Option<Vec<u8>> {
     let alphabets = [URL_SAFE, STANDARD].map(|alphabet| GeneralPurpose::new(&alphabet, LENIENT));
     alphabets.iter().find_map(|engine| engine.decode(text).ok())

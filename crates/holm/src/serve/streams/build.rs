@@ -1,11 +1,14 @@
 //! Files that images are built from: from the door's words to the node's.
 
 use super::{NodeStreams, refused};
-use api::streams::{Owner, Pick, Picked, Reader, SourceFiles, Target};
+use api::streams::{Owner, Pick, Picked, Reader, SourceEntry, SourceFiles, SourceKind, Target};
 use async_trait::async_trait;
 use control::Error;
 use model::{dockerfile::ignore::Ignore, error::Code};
-use node::image::source;
+use node::image::{
+    source,
+    tar::{Entry, Kind},
+};
 use std::sync::Arc;
 
 struct Files(source::SourceFiles);
@@ -73,6 +76,15 @@ impl NodeStreams {
         Ok(Arc::new(Files(self.images.source_archive(archive, at).await.map_err(refused)?)))
     }
 
+    pub(super) async fn keep_listed(
+        &self,
+        entries: Vec<SourceEntry>,
+        contents: Reader,
+    ) -> Result<Arc<dyn SourceFiles>, Error> {
+        let entries = entries.into_iter().map(entry).collect();
+        Ok(Arc::new(Files(self.images.source_listed(entries, contents).await.map_err(refused)?)))
+    }
+
     pub(super) async fn keep_file(
         &self,
         name: &str,
@@ -83,5 +95,28 @@ impl NodeStreams {
 
     pub(super) async fn fetch_file(&self, url: &str, name: &str) -> Result<Arc<dyn SourceFiles>, Error> {
         Ok(Arc::new(Files(self.images.source_web(url, name).await.map_err(refused)?)))
+    }
+}
+
+fn entry(listed: SourceEntry) -> Entry {
+    let kind = match listed.kind {
+        SourceKind::File => Kind::File,
+        SourceKind::HardLink => Kind::HardLink,
+        SourceKind::Symlink => Kind::Symlink,
+        SourceKind::Directory => Kind::Directory,
+        SourceKind::Fifo => Kind::Fifo,
+        SourceKind::CharDevice => Kind::CharDevice,
+        SourceKind::BlockDevice => Kind::BlockDevice,
+    };
+    Entry {
+        path: listed.path.into_bytes(),
+        link: listed.link.into_bytes(),
+        kind,
+        mode: listed.mode,
+        uid: listed.uid.into(),
+        gid: listed.gid.into(),
+        size_bytes: 0,
+        mtime: (listed.mtime_s, 0),
+        xattrs: listed.xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect(),
     }
 }

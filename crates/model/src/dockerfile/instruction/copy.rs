@@ -62,7 +62,7 @@ pub(super) fn read(
     flags.switch("link")?;
     for flag in ["parents", "exclude", "keep-git-dir", "unpack"] {
         if flags.0.iter().any(|(name, _)| name == flag) {
-            return Err(format!("the --{flag} option requires BuildKit, which is not served"));
+            return Err(format!("the --{flag} option is not served"));
         }
     }
     flags.end()?;
