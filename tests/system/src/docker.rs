@@ -62,11 +62,6 @@ impl Compose<'_> {
         fs::write(&self.file, file).expect("the project's file");
     }
 
-    /// The directory of its file, which paths in that are relative to.
-    pub fn directory(&self) -> &Path {
-        self.file.parent().expect("a directory")
-    }
-
     fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let file = self.file.to_str().expect("a path of text");
         let own = ["compose", "--ansi", "never", "--progress", "plain", "-p", &self.project, "-f", file];
