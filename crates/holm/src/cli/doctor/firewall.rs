@@ -16,7 +16,7 @@ use std::{
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use sys::{
     netlink::{Netlink, Route, RouteTarget},
@@ -26,6 +26,8 @@ use sys::{
 const NAME: &str = "firewall";
 /// For a connection within one machine. What is dropped is waited for as long.
 const ANSWER_MAX: Duration = Duration::from_millis(700);
+/// For the trial's own devices and neighbours to find each other, before there are rules.
+const READY_MAX: Duration = Duration::from_secs(10);
 /// Tables that are tried. A host has a handful.
 const TABLES_MAX: usize = 64;
 /// What iptables calls its tables; nft shows them, and cannot read what it shows.
@@ -283,16 +285,24 @@ fn uplink(routes: &str) -> String {
     found.map_or_else(|| UPLINK.to_string(), |fields| fields[0].clone())
 }
 
-/// Connects through a copy of the table, both ways.
+/// Connects through a copy of the table, both ways. Without it they must have passed: what is lost then, the table has stopped.
 fn try_table(table: &Foreign, uplink: &str, prefix: &str) -> io::Result<Blocked> {
     let trial = Trial::build(uplink, &format!("{prefix}{INSTANCE_DEVICE_SUFFIX}"))?;
+    let families = [["ip", "inet"], ["ip6", "inet"]].map(|names| names.contains(&table.family.as_str()));
+    let tried = || [0, 1].into_iter().filter(|index| families[*index]);
+    let begun = Instant::now();
+    for index in tried() {
+        while trial.passes(index)? != [true; 2] {
+            if begun.elapsed() > READY_MAX {
+                return Err(io::Error::other("without rules, packets of the trial do not arrive either"));
+            }
+        }
+    }
     trial.load(table)?;
     let mut blocked = Blocked::default();
-    for (index, families) in [["ip", "inet"], ["ip6", "inet"]].iter().enumerate() {
-        if families.contains(&table.family.as_str()) {
-            blocked.into[index] = !connects(&trial.outside, &trial.instance, INSIDE[index][1])?;
-            blocked.out[index] = !connects(&trial.instance, &trial.outside, OUTSIDE[index][1])?;
-        }
+    for index in tried() {
+        let [into, out] = trial.passes(index)?;
+        (blocked.into[index], blocked.out[index]) = (!into, !out);
     }
     Ok(blocked)
 }
@@ -324,6 +334,14 @@ impl Trial {
         trial.cable(uplink, &trial.outside, OUTSIDE)?;
         trial.cable(device, &trial.instance, INSIDE)?;
         Ok(trial)
+    }
+
+    /// Whether connections of a family are made into the instance and out of it.
+    fn passes(&self, index: usize) -> io::Result<[bool; 2]> {
+        Ok([
+            connects(&self.outside, &self.instance, INSIDE[index][1])?,
+            connects(&self.instance, &self.outside, OUTSIDE[index][1])?,
+        ])
     }
 
     fn cable(&self, name: &str, far: &NetNs, addresses: [[IpAddr; 2]; 2]) -> io::Result<()> {
