@@ -2,7 +2,7 @@
 #
 #   make            help
 .DEFAULT_GOAL := help
-.PHONY: help setup build images test conformance demo demo-clean bench lint check
+.PHONY: help setup build images test conformance demo demo-clean bench fuzz lint check
 
 help: ## shows this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ demo-clean: ## leaves the machine as it was before the demo
 
 bench: ## measures holm beside its peers, as ratios in one run
 	@scripts/bench
+
+fuzz: ## tries everything on what strangers send, a minute for each target; needs cargo-fuzz
+	@scripts/fuzz
 
 lint: ## formatting, clippy and the house rules
 	cargo fmt --all --check
