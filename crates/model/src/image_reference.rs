@@ -163,13 +163,15 @@ impl Reference {
 
     /// Registry and repository as docker shows them: `alpine`, `org/app`, `ghcr.io/org/app`.
     pub fn familiar_name(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
-            return format!("{}/{}", self.registry, self.repository);
+        let short = match self.repository.strip_prefix("library/") {
+            Some(short) if !short.contains('/') => short,
+            _ => &self.repository,
+        };
+        // What would be read as another registry is not left to itself: `docker.io/a.b/app`.
+        if self.registry == DEFAULT_REGISTRY && split_registry(short) == (DEFAULT_REGISTRY, short) {
+            return short.to_string();
         }
-        match self.repository.strip_prefix("library/") {
-            Some(short) if !short.contains('/') => short.to_string(),
-            _ => self.repository.clone(),
-        }
+        format!("{}/{}", self.registry, self.repository)
     }
 }
 
@@ -348,6 +350,8 @@ mod tests {
             ("alpine:3.20", "docker.io/library/alpine:3.20", "alpine:3.20"),
             ("org/app", "docker.io/org/app:latest", "org/app:latest"),
             ("docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            ("docker.io/a.b/app", "docker.io/a.b/app:latest", "docker.io/a.b/app:latest"),
+            ("docker.io/docker.io/app", "docker.io/docker.io/app:latest", "docker.io/docker.io/app:latest"),
             ("index.docker.io/library/alpine", "docker.io/library/alpine:latest", "alpine:latest"),
             ("ghcr.io/org/app:1_2-x", "ghcr.io/org/app:1_2-x", "ghcr.io/org/app:1_2-x"),
             ("localhost/app", "localhost/app:latest", "localhost/app:latest"),
