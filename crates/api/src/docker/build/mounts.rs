@@ -242,15 +242,9 @@ impl Builder {
                 entered => break entered?,
             }
         };
-        for (number, fill) in &extra.fills {
-            let (Some(id), Some(asked)) = (room.volumes.get(*number), extra.volumes.get(*number)) else {
-                continue;
-            };
-            let target = asked.attach.mount_path.clone().unwrap_or_default();
-            if let Err(failure) = self.unless_cut(self.fill(&room, *id, &target, fill)).await {
-                self.leave(room.meta.id).await;
-                return Err(failure);
-            }
+        if let Err(failure) = self.unless_cut(self.fill_all(&room, extra)).await {
+            self.leave(room.meta.id).await;
+            return Err(failure);
         }
         Ok(room)
     }
@@ -268,12 +262,27 @@ impl Builder {
         Ok(())
     }
 
-    async fn fill(&self, room: &Instance, id: VolumeId, target: &str, fill: &Fill) -> Result<()> {
+    /// Files get in when all directories of the container are there, those that begin empty too.
+    async fn fill_all(&self, room: &Instance, extra: &Extra) -> Result<()> {
+        if extra.fills.is_empty() {
+            return Ok(());
+        }
         let deadline = Instant::now() + READY_TIMEOUT;
+        for id in &room.volumes {
+            self.until_made(*id, deadline).await?;
+        }
+        for (number, fill) in &extra.fills {
+            let asked = extra.volumes.get(*number).and_then(|asked| asked.attach.mount_path.as_deref());
+            self.fill(room, asked.unwrap_or_default(), fill).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a volume is a directory: of a container it is one, and of nobody a disk.
+    async fn until_made(&self, id: VolumeId, deadline: Instant) -> Result<()> {
         let mut touches = Touches::of(&self.door, id.to_string());
         let is_made = || {
             let status = self.door.control().volume_status(id);
-            // Of a container it is a directory, and of nobody a disk.
             status.is_some_and(|s| s.record.path.as_ref().is_some_and(|path| path.contains(".dir/")))
         };
         while !is_made() {
@@ -282,6 +291,10 @@ impl Builder {
                 return Err(Failure::new(Code::Timeout, message));
             }
         }
+        Ok(())
+    }
+
+    async fn fill(&self, room: &Instance, target: &str, fill: &Fill) -> Result<()> {
         let (into, archive): (_, crate::streams::Reader) = match fill {
             Fill::Files(picked) => {
                 let root =
