@@ -23,7 +23,7 @@ use tokio::{
 };
 
 const EXEC_PATIENCE: Duration = Duration::from_secs(60);
-const SSH_PATIENCE: Duration = Duration::from_secs(100);
+const SSH_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a program in a guest did.
 #[derive(Debug, Clone, PartialEq, Eq)]
