@@ -51,8 +51,9 @@ debian_unpack() {
   shift
   mkdir -p "$directory" "$APT/cache/unpack"
   for package; do
-    file=$(debian_fetch "$package")
-    dpkg-deb -x "$file" "$directory"
+    # Said aloud, since a caller in a condition is not stopped by `set -e`.
+    file=$(debian_fetch "$package") || return
+    dpkg-deb -x "$file" "$directory" || return
   done
 }
 

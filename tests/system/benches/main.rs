@@ -1,26 +1,37 @@
 //! holm beside its peers, measured in turns in one run, on real containers, guests and packets.
 //!
 //! ```text
-//!   cargo bench -p holm-system-tests [SECTION…]     daemon containers network vms density many; default: all
+//!   cargo bench -p holm-system-tests [SECTION…]     SECTIONS below; default: all
 //!   OUTPUT=docs/benchmarks.md                       writes the page, too
 //! ```
-//! It needs root, crun, podman and the release program beside it (`cargo build --release --bin holm`). It must never
-//! report a pair of which one part failed.
+//! It needs root, the images of `scripts/images` (its peers are one of them) and the release program beside it (`cargo build
+//! --release --bin holm`). It must never report a pair of which one part failed.
 
 mod containers;
 mod daemon;
 mod density;
+mod engines;
 mod network;
 mod openstack;
+mod peers;
 mod table;
 mod vms;
 
-use lab::Lab;
+use lab::{Cloud, Lab};
+use peers::Peers;
 use std::{fmt::Write as _, fs};
 use table::Table;
 
+/// What can be measured alone.
+const SECTIONS: [&str; 10] =
+    ["daemon", "containers", "build", "pull", "crowd", "network", "vms", "density", "many", "openstack"];
+
 fn main() {
     let sections: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if let Some(unknown) = sections.iter().find(|section| !SECTIONS.contains(&section.as_str())) {
+        eprintln!("bench: no section is called '{unknown}': {}", SECTIONS.join(", "));
+        std::process::exit(2);
+    }
     let wanted = |name: &str| sections.is_empty() || sections.iter().any(|section| section == name);
     let mut table = Table::default();
     let mut lab = Lab::new();
@@ -29,8 +40,9 @@ fn main() {
     }
     let shop = lab.project("shop");
     shop.add_micro(&lab.images);
-    if wanted("containers") {
-        containers::starts(&mut table, &lab, &shop);
+    let mut versions = String::new();
+    if ["containers", "build", "pull", "crowd"].into_iter().any(wanted) {
+        versions = beside_engines(&mut table, &lab, &shop, &wanted);
     }
     if wanted("network") {
         network::traffic(&mut table, &lab, &shop);
@@ -49,14 +61,36 @@ fn main() {
     if wanted("openstack") {
         openstack::calls(&mut table);
     }
-    let page = page(&table);
+    let page = page(&table, &versions);
     println!("{page}");
     if let Some(path) = std::env::var_os("OUTPUT") {
         fs::write(path, page).expect("the page");
     }
 }
 
-fn page(table: &Table) -> String {
+/// What is measured beside other engines, and which these were.
+fn beside_engines(table: &mut Table, lab: &Lab, shop: &Cloud, wanted: &dyn Fn(&str) -> bool) -> String {
+    peers::add_images(lab, lab.registry(), &lab.world.machine);
+    let entered = Peers::enter(lab);
+    let peers = entered.as_ref();
+    engines::warm(lab, peers);
+    if wanted("containers") {
+        containers::starts(table, lab, shop, peers);
+    }
+    if wanted("build") {
+        engines::builds(table, lab, peers);
+    }
+    if wanted("crowd") {
+        engines::crowds(table, lab, shop, peers);
+    }
+    if wanted("pull") {
+        engines::pulls(table, peers);
+    }
+    shop.empty();
+    peers.map(Peers::versions).unwrap_or_default()
+}
+
+fn page(table: &Table, versions: &str) -> String {
     let first = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_string();
@@ -71,7 +105,8 @@ fn page(table: &Table) -> String {
         page,
         "Written by `make bench`. Pairs were measured in turns in one run; times are medians; a ratio is holm's value by\n\
          that of what stands beside it. Where a figure of a real OpenStack stands beside it, that was recorded on a machine\n\
-         of this kind, not measured in this run.\n\n\
+         of this kind, not measured in this run. Beside it were {versions}, of Debian 13, unpacked\n\
+         into a root of their own; docker has its overlay2 store, its bridge and iptables, podman its overlay store and netavark.\n\n\
          {cpus} CPUs ({}), {} of memory, Linux {}, load {}; the program has {:.1} MiB.\n",
         first("/proc/cpuinfo", "model name"),
         first("/proc/meminfo", "MemTotal"),

@@ -3,7 +3,11 @@
 //! Times of one machine say little; the ratio of two things that were measured in turns says something. A row whose
 //! budget is missed says so.
 
+use crate::peers::Took;
 use std::time::{Duration, Instant};
+
+/// What several rounds took, or why they were not measured.
+pub type Times = Result<Vec<Duration>, String>;
 
 /// Rows so far, printed as they come.
 #[derive(Default)]
@@ -44,12 +48,12 @@ impl Budget {
 impl Table {
     /// A row of one value.
     pub fn value(&mut self, what: &str, value: f64, unit: &str, budget: Budget) {
-        self.row(what, &format!("{value:.1}{unit}"), "–", "–", &budget.text(unit), budget.kept(value));
+        self.row(what, &format!("{value:.1}{unit}"), "–", "–", &budget.text(unit), Some(budget.kept(value)));
     }
 
     /// A row of a pair, whose budget is about the ratio of ours to theirs.
     pub fn ratio(&mut self, what: &str, ours: &str, theirs: &str, ratio: f64, budget: Budget) {
-        self.row(what, ours, theirs, &format!("{ratio:.2}"), &budget.text(" ×"), budget.kept(ratio));
+        self.row(what, ours, theirs, &format!("{ratio:.2}"), &budget.text(" ×"), Some(budget.kept(ratio)));
     }
 
     /// Measures two things in turns and adds the ratio of their medians.
@@ -69,16 +73,64 @@ impl Table {
         self.ratio(what, &millis(a), &millis(b), a.as_secs_f64() / b.as_secs_f64(), budget);
     }
 
-    fn row(&mut self, what: &str, ours: &str, theirs: &str, ratio: &str, budget: &str, kept: bool) {
+    /// Measures ours and those of several others in turns; each of them gives a row, with a ratio of medians or with the
+    /// words why there is none.
+    pub fn beside(
+        &mut self,
+        what: &str,
+        rounds: usize,
+        budget: Budget,
+        mut ours: impl FnMut() -> Duration,
+        others: &mut [(&str, &mut dyn FnMut() -> Took)],
+    ) {
+        let mut times: Vec<Times> = others.iter().map(|_| Ok(vec![])).collect();
+        let mut own = vec![];
+        for round in 0..=rounds {
+            let time = ours();
+            for ((_, other), times) in others.iter_mut().zip(&mut times) {
+                match times.as_mut().map(|times| (times, other())) {
+                    // The first of each warms caches.
+                    Ok((times, Ok(time))) => times.extend((round > 0).then_some(time)),
+                    Ok((_, Err(reason))) => *times = Err(reason),
+                    Err(_) => {}
+                }
+            }
+            own.extend((round > 0).then_some(time));
+        }
+        for ((name, _), times) in others.iter().zip(times) {
+            self.compare(&format!("{what}, beside {name}"), &own, times, budget);
+        }
+    }
+
+    /// A row of two series of times, the second of which may be missing for a reason.
+    pub fn compare(&mut self, what: &str, ours: &[Duration], theirs: Times, budget: Budget) {
+        let ours = median(&mut ours.to_vec());
+        match theirs {
+            Ok(mut theirs) => {
+                let theirs = median(&mut theirs);
+                let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+                self.ratio(what, &millis(ours), &millis(theirs), ratio, budget);
+            }
+            Err(reason) => self.alone(what, &millis(ours), &reason, budget),
+        }
+    }
+
+    /// A row of ours whose other part this machine does not run.
+    pub fn alone(&mut self, what: &str, ours: &str, reason: &str, budget: Budget) {
+        self.row(what, ours, &format!("not here: {reason}"), "–", &budget.text(" ×"), None);
+    }
+
+    fn row(&mut self, what: &str, ours: &str, theirs: &str, ratio: &str, budget: &str, kept: Option<bool>) {
         let verdict = match (budget, kept) {
             ("–", _) => "",
-            (_, true) => "kept",
-            (_, false) => "**missed**",
+            (_, None) => "not measured",
+            (_, Some(true)) => "kept",
+            (_, Some(false)) => "**missed**",
         };
         let row = format!("| {what} | {ours} | {theirs} | {ratio} | {budget} | {verdict} |");
         eprintln!("{row}");
         self.rows.push(row);
-        if !kept {
+        if kept == Some(false) {
             self.missed.push(what.to_string());
         }
     }

@@ -96,6 +96,15 @@ impl Docker {
         Self { has_buildkit: true, ..Self::found(lab, project, &["older"]) }
     }
 
+    /// The same client, as it is installed, before another engine, which knows no projects.
+    ///
+    /// # Panics
+    /// As [`Self::find`].
+    pub fn beside(lab: &Lab, socket: &Path) -> Self {
+        let docker = Self::with_buildx(lab, "beside");
+        Self { socket: socket.to_path_buf(), ..docker }
+    }
+
     fn found(lab: &Lab, project: &str, which: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/docker-client");
         let output = Command::new(script).args(which).output().expect("scripts/docker-client");
