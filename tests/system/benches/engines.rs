@@ -3,13 +3,13 @@
 //! holm and docker are asked by the same client, docker's own; podman has none to ask.
 
 use crate::{
-    peers::{Peers, REGISTRY, Took, add_images, finish, memory_mib},
+    peers::{Peers, REGISTRY, Took, add_images, ended, finish, memory_mib},
     table::{Budget, Table, Times, took},
 };
 use lab::{Cloud, Docker, Lab};
 use std::{
     fmt::Write as _,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -24,6 +24,8 @@ const CROWDS: usize = 3;
 const CROWD: usize = 100;
 /// How long engines are left alone before their memory is measured.
 const QUIET: Duration = Duration::from_secs(5);
+/// Removes what runs, without asking it to end first.
+const REMOVE: [&str; 2] = ["rm", "-f"];
 /// Of a project with a crowd.
 const ROOM: u64 = 1_000_000;
 /// Small files in the context of a build, and their size.
@@ -214,15 +216,20 @@ pub fn crowds(table: &mut Table, lab: &Lab, shop: &Cloud, peers: Result<&Peers, 
     };
     let (mut holm, mut others) = (Crowd::new(), [Crowd::new(), Crowd::new()]);
     for _ in 0..CROWDS {
-        let seen = crowd(&|arguments| client.command(arguments), || memory_mib(is_ours));
+        let seen = crowd(&|arguments| start(client.command(arguments)), &REMOVE, || memory_mib(is_ours));
         holm.note(Ok(seen.unwrap_or_else(|reason| panic!("holm: {reason}"))));
         others[0].note(peers.map_err(Clone::clone).and_then(|peers| {
             let client = peers.docker.as_ref()?;
-            crowd(&|arguments| client.command(arguments), || peers.memory_mib(&["dockerd", "containerd"]))
+            crowd(&|arguments| start(client.command(arguments)), &REMOVE, || {
+                peers.memory_mib(&["dockerd", "containerd"])
+            })
         }));
         others[1].note(peers.map_err(Clone::clone).and_then(|peers| {
-            let command = |arguments: &[&str]| peers.command("podman", arguments);
-            peers.inside(|| crowd(&command, || peers.memory_mib(&["conmon", "podman"])))
+            let podman = |arguments: &[&str]| {
+                let command = peers.command("podman", arguments);
+                peers.inside(|| start(command))
+            };
+            crowd(&podman, &["rm", "-f", "-t", "0"], || peers.memory_mib(&["conmon", "podman"]))
         }));
     }
     let starts = holm.starts.expect("they ran");
@@ -251,38 +258,39 @@ pub fn crowds(table: &mut Table, lab: &Lab, shop: &Cloud, peers: Result<&Peers, 
 
 /// One crowd: time until all run, time until all are gone, memory in between.
 fn crowd(
-    command: &dyn Fn(&[&str]) -> Command,
+    start: &dyn Fn(&[&str]) -> io::Result<Child>,
+    remove: &[&str],
     memory: impl Fn() -> f64,
 ) -> Result<(Duration, Duration, f64), String> {
+    let says = |arguments: &[&str]| {
+        let output = start(arguments).and_then(Child::wait_with_output);
+        let said =
+            output.as_ref().map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into());
+        ended(arguments[0], output).map(|()| said)
+    };
     let (name, names) = (image("base"), (0..CROWD).map(|n| format!("crowd-{n}")).collect::<Vec<_>>());
     nix::unistd::sync();
     let began = Instant::now();
-    let clients: Result<Vec<Child>, _> = names
-        .iter()
-        .map(|own| {
-            let mut client = command(&["run", "-d", "--name", own, &name, "sleep", "1000000"]);
-            client.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
-        })
-        .collect();
+    let clients: Vec<_> =
+        names.iter().map(|own| start(&["run", "-d", "--name", own, &name, "sleep", "1000000"])).collect();
     // All are waited for, whatever became of one.
-    let ends: Vec<_> = clients
-        .map_err(|error| error.to_string())?
-        .into_iter()
-        .map(|client| crate::peers::ended("run -d", client.wait_with_output()))
-        .collect();
+    let ends: Vec<_> =
+        clients.into_iter().map(|client| ended("run", client.and_then(Child::wait_with_output))).collect();
     let started = began.elapsed();
     ends.into_iter().collect::<Result<Vec<()>, String>>()?;
-    let running =
-        command(&["ps", "-q"]).stdout(Stdio::piped()).output().map_err(|error| error.to_string())?;
-    let running = running.stdout.iter().filter(|byte| **byte == b'\n').count();
+    let running = says(&["ps", "-q"])?.lines().count();
     if running != CROWD {
         return Err(format!("{running} of {CROWD} run"));
     }
     std::thread::sleep(QUIET);
     let memory_mib = memory();
-    let mut removal = vec!["rm", "-f"];
-    removal.extend(names.iter().map(String::as_str));
-    let mut gone = Err(String::new());
-    let removed = took(|| gone = quiet(command(&removal)));
+    let removal: Vec<&str> = remove.iter().copied().chain(names.iter().map(String::as_str)).collect();
+    let mut gone = Ok(String::new());
+    let removed = took(|| gone = says(&removal));
     gone.map(|_| (started, removed, memory_mib))
+}
+
+/// Starts a client whose words are kept.
+fn start(mut command: Command) -> io::Result<Child> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
