@@ -8,7 +8,7 @@ use super::{
     layers::LayerStore,
     lent::Lent,
     registry::{Asked, Progress, Registry, RegistryError, Settings, Web},
-    stored::StoredImage,
+    stored::{StoredError, StoredImage},
 };
 use crate::instance::sentence;
 use jiff::Timestamp;
@@ -276,7 +276,11 @@ impl Images {
         // What opens a registry for one user must not open it for the next one.
         let registry = if login.is_some() { self.registry.for_one() } else { self.registry.clone() };
         let failed = |e: RegistryError| {
-            fault(e.code(), format!("{reference} could not be pulled: {}", sentence(&e)), e.hint())
+            let done = match &e {
+                RegistryError::Image(StoredError::Layer(_)) => "unpacked",
+                _ => "pulled",
+            };
+            fault(e.code(), format!("{reference} could not be {done}: {}", sentence(&e)), e.hint())
         };
         let holder = self.holder(meta.project).await.map_err(|e| failed(e.into()))?;
         let asked = Asked {
@@ -285,9 +289,11 @@ impl Images {
             host_platform: &platform,
             known,
             holder: &holder,
+            layers: Some(&self.layers),
         };
         let pulled = registry.pull(&self.blobs, asked, progress).await.map_err(failed)?;
         let image = pulled.image;
+        // What came is unpacked already; what was here before may not be.
         image.unpack(&self.blobs, &self.layers, |_| {}).await.map_err(|e| {
             fault(e.code(), format!("{reference} could not be unpacked: {}", sentence(&e)), e.hint())
         })?;

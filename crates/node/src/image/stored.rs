@@ -18,7 +18,7 @@ use model::{
 use std::path::PathBuf;
 
 /// Layers that are unpacked at the same time.
-const UNPACKS_MAX: usize = 2;
+pub(super) const UNPACKS_MAX: usize = 2;
 /// An index may point to an index; this deep and no deeper.
 const INDEX_DEPTH_MAX: u32 = 3;
 

@@ -5,14 +5,19 @@ use super::{
     fetch::{BlobEvent, Wanted},
     request::Place,
 };
-use crate::image::{blobs::BlobStore, holder::Holder, stored::StoredImage};
-use futures::{StreamExt, TryStreamExt, stream};
+use crate::image::{
+    blobs::BlobStore,
+    holder::Holder,
+    layers::LayerStore,
+    stored::{StoredError, StoredImage, UNPACKS_MAX},
+};
+use futures::{StreamExt, TryStreamExt, channel::mpsc, stream};
 use model::{
     image_digest::Digest,
     image_manifest::{self as documents, CONFIG_BYTES_MAX, Document, MANIFEST_BYTES_MAX, Manifest, Platform},
     image_reference::Reference,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tokio::sync::watch;
 
 /// An index may point to an index; this deep and no deeper.
@@ -120,6 +125,8 @@ pub struct Asked<'a> {
     pub known: Option<Digest>,
     /// Whose image it becomes: content that is here for others comes once more.
     pub holder: &'a Holder,
+    /// Where layers are unpacked as soon as they are here, while others still come.
+    pub layers: Option<&'a LayerStore>,
 }
 
 impl Registry {
@@ -199,8 +206,9 @@ impl Pull<'_> {
             return Ok(Pulled { host: self.place.host(), ..pulled });
         }
         let (digest, manifest) = self.manifest(&name, host_platform).await?;
-        self.config(&manifest, host_platform).await?;
-        self.layers(&manifest).await?;
+        let diff_ids = self.config(&manifest, host_platform).await?;
+        let (arrived, arrivals) = mpsc::unbounded();
+        tokio::try_join!(self.layers(&manifest, arrived), self.unpack(&manifest, diff_ids, arrivals))?;
         let image = StoredImage::load(self.blobs, digest, host_platform)?;
         let up_to_date = known == Some(digest);
         Ok(Pulled { reference: reference.clone(), digest, image, up_to_date, host: self.place.host() })
@@ -233,11 +241,16 @@ impl Pull<'_> {
                 }
             }
         }
-        Err(RegistryError::Image(crate::image::stored::StoredError::Nested))
+        Err(RegistryError::Image(StoredError::Nested))
     }
 
-    /// The config comes before the layers: an image for another machine is refused before it costs anything.
-    async fn config(&self, manifest: &Manifest, host_platform: &Platform) -> Result<(), RegistryError> {
+    /// The config comes before the layers: an image for another machine is refused before it costs anything. It says what
+    /// each layer unpacks to.
+    async fn config(
+        &self,
+        manifest: &Manifest,
+        host_platform: &Platform,
+    ) -> Result<Vec<Digest>, RegistryError> {
         let digest = manifest.config.digest;
         let wanted = Wanted { digest, size_bytes: manifest.config.size, what: "the config".into() };
         let tell = |event: BlobEvent<'_>| {
@@ -247,11 +260,39 @@ impl Pull<'_> {
         };
         self.registry.fetch_blob(self.place, (self.blobs, self.asked.holder), &wanted, tell).await?;
         let content = self.blobs.read(&digest, CONFIG_BYTES_MAX)?;
-        documents::parse_config(&content, manifest, host_platform)?;
-        Ok(())
+        Ok(documents::parse_config(&content, manifest, host_platform)?.rootfs.diff_ids)
     }
 
-    async fn layers(&self, manifest: &Manifest) -> Result<(), RegistryError> {
+    /// Unpacks each layer that is told of as here.
+    async fn unpack(
+        &self,
+        manifest: &Manifest,
+        diff_ids: Vec<Digest>,
+        arrivals: mpsc::UnboundedReceiver<Digest>,
+    ) -> Result<(), RegistryError> {
+        let Some(layers) = self.asked.layers.cloned() else { return Ok(()) };
+        let blobs = self.blobs.clone();
+        let unpacked: HashMap<Digest, Digest> =
+            manifest.layers.iter().map(|layer| layer.digest).zip(diff_ids).collect();
+        let unpacks = arrivals.map(move |blob| {
+            let (blobs, layers, diff_id) = (blobs.clone(), layers.clone(), unpacked.get(&blob).copied());
+            async move {
+                if let Some(diff_id) = diff_id {
+                    let archive = blobs.open_blob(&blob)?;
+                    layers.unpack(archive, blob, diff_id).await.map_err(StoredError::from)?;
+                }
+                Ok::<(), RegistryError>(())
+            }
+        });
+        unpacks.buffer_unordered(UNPACKS_MAX).try_collect().await
+    }
+
+    /// Fetches the layers, and tells of each one that is here.
+    async fn layers(
+        &self,
+        manifest: &Manifest,
+        arrived: mpsc::UnboundedSender<Digest>,
+    ) -> Result<(), RegistryError> {
         let count = manifest.layers.len();
         let layers: Vec<LayerProgress> = manifest
             .layers
@@ -281,9 +322,19 @@ impl Pull<'_> {
             .iter()
             .map(|wanted| {
                 let tell = move |event: BlobEvent<'_>| self.tell(wanted.digest, event);
-                self.registry.fetch_blob(self.place, (self.blobs, self.asked.holder), wanted, tell)
+                let fetch =
+                    self.registry.fetch_blob(self.place, (self.blobs, self.asked.holder), wanted, tell);
+                let arrived = arrived.clone();
+                async move {
+                    fetch.await?;
+                    // Nobody hears it where nothing is unpacked.
+                    let _ = arrived.unbounded_send(wanted.digest);
+                    Ok::<(), RegistryError>(())
+                }
             })
             .collect();
+        // The end of these is the end of the unpacking.
+        drop(arrived);
         self.blobs.expect_room(&wanted.iter().map(|w| (w.digest, w.size_bytes)).collect::<Vec<_>>())?;
         let fetched = stream::iter(fetches)
             .buffer_unordered(self.registry.settings.parallel_layers.max(1))

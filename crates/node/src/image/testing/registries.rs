@@ -7,7 +7,10 @@ use super::{
 use crate::image::{
     blobs::BlobStore,
     holder::Holder,
+    layer_tree::LayerLimits,
+    layers::{LayerError, LayerStore},
     registry::{Asked, Credentials, LayerState, Phase, Progress, Pulled, Registry, RegistryError, Settings},
+    stored::StoredError,
 };
 use base64::Engine;
 use model::{image_digest::Digest, image_manifest::Platform, image_reference::Reference};
@@ -15,7 +18,7 @@ use std::{
     collections::HashSet,
     path::Path,
     process::Command,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::watch;
 
@@ -29,7 +32,7 @@ struct Ground {
 impl Ground {
     fn asked<'a>(&'a self, reference: &'a Reference) -> Asked<'a> {
         let (host_platform, holder) = (&self.host, &self.holder);
-        Asked { reference, credentials: None, host_platform, known: None, holder }
+        Asked { reference, credentials: None, host_platform, known: None, holder, layers: None }
     }
 }
 
@@ -598,6 +601,65 @@ async fn what_is_here_for_one_project_is_shown_by_the_registry_to_the_next() {
     assert!(swept.await.expect("joins").expect("collects").count > 0);
     let held = std::fs::read_dir(ground.dir.path().join("blobs/held")).expect("lists");
     assert_eq!(held.count(), 0, "what is known of blobs goes with them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_layer_is_unpacked_while_another_comes() {
+    let (ground, image) = (ground(), image());
+    let layers = LayerStore::open(ground.dir.path(), LayerLimits::default()).expect("opens");
+    let diff_ids = diff_ids(&image);
+    let server = FaultyServer::start({
+        let (image, layers, first) = (image.clone(), layers.clone(), diff_ids[0]);
+        let last = digest(&image.archives[2]).to_string();
+        move |seen, _| {
+            let deadline = Instant::now() + Duration::from_secs(4);
+            // The last one comes when the first is there.
+            while seen.path.contains(&last) && !layers.contains(&first) {
+                if Instant::now() > deadline {
+                    return Reply::new(404, "the first layer is not unpacked");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            honest(&image, seen)
+        }
+    })
+    .await;
+    let registry = Registry::new(quick()).expect("settings");
+    let (progress, _) = watch::channel(Progress::default());
+    let reference = name_at(&server);
+    let asked = Asked { layers: Some(&layers), ..ground.asked(&reference) };
+    registry.pull(&ground.blobs, asked, &progress).await.expect("pulls");
+    assert!(diff_ids.iter().all(|diff_id| layers.contains(diff_id)), "all are there when it is done");
+}
+
+#[tokio::test]
+async fn a_layer_that_is_another_ends_the_pull() {
+    let (ground, mut image) = (ground(), image());
+    let layers = LayerStore::open(ground.dir.path(), LayerLimits::default()).expect("opens");
+    let (diff_ids, other) = (diff_ids(&image), digest(b"another"));
+    let config = String::from_utf8(image.config.clone()).expect("text");
+    let changed = config.replace(&diff_ids[1].to_string(), &other.to_string()).into_bytes();
+    let manifest = String::from_utf8(image.manifest.clone()).expect("text");
+    image.manifest =
+        manifest.replace(&digest(&image.config).to_string(), &digest(&changed).to_string()).into_bytes();
+    image.config = changed;
+    let server = FaultyServer::start(move |seen, _| honest(&image, seen)).await;
+    let registry = Registry::new(quick()).expect("settings");
+    let (progress, _) = watch::channel(Progress::default());
+    let reference = name_at(&server);
+    let asked = Asked { layers: Some(&layers), ..ground.asked(&reference) };
+    let error = registry.pull(&ground.blobs, asked, &progress).await.expect_err("another layer");
+    let RegistryError::Image(StoredError::Layer(LayerError::DiffId { expected, actual })) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((expected, actual), (other, diff_ids[1]));
+    assert!(!layers.contains(&other));
+}
+
+/// What the layers unpack to, as the config says.
+fn diff_ids(image: &TestImage) -> Vec<Digest> {
+    let config: serde_json::Value = serde_json::from_slice(&image.config).expect("a config");
+    serde_json::from_value(config["rootfs"]["diff_ids"].clone()).expect("digests")
 }
 
 #[tokio::test]
