@@ -87,7 +87,7 @@ fn beside_engines(table: &mut Table, lab: &Lab, shop: &Cloud, wanted: &dyn Fn(&s
         engines::pulls(table, peers);
     }
     shop.empty();
-    peers.map(Peers::versions).unwrap_or_default()
+    peers.map(|peers| format!(" ({})", peers.versions())).unwrap_or_default()
 }
 
 fn page(table: &Table, versions: &str) -> String {
@@ -105,8 +105,7 @@ fn page(table: &Table, versions: &str) -> String {
         page,
         "Written by `make bench`. Pairs were measured in turns in one run; times are medians; a ratio is holm's value by\n\
          that of what stands beside it. Where a figure of a real OpenStack stands beside it, that was recorded on a machine\n\
-         of this kind, not measured in this run. Beside it were {versions}, of Debian 13, unpacked\n\
-         into a root of their own; docker has its overlay2 store, its bridge and iptables, podman its overlay store and netavark.\n\n\
+         of this kind, not measured in this run.\n\n\
          {cpus} CPUs ({}), {} of memory, Linux {}, load {}; the program has {:.1} MiB.\n",
         first("/proc/cpuinfo", "model name"),
         first("/proc/meminfo", "MemTotal"),
@@ -114,5 +113,21 @@ fn page(table: &Table, versions: &str) -> String {
         load.split(' ').next().unwrap_or_default(),
         size as f64 / f64::from(1 << 20),
     );
-    page + &table.page()
+    page += &table.page();
+    let _ = write!(
+        page,
+        "\n## What stands beside it\n\n\
+         The engines are Debian 13's{versions},\n\
+         unpacked into a root of their own and run in namespaces of their own (`scripts/images/peers`); their files lie\n\
+         on the same file system as holm's. docker has its overlay2 store, its bridge and iptables; podman its overlay store,\n\
+         netavark and crun. A peer that a machine does not run has its reason in its row.\n\n\
+         - `docker run`, `docker build` and the crowd: holm and docker are asked by the same client, docker's own; podman is one.\n\
+         - Builds: {}\n\
+         - Pulls: plain HTTP on loopback; three layers of 40 MB that cannot be packed, three of 2,000 files that can, one of busybox.\n  \
+           holm pulls into an empty state, the others after `rmi`.\n\
+         - Memory: proportional (PSS), of the daemon and all that stands beside each container (holm's shims; containerd and its shims;\n  \
+           conmon), without the containers' own programs.\n",
+        engines::BUILD,
+    );
+    page
 }
