@@ -261,3 +261,43 @@ fn compose_ends_as_the_errand_did() {
     lab.project("shop").empty();
     lab.finish();
 }
+
+/// A service with an address and a port of its own.
+const FIXED: &str = r#"
+services:
+  web:
+    image: busybox
+    command: ["sh", "-c", "mkdir /www; echo $$COLOUR >/www/index.html; exec httpd -f -h /www"]
+    environment: {COLOUR: red}
+    ports: ["18088:80"]
+    networks:
+      front: {ipv4_address: 10.77.0.7}
+networks:
+  front:
+    ipam: {config: [{subnet: 10.77.0.0/24}]}
+"#;
+
+#[test]
+fn compose_changes_a_service_that_has_an_address() {
+    let (lab, docker) = lab();
+    let compose = docker.compose("fixed", FIXED);
+    let at = || address(&docker, "fixed-web-1", "fixed_front");
+    let from_outside = SocketAddr::new(IpAddr::from(MACHINE), 18088);
+    let says = |colour: &str| {
+        let page = || http_get(&lab.world.outside, from_outside, SHORT).unwrap_or_default();
+        eventually(&format!("it says {colour}"), LONG, || page().trim_end() == colour);
+    };
+    compose.does(&["up", "-d"]);
+    assert_eq!(at(), "10.77.0.7");
+    says("red");
+    let first = docker.does(&["inspect", "-f", "{{.Id}}", "fixed-web-1"]);
+    compose.write(&FIXED.replace("red", "blue"));
+    compose.does(&["up", "-d"]);
+    assert_ne!(docker.does(&["inspect", "-f", "{{.Id}}", "fixed-web-1"]), first, "it is another container");
+    assert_eq!(at(), "10.77.0.7");
+    says("blue");
+    compose.does(&["down"]);
+    nothing_is_left(&lab.project("shop"));
+    lab.project("shop").empty();
+    lab.finish();
+}

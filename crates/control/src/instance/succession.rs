@@ -1,8 +1,9 @@
 //! Instances that take the place of others: what these have is noted when they are made, and taken when they start.
 
-use super::{DiskAsked, NewInstance};
+use super::{DiskAsked, NewInstance, NicAsked};
 use crate::{
     Caller, Control, Error, Result,
+    port::{FixedAsked, NewPort},
     transact::Transaction,
     volume::attach::{Attach, named_twice, refuse_elsewhere, refuse_too_many},
 };
@@ -11,8 +12,10 @@ use model::{
     id::NodeId,
     instance::{
         Instance,
-        succession::{Inherited, Succession},
+        succession::{Inherited, InheritedAddress, Succession},
     },
+    network::Network,
+    port::Port,
     publish::Publish,
     volume::Volume,
 };
@@ -57,13 +60,78 @@ impl Control {
             });
         }
         now.volumes = kept;
-        if publish.is_empty() && volumes.is_empty() {
+        let addresses = self.part_addresses(caller, &mut now, old)?;
+        let mut publish = publish;
+        if !addresses.is_empty() {
+            // What leads to it is not to lead to the address that it has in between.
+            publish.append(&mut now.publish);
+        }
+        if publish.is_empty() && volumes.is_empty() && addresses.is_empty() {
             return Ok((Cow::Owned(now), None));
         }
         if new.start {
             return Err(still_there(&new.name, old));
         }
-        Ok((Cow::Owned(now), Some(Succession { of: old.meta.id, publish, volumes })))
+        Ok((Cow::Owned(now), Some(Succession { of: old.meta.id, publish, volumes, addresses })))
+    }
+
+    /// Asks for any address of the same subnet instead of those that the last one has; gives these.
+    fn part_addresses(
+        &self,
+        caller: &Caller,
+        now: &mut NewInstance,
+        old: &Instance,
+    ) -> Result<Vec<InheritedAddress>> {
+        let olds = self.ports_of(&old.ports);
+        let mut inherited = vec![];
+        for (interface, nic) in now.nics.iter_mut().flatten().enumerate() {
+            let NicAsked::New(NewPort { network, fixed: Some(fixed), .. }) = nic else { continue };
+            let network = match network {
+                Some(reference) => self.find_for::<Network>(caller, "network", reference)?.record.meta.id,
+                None => self.own_network(caller)?.record.meta.id,
+            };
+            for asked in fixed {
+                let of_network = olds.iter().filter(|port| port.network == network);
+                let held = of_network
+                    .flat_map(|port| &port.addresses)
+                    .find(|has| asked.address == Some(has.address));
+                if let Some(held) = held {
+                    inherited.push(InheritedAddress { interface, fixed: *held });
+                    *asked = FixedAsked { subnet: Some(held.subnet.to_string()), address: None };
+                }
+            }
+        }
+        Ok(inherited)
+    }
+
+    /// Gives its interfaces the addresses that they take over; gives all of its ports as they are then.
+    fn take_addresses(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        next: &Instance,
+        inherited: &[InheritedAddress],
+    ) -> Result<Vec<Port>> {
+        let mut ports = self.ports_of(&next.ports);
+        for (interface, id) in next.ports.iter().enumerate() {
+            let own: Vec<_> = inherited.iter().filter(|one| one.interface == interface).collect();
+            let (Some(stored), false) = (self.get::<Port>(*id), own.is_empty()) else { continue };
+            let mut port = stored.record.clone();
+            let asked: Vec<FixedAsked> = port
+                .addresses
+                .iter()
+                .map(|has| {
+                    let taken = own.iter().find(|one| one.fixed.subnet == has.subnet);
+                    let fixed = taken.map_or(*has, |one| one.fixed);
+                    FixedAsked { subnet: Some(fixed.subnet.to_string()), address: Some(fixed.address) }
+                })
+                .collect();
+            self.readdress(tx, caller, &mut port, &asked)?;
+            port.meta.touch(self.now());
+            tx.update(&stored, &port);
+            ports.iter_mut().filter(|old| old.meta.id == *id).for_each(|old| old.clone_from(&port));
+        }
+        Ok(ports)
     }
 
     /// Refuses to make an instance on another host than what it is to take over.
@@ -109,16 +177,16 @@ impl Control {
             next.volumes.push(inherited.volume);
         }
         refuse_too_many(&next.volumes)?;
+        let ports = self.take_addresses(tx, caller, next, &succession.addresses)?;
         let had = next.publish.clone();
         next.publish.extend(succession.publish);
         self.take_host_ports(tx, caller, &had, next)?;
-        let ports = self.ports_of(&next.ports);
         self.settle_outside(tx, next, &ports, &[], &[], true)
     }
 }
 
 fn still_there(name: &str, old: &Instance) -> Error {
     let old = &old.meta.name;
-    let message = format!("{name} takes over from {old}, which still has its ports and volumes");
+    let message = format!("{name} takes over from {old}, which still has its ports, volumes and addresses");
     Error::new(Code::Conflict, message).hint(format!("delete {old} first: `holm rm {old}`"))
 }

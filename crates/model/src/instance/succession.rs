@@ -1,13 +1,14 @@
-//! Succession: an instance that is made to take the place of another, while that still has its ports and volumes.
+//! Succession: an instance that is made to take the place of another, while that still has its ports, volumes and addresses.
 //!
 //! ```text
 //!   old runs ── new is made ── old goes ── new starts, with what was old's
 //! ```
-//! A port of a host and a volume belong to one instance at a time. So what old has is only noted when new is made, and
+//! A port of a host, a volume and an address belong to one instance at a time. So what old has is only noted when new is made, and
 //! taken when new is started; whoever was quicker meanwhile has it.
 
 use crate::{
     id::{InstanceId, VolumeId},
+    port::FixedIp,
     publish::Publish,
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,18 @@ pub struct Succession {
     /// Volumes.
     #[serde(default)]
     pub volumes: Vec<Inherited>,
+    /// Addresses in networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<InheritedAddress>,
+}
+
+/// An address that is taken over, instead of the one that its interface has until then in the same subnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InheritedAddress {
+    /// Which of its interfaces, from 0.
+    pub interface: usize,
+    /// The address.
+    pub fixed: FixedIp,
 }
 
 /// A volume that is taken over.

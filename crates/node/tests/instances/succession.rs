@@ -1,8 +1,9 @@
-//! An instance that takes the place of another gets its ports and volumes with its start, and not before.
+//! An instance that takes the place of another gets its ports, volumes and addresses with its start, and not before.
 
 use crate::lab::{Lab, pod};
 use control::{
-    instance::{DiskAsked, NewInstance, VolumeAsked},
+    instance::{DiskAsked, NewInstance, NicAsked, VolumeAsked},
+    port::{FixedAsked, NewPort},
     volume::{Attach, NewVolume},
 };
 use model::{
@@ -13,6 +14,7 @@ use model::{
     security_group::Protocol,
     volume::Volume,
 };
+use std::net::IpAddr;
 use store::Tx;
 
 fn publish(host_port: u16) -> Publish {
@@ -121,4 +123,43 @@ async fn what_goes_over_is_checked_as_what_is_attached() {
     let refused = lab.control.create_instance(&lab.caller, with_data("new", &[])).await.unwrap_err();
     assert_eq!((refused.code, refused.field.as_deref()), (Code::Conflict, Some("volume")));
     assert_eq!(lab.instance(made).unwrap().volumes.len(), VOLUMES_MAX - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_go_over_with_the_start() {
+    let lab = Lab::new().await;
+    let address: IpAddr = "10.0.0.77".parse().unwrap();
+    let fixed = |name: &str| NewInstance {
+        nics: Some(vec![NicAsked::New(NewPort {
+            fixed: FixedAsked::one(None, Some(address)),
+            ..NewPort::default()
+        })]),
+        ..pod(name)
+    };
+    let has = |id: InstanceId| -> Vec<IpAddr> {
+        let ports = lab.control.ports_of(&lab.instance(id).unwrap().ports);
+        ports[0].addresses.iter().map(|fixed| fixed.address).collect()
+    };
+    let old = lab.create(fixed("old")).await;
+    lab.rest(old).await;
+    assert_eq!(has(old), [address]);
+    let refused = lab.control.create_instance(&lab.caller, fixed("other")).await.unwrap_err();
+    assert_eq!(refused.code, Code::Taken, "it is nobody else's: {refused:?}");
+    let asked =
+        NewInstance { succeeds: Some(old), start: false, publish: vec![publish(8080)], ..fixed("next") };
+    let next = lab.create(asked).await;
+    assert!(has(next).len() == 1 && has(next)[0] != address, "another one in between: {:?}", has(next));
+    assert_eq!(lab.instance(next).unwrap().publish, [], "nothing leads to that");
+    let refused = lab.control.start_instance(&lab.caller, "next").await.unwrap_err();
+    assert!(refused.code == Code::Conflict && refused.message.contains("takes over from old"), "{refused:?}");
+
+    lab.control.delete_instance(&lab.caller, "old").await.unwrap();
+    lab.rest(old).await;
+    let between = has(next)[0];
+    lab.control.start_instance(&lab.caller, "next").await.unwrap();
+    lab.rest(next).await;
+    assert_eq!((has(next), lab.instance(next).unwrap().publish), (vec![address], vec![publish(8080)]));
+    // The one that it had in between is free again.
+    let free = NewPort { fixed: FixedAsked::one(None, Some(between)), ..NewPort::default() };
+    lab.control.create_port(&lab.caller, free).await.unwrap();
 }
