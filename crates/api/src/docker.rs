@@ -33,6 +33,7 @@ mod system;
 mod volume;
 mod watch;
 
+pub(crate) use container::signal_number;
 pub use door::Door;
 pub use frame::{API_VERSION_MAX, API_VERSION_MIN};
 

@@ -21,7 +21,8 @@ mod usage;
 mod view;
 mod wait;
 
-pub(super) use action::{signal_number, up};
+pub(crate) use action::signal_number;
+pub(super) use action::up;
 pub(super) use extra_host::asked as extra_hosts;
 pub(super) use health::{check_view as health_check_view, event as health_event};
 pub(super) use logs::time_ns;

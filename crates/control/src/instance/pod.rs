@@ -19,6 +19,8 @@ const IDS: std::ops::RangeInclusive<u32> = 0..=65_535;
 const GROUPS_MAX: usize = 32;
 /// Least and most that a mount in memory or `/dev/shm` may hold, in bytes. What is on it counts as the container's memory.
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = 4096..=(1 << 40);
+/// Most bytes of a container's variables and arguments, as much as a call that makes it could bring.
+const ENVIRONMENT_BYTES_MAX: usize = 1 << 20;
 
 /// Refuses what cannot be.
 pub(super) fn check(new: &NewInstance) -> Result<()> {
@@ -68,6 +70,28 @@ impl Control {
         }
         Ok(())
     }
+}
+
+/// Refuses variables and arguments that no program can be given, or too many of them.
+pub(super) fn check_environment(spec: &ContainerSpec) -> Result<()> {
+    let odd = |(name, value): &(&String, &String)| {
+        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    };
+    if let Some((name, _)) = spec.env.iter().find(odd) {
+        let message = format!("{name:.100?} is no variable: a name has no =, and neither has a byte of zero");
+        return Err(Error::invalid("env", message));
+    }
+    if spec.args.iter().flatten().any(|word| word.contains('\0')) {
+        return Err(Error::invalid("args", "an argument has no byte of zero"));
+    }
+    let variables = spec.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    let bytes = variables + spec.args.iter().flatten().map(String::len).sum::<usize>();
+    if bytes > ENVIRONMENT_BYTES_MAX {
+        let message =
+            format!("variables and arguments have {bytes} bytes, {ENVIRONMENT_BYTES_MAX} are possible");
+        return Err(Error::new(Code::TooLarge, message).field("env"));
+    }
+    Ok(())
 }
 
 fn check_container(kind: Kind, number: usize, spec: &ContainerSpec) -> Result<()> {

@@ -19,6 +19,7 @@ use model::{
     quota::Resource,
     volume::{Ground, Volume, VolumeSource},
 };
+use std::collections::BTreeMap;
 use store::Stored;
 
 /// What an instance is rebuilt from, and what is said anew of it. `None` leaves things as they are.
@@ -40,6 +41,10 @@ pub struct Rebuild {
     pub user_data_base64: Option<Option<String>>,
     /// Other addresses that are told.
     pub access: Option<Access>,
+    /// Variables of a container: set, or taken away with `None`. The others stay.
+    pub env: BTreeMap<String, Option<String>>,
+    /// Other arguments of a container's program.
+    pub args: Option<Vec<String>>,
 }
 
 impl Control {
@@ -99,6 +104,10 @@ impl Control {
             let message = format!("{} has no image to be rebuilt from", next.meta.name);
             Error::new(Code::Unsupported, message).field("image").hint("name an image")
         };
+        if !asked.env.is_empty() || asked.args.is_some() {
+            let message = format!("{} is a VM: variables and arguments are for containers", next.meta.name);
+            return Err(Error::invalid("env", message).hint("a VM is told such things by its user-data"));
+        }
         let root = next.root_volume().and_then(|id| self.get::<Volume>(id)).ok_or_else(no_image)?;
         // One that boots from a volume has no image of its own; its volume may have been made of one.
         let known = next.image.or(root.record.ground().image);
@@ -204,6 +213,20 @@ impl Control {
             let image = self.oci_image(tx, caller, reference)?;
             self.refuse_failed_oci(&image)?;
             container.image = Some(image.meta.id);
+        }
+        if !asked.env.is_empty() || asked.args.is_some() {
+            let [container] = next.containers.as_mut_slice() else {
+                let message = format!("{} has several containers, each with variables", next.meta.name);
+                return Err(Error::invalid("env", message).hint("play its file again, or make it anew"));
+            };
+            for (name, value) in &asked.env {
+                match value {
+                    Some(value) => drop(container.env.insert(name.clone(), value.clone())),
+                    None => drop(container.env.remove(name)),
+                }
+            }
+            container.args = asked.args.clone().or(container.args.take());
+            super::pod::check_environment(container)?;
         }
         next.build += 1;
         Ok(())

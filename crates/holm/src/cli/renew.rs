@@ -5,6 +5,7 @@ use super::{
     failure::Result,
     instance::finish,
     noun::{for_each, tell},
+    run::request_environment,
     session::Session,
     wait::WaitArgs,
     wording,
@@ -46,6 +47,15 @@ pub struct RebuildArgs {
     /// Another image [default: the instance's own]
     #[arg(long, value_name = "IMAGE", add = completion::names("images"))]
     pub image: Option<String>,
+    /// Variable of a container: KEY=VALUE, or KEY to pass on your own (may be given several times); the others stay
+    #[arg(long, short, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Variable of a container to take away (may be given several times)
+    #[arg(long, value_name = "KEY")]
+    pub unset: Vec<String>,
+    /// Other arguments of a container's program
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub args: Vec<String>,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
@@ -122,7 +132,10 @@ pub async fn rebuild(session: &Session, args: &RebuildArgs) -> Result {
     let which = wording::counted(args.names.len(), "instance");
     let names = args.names.join(", ");
     session.confirm(args.yes, &format!("Rebuild {which}: {names}? What is on the root disks is lost."))?;
-    let request = RebuildRequest { image: args.image.clone() };
+    let set = request_environment(&args.env)?.into_iter().map(|(key, value)| (key, Some(value)));
+    let env = set.chain(args.unset.iter().map(|key| (key.clone(), None))).collect();
+    let program_args = (!args.args.is_empty()).then(|| args.args.clone());
+    let request = RebuildRequest { image: args.image.clone(), env, args: program_args };
     for_each(session, &args.names, async |name| {
         let instance = call(session, &name, "rebuild", &request).await?;
         finish(session, instance, &args.wait, "begins anew").await

@@ -81,6 +81,41 @@ async fn each_build_of_a_pod_writes_to_layers_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_gets_other_variables_and_stays_who_it_is() {
+    let lab = Lab::new().await;
+    let mut new = pod("web");
+    new.containers[0].spec.env = [("COLOUR", "red"), ("SIZE", "3")].map(|(k, v)| (k.into(), v.into())).into();
+    let id = lab.create(new).await;
+    lab.rest(id).await;
+    let ports = lab.instance(id).unwrap().ports;
+    let asked = |env: &[(&str, Option<&str>)]| Rebuild {
+        env: env.iter().map(|(key, value)| ((*key).to_string(), value.map(str::to_string))).collect(),
+        args: Some(vec!["serve".into()]),
+        ..Rebuild::default()
+    };
+    let change = asked(&[("COLOUR", Some("blue")), ("SIZE", None)]);
+    lab.control.rebuild_instance(&lab.caller, "web", &change).await.unwrap();
+    lab.rest(id).await;
+    let plan = lab.host.guest(id).unwrap().plan.unwrap();
+    let model::plan::Body::Pod(pod_plan) = plan.body else { panic!("a pod") };
+    let container = &pod_plan.containers[0];
+    let variable =
+        |name: &str| container.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    assert_eq!((variable("COLOUR"), variable("SIZE")), (Some("blue"), None), "{:?}", container.env);
+    assert_eq!(container.argv.last().map(String::as_str), Some("serve"));
+    assert_eq!(lab.instance(id).unwrap().ports, ports);
+
+    for wrong in ["", "A=B", "A\0"] {
+        let refused = lab.control.rebuild_instance(&lab.caller, "web", &asked(&[(wrong, Some("x"))])).await;
+        assert_eq!(refused.unwrap_err().field.as_deref(), Some("env"), "{wrong:?}");
+    }
+    let vm_id = lab.create(vm("db")).await;
+    lab.rest(vm_id).await;
+    let refused = lab.control.rebuild_instance(&lab.caller, "db", &change).await.unwrap_err();
+    assert!(refused.message.contains("is a VM"), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_size_on_trial_is_kept_or_taken_back() {
     let lab = Lab::new().await;
     let id = lab.create(vm("db")).await;

@@ -2,7 +2,7 @@
 
 use crate::v1::types::{
     health::HealthRequest,
-    instance::{ContainerRequest, CreateInstance, NetworkRequest, RootRequest, VolumeRequest},
+    instance::{ContainerRequest, CreateInstance, LogRequest, NetworkRequest, RootRequest, VolumeRequest},
     pod::MemoryMountRequest,
 };
 use control::{
@@ -13,10 +13,19 @@ use control::{
 };
 use model::{
     image::{Image, ImageKind},
-    instance::{Access, ContainerSpec, Instance, Kind, extra_host::ExtraHost},
-    plan::{Accelerator, RestartPolicy},
+    instance::{
+        Access, ContainerSpec, Instance, Kind,
+        extra_host::ExtraHost,
+        ulimit::{Resource, Ulimit, Ulimits},
+    },
+    plan::{Accelerator, LogLimits, RestartPolicy},
     schedule::Cron,
 };
+
+/// Smallest file of a log that is asked for.
+const LOG_FILE_BYTES_MIN: u64 = 4_096;
+/// Most files of a log that are asked for.
+const LOG_FILES_MAX: u32 = 1_000;
 
 /// Makes the instance.
 ///
@@ -244,10 +253,50 @@ fn container_of(
             init: asked.init,
             shm_bytes: asked.shm_bytes,
             memory_mounts: asked.memory_mounts.iter().map(MemoryMountRequest::mount).collect(),
+            stop_signal: asked.stop_signal.as_deref().map(|text| stop_signal(number, text)).transpose()?,
+            pids_max: asked.pids_max,
+            ulimits: ulimits(number, asked)?,
+            log: log_limits(number, asked.log)?,
             ..ContainerSpec::default()
         },
         secret_env: SecretEnv(asked.secret_env.0.clone()),
     })
+}
+
+/// A signal by its number: images know more names than one.
+fn stop_signal(number: usize, text: &str) -> control::Result<String> {
+    let wrong =
+        || Error::invalid(&format!("containers[{number}].stop_signal"), format!("{text:.32?} is no signal"));
+    crate::docker::signal_number(text).map(|number| number.to_string()).ok_or_else(wrong)
+}
+
+fn ulimits(number: usize, asked: &ContainerRequest) -> control::Result<Ulimits> {
+    let mut all = Ulimits::new();
+    for (name, limit) in &asked.ulimits {
+        let wrong = |why: &str| {
+            Error::invalid(&format!("containers[{number}].ulimits"), format!("{name:.32}: {why}"))
+        };
+        let resource = Resource::of_name(name).ok_or_else(|| wrong("there is no such limit"))?;
+        let limit = Ulimit { soft: limit.soft.unwrap_or(u64::MAX), hard: limit.hard.unwrap_or(u64::MAX) };
+        if limit.soft > limit.hard {
+            return Err(wrong("the soft limit is above the hard one"));
+        }
+        all.insert(resource, limit);
+    }
+    Ok(all)
+}
+
+fn log_limits(number: usize, asked: Option<LogRequest>) -> control::Result<LogLimits> {
+    let (usual, asked) = (LogLimits::default(), asked.unwrap_or_default());
+    let limits = LogLimits {
+        size_bytes_max: asked.file_bytes_max.unwrap_or(usual.size_bytes_max),
+        files_max: asked.files_max.unwrap_or(usual.files_max),
+    };
+    if limits.size_bytes_max < LOG_FILE_BYTES_MIN || !(1..=LOG_FILES_MAX).contains(&limits.files_max) {
+        let message = format!("a log has 1 to {LOG_FILES_MAX} files of at least {LOG_FILE_BYTES_MIN} bytes");
+        return Err(Error::invalid(&format!("containers[{number}].log"), message));
+    }
+    Ok(limits)
 }
 
 fn nic(asked: &NetworkRequest, number: usize) -> control::Result<NicAsked> {

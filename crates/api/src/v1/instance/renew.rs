@@ -42,7 +42,7 @@ pub fn routes(routes: Routes) -> Routes {
             "/v1/instances/{ref}/rebuild",
             tag,
             Doc::new("Begin anew from an image")
-                .details("It keeps its id, ports, addresses and further volumes. What was on its root disk is lost.")
+                .details("It keeps its id, ports, addresses and further volumes. What was on its root disk is lost. A container may get other variables and arguments.")
                 .wait()
                 .input::<RebuildRequest>()
                 .answer::<View>(200, "The instance."),
@@ -93,7 +93,12 @@ async fn rebuild(
     OptionalInput(input): OptionalInput<RebuildRequest>,
 ) -> Result<Response> {
     check_wait::<Instance>(&wait)?;
-    let asked = Rebuild { image: input.image.clone(), ..Rebuild::default() };
+    let asked = Rebuild {
+        image: input.image.clone(),
+        env: input.env.clone(),
+        args: input.args.clone(),
+        ..Rebuild::default()
+    };
     let outcome = app.control().rebuild_instance(&caller, &reference, &asked).await;
     let changed = note(&app, &caller, deed("rebuild", "instance", &reference), outcome).await?;
     answer(&app, &caller, StatusCode::OK, &changed, &wait).await

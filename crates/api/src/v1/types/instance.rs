@@ -3,8 +3,9 @@
 pub mod request;
 
 pub use request::{
-    AttachPort, AttachVolume, ContainerRequest, CreateInstance, ExtraHost, LockRequest, NetworkRequest,
-    RebuildRequest, RescueRequest, ResizeRequest, RootRequest, StopRequest, UpdateInstance, VolumeRequest,
+    AttachPort, AttachVolume, ContainerRequest, CreateInstance, ExtraHost, LockRequest, LogRequest,
+    NetworkRequest, RebuildRequest, RescueRequest, ResizeRequest, RootRequest, StopRequest, UlimitRequest,
+    UpdateInstance, VolumeRequest,
 };
 
 use super::{

@@ -293,6 +293,7 @@ impl Call<'_> {
             user: Some(self.session.user.record.id),
             user_data_base64: form.raw("user_data").map(|_| user_data(form)).transpose()?,
             access: Some(access),
+            ..Rebuild::default()
         })
     }
 

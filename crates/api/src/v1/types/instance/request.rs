@@ -319,6 +319,42 @@ pub struct ContainerRequest {
     /// Mounts that are kept in memory, with what is asked of each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub memory_mounts: Vec<MemoryMountRequest>,
+    /// Signal that asks it to end instead of the image's, by name or number: `SIGINT`, `2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Most processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids_max: Option<u64>,
+    /// Limits of each of its processes by name (getrlimit(2)): `nofile`, `nproc`, `core`, …
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ulimits: BTreeMap<String, UlimitRequest>,
+    /// How much of its log is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogRequest>,
+}
+
+/// A limit of processes. Without a number there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UlimitRequest {
+    /// What holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft: Option<u64>,
+    /// How far a process may raise it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hard: Option<u64>,
+}
+
+/// How much of a log is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogRequest {
+    /// Bytes at which a file is full, at least 4096; 10 MiB when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes_max: Option<u64>,
+    /// Files that are kept, 1 to 1000; 3 when missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files_max: Option<u32>,
 }
 
 /// Changes to an instance.
@@ -454,6 +490,12 @@ pub struct RebuildRequest {
     /// Another image; the instance's own when missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Variables to set; `null` takes one away. The others stay (container).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Option<String>>,
+    /// Other arguments of its program (container).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
 }
 
 /// What to boot from to rescue a VM. The body may be missing.
