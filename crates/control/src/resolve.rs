@@ -4,7 +4,10 @@ use crate::{
     Caller, Control, Error, Result,
     schema::{by_name, by_project},
 };
-use model::{error::Code, id, meta::Meta, record::Record};
+use model::{
+    error::Code, id, image::OciContent, image_reference::Reference, instance::Instance, meta::Meta,
+    record::Record,
+};
 use std::{fmt::Display, sync::Arc};
 use store::Stored;
 
@@ -279,10 +282,32 @@ impl Control {
             [] => {
                 let all = self.list::<R>(caller);
                 let names: Vec<&str> = all.iter().map(|s| s.record.meta().name.as_str()).collect();
-                Err(not_found::<R>(reference, &names))
+                let error = not_found::<R>(reference, &names);
+                if R::TABLE == Instance::TABLE && self.means_image(caller, reference) {
+                    return Err(error
+                        .hint(format!("that is an image: `holm run {reference}` makes an instance of it")));
+                }
+                Err(error)
             }
             several => Err(ambiguous::<R>(reference, several.len())),
         }
+    }
+
+    /// Whether a text that is no instance's is an image's: its name, the reference that it was pulled by, or the beginning
+    /// of its id, as `holm images` and `docker images` show it.
+    fn means_image(&self, caller: &Caller, text: &str) -> bool {
+        let reference: Option<Reference> = text.parse().ok();
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let is_start = digits.len() >= START_CHARS_MIN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        self.images_open_to(caller).iter().map(|stored| &stored.record).any(|image| {
+            let called = image.meta.name.as_str() == text;
+            let pulled = reference.is_some() && image.reference() == reference;
+            let status = self.image_status(image.meta.id).filter(|_| is_start);
+            let oci = status.as_ref().and_then(|stored| stored.record.content()?.oci.as_ref());
+            let of_id =
+                |oci: &OciContent| oci.config_digest.trim_start_matches("sha256:").starts_with(digits);
+            !image.is_hidden() && (called || pulled || oci.is_some_and(of_id))
+        })
     }
 
     /// As [`Self::find`], with the input's field in the error.

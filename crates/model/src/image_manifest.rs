@@ -404,13 +404,13 @@ impl ManifestError {
     pub fn hint(&self) -> String {
         match self {
             Self::Platform { windows: true, .. } => {
-                "a container shares this machine's Linux kernel: run Windows in a VM (holm vm create)".into()
+                "a container shares this machine's Linux kernel: import a disk with Windows (`holm image import`) and run that as a VM (`holm run --vm`)".into()
             }
             Self::Platform { host, offered, .. } if !offered.contains("linux/") => {
-                format!("look for a tag that is made for {host}, or run that system in a VM (holm vm create)")
+                format!("look for a tag that is made for {host}, or import a disk with that system and run it as a VM (`holm run --vm`)")
             }
             Self::Platform { host, .. } => format!(
-                "look for a tag that is made for {host}, or run it in a VM that emulates the other processor (holm vm create)"
+                "look for a tag that is made for {host}, or run it in a VM (`holm run --vm`) with an emulator of that processor inside (qemu-user-static)"
             ),
             Self::Schema1 => "ask its publisher to push it again with a current docker or buildah".into(),
             Self::NotAnImage(_) => {
@@ -617,7 +617,11 @@ mod tests {
             windows.to_string(),
             "the image is for windows/amd64, this machine runs containers for linux/amd64"
         );
-        assert!(windows.hint().contains("run Windows in a VM"), "{}", windows.hint());
+        assert!(
+            windows.hint().contains("with Windows") && windows.hint().contains("as a VM"),
+            "{}",
+            windows.hint()
+        );
         let arm = pick_platform(&index(&["linux/arm64"]), &host()).expect_err("no fit");
         assert!(arm.hint().contains("made for linux/amd64") && arm.hint().contains("VM"), "{}", arm.hint());
     }

@@ -208,7 +208,7 @@ pub async fn warn_of_closed(session: &Session, instance: &Instance) -> Result {
             session.say(format!(
                 "note: no rule of its security groups lets anybody in on port {port}/{protocol}"
             ));
-            session.next(format!("holm security-group allow {group} {protocol} {port}"));
+            session.next(format!("holm security-group rule add {group} {protocol} {port}"));
         }
     }
     Ok(())

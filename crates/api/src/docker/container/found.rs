@@ -1,7 +1,7 @@
 //! Finding the container that a client means, and what is known of it.
 
 use crate::{
-    docker::{door::Door, id, refusal},
+    docker::{door::Door, id, image, refusal},
     error::{Failure, Result},
 };
 use control::Caller;
@@ -44,7 +44,11 @@ pub fn all(door: &Door, caller: &Caller) -> Vec<Found> {
 /// `not_found`, or `invalid` if several ids begin so.
 pub fn find(door: &Door, caller: &Caller, reference: &str) -> Result<Found> {
     let name = reference.strip_prefix('/').unwrap_or(reference);
-    let missing = || refusal::no_container(name);
+    let missing = || match image::found::find(door, caller, name) {
+        Ok(_) => refusal::no_container(name)
+            .hint(format!("that is an image: `docker run {name}` makes a container of it")),
+        Err(_) => refusal::no_container(name),
+    };
     if let Some(id) = id::parse(name) {
         return by_id(door, caller, InstanceId(id)).map_err(|_| missing());
     }
