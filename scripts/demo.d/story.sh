@@ -52,6 +52,31 @@ chapter_instances() {
   show 600 "db, a virtual machine, takes a log in with the key" in_db true
   show 5 "db has a kernel of its own; web shares the host's" kernels_differ
   show 5 "db has the CPU of its flavor and a process of its own on the host" one_cpu
+  side_by_side
+  show 5 "web takes less memory of this host than db" lighter
+}
+# What each takes of this host, its processes and their parts of what they share included.
+side_by_side() {
+  local name
+  printf '  %-6s %-10s %-12s %s\n' name kind memory kernel
+  for name in db web; do
+    printf '  %-6s %-10s %-12s %s\n' "$name" "$(field "$name" kind)" "$(memory_mib "$name") MiB" "$("in_$name" uname -r)"
+  done
+}
+lighter() { [ "$(memory_mib web)" -lt "$(memory_mib db)" ]; }
+field() { ask info "$1" -o json | sed -n "s/.*\"$2\": *\"\([^\"]*\)\".*/\1/p" | head -n 1; }
+pid_of() { ask info "$1" -o json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' | head -n 1; }
+with_children() {
+  local child
+  echo "$1"
+  for child in $(pgrep -P "$1"); do with_children "$child"; done
+}
+memory_mib() {
+  local pid kib=0
+  for pid in $(with_children "$(pid_of "$1")"); do
+    kib=$((kib + $(awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null || echo 0)))
+  done
+  echo $((kib / 1024))
 }
 runs() { ask info "$1" -o json | grep -q '"phase": *"running"'; }
 # One log in serves all checks: each would cost an emulated machine seconds of arithmetic.
@@ -64,7 +89,7 @@ log_out() {
 }
 in_web() { ask exec web -- "$@"; }
 kernels_differ() { [ "$(in_db uname -r)" != "$(uname -r)" ] && [ "$(in_web uname -r)" = "$(uname -r)" ]; }
-one_cpu() { [ "$(in_db nproc)" = 1 ] && grep -aq qemu "/proc/$(ask info db -o json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' | head -n 1)/cmdline"; }
+one_cpu() { [ "$(in_db nproc)" = 1 ] && grep -aq qemu "/proc/$(pid_of db)/cmdline"; }
 
 chapter_talk() {
   title "3. They find each other by name, and the internet"
