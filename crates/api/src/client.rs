@@ -11,12 +11,14 @@
 //! ```
 //! It keeps one idle connection and opens others as needed. It retries nothing: a caller knows what is safe.
 
+mod docker;
 mod error;
 mod noun;
 mod stream;
 mod transport;
 mod upload;
 
+pub use docker::{DockerBody, DockerLines};
 pub use error::Error;
 pub use noun::{Create, Noun, Update, Verb};
 pub use stream::{BuildLines, Changes, FrameStream, LogLines, Upgraded};

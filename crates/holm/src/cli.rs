@@ -11,10 +11,12 @@
 
 mod address_scope;
 mod advise;
+mod app;
 mod build;
 mod completion;
 mod connection;
 mod console;
+mod docker;
 mod doctor;
 mod event;
 mod failure;
@@ -57,13 +59,13 @@ mod volume;
 mod wait;
 pub(crate) mod wording;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use connection::ConnectionArgs;
 use failure::{Failure, Result};
 use jiff::Timestamp;
 use output::{Format, Printer};
 use session::{Session, colours_on};
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 /// A private cloud on one Linux machine: virtual machines and containers, equal on one network
 #[derive(Debug, Parser)]
@@ -76,6 +78,7 @@ use std::{io::IsTerminal, process::ExitCode};
     propagate_version = false,
     max_term_width = 110,
     after_help = "Every day: run, ls, info, start, stop, rm, ssh, console, exec, logs. `holm doctor` looks at this machine first.\n\
+          As with docker: ps, images, pull, push, build, inspect, cp, stats, compose and the others; `alias docker=holm` works.\n\
           Names, ids and unique beginnings of ids are understood everywhere. --help tells more than -h.\n\
           Exit codes: 0 done, 2 wrong input, 3 not found, 4 in the way, 5 no room or quota, 6 not allowed, 7 too late,\n\
           8 holm does not answer, 9 not possible here, 1 all else; of programs that ran inside: theirs."
@@ -83,17 +86,16 @@ use std::{io::IsTerminal, process::ExitCode};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Form of the output
+    /// Form of the output: table, wide, json, yaml, csv or name; of what is saved or exported: the file
     #[arg(
         long = "output",
         short = 'o',
         global = true,
-        value_enum,
         value_name = "FORM",
-        hide_possible_values = true,
-        help = "Form of the output: table, wide, json, yaml, csv or name"
+        help = "Form of the output: table, wide, json, yaml, csv or name",
+        add = completion::forms()
     )]
-    output: Option<Format>,
+    output: Option<String>,
     /// Say nothing but errors and what was asked for
     #[arg(long, short, global = true)]
     quiet: bool,
@@ -230,6 +232,13 @@ enum Command {
     #[command(subcommand)]
     Token(token::Verb),
 
+    #[command(flatten)]
+    Docker(docker::Verb),
+
+    /// Programs that everybody knows, by one command each
+    #[command(subcommand)]
+    App(app::Verb),
+
     /// Files of Kubernetes: play them, take down what they made, write one
     #[command(subcommand)]
     Kube(kube::Verb),
@@ -280,20 +289,34 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What `-o` means: the form of the output, or the file that `save` and `export` write.
+fn wanted_output(cli: &Cli) -> Result<(Option<Format>, Option<PathBuf>)> {
+    match (&cli.output, &cli.command) {
+        (Some(file), Command::Docker(docker::Verb::Save(_) | docker::Verb::Export(_))) => {
+            Ok((None, Some(PathBuf::from(file))))
+        }
+        (Some(word), _) => {
+            let wrong = |_| {
+                Failure::usage(format!("invalid value {word:?} for --output"))
+                    .hint("the forms are table, wide, json, yaml, csv and name")
+            };
+            Format::from_str(word, false).map_err(wrong).map(|form| (Some(form), None))
+        }
+        (None, _) => Ok((None, None)),
+    }
+}
+
 /// Commands that need no daemon are run at once; the others in a small runtime.
 fn dispatch(cli: Cli) -> Result {
+    let (format, file) = wanted_output(&cli)?;
     match cli.command {
         Command::SshConnect(args) => ssh::connect(&args),
         Command::Completion(args) => completion::print(&args),
-        Command::Doctor(args) => doctor::run(&args, cli.output, &cli.connection),
+        Command::Doctor(args) => doctor::run(&args, format, &cli.connection),
         command => {
             let session = Session {
                 client: cli.connection.client(std::env::var("HOLM_TOKEN").ok())?,
-                printer: Printer {
-                    format: cli.output,
-                    colours: colours_on(&std::io::stdout()),
-                    now: Timestamp::now(),
-                },
+                printer: Printer { format, colours: colours_on(&std::io::stdout()), now: Timestamp::now() },
                 quiet: cli.quiet,
                 stderr_is_terminal: std::io::stderr().is_terminal(),
                 stdin_is_terminal: std::io::stdin().is_terminal(),
@@ -302,7 +325,7 @@ fn dispatch(cli: Cli) -> Result {
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|e| Failure::local("cannot start", &e))?;
-            let outcome = runtime.block_on(act(&session, &cli.connection, command));
+            let outcome = runtime.block_on(act(&session, &cli.connection, command, file));
             // A thread may still wait for a key that nobody will press.
             runtime.shutdown_background();
             outcome
@@ -310,7 +333,12 @@ fn dispatch(cli: Cli) -> Result {
     }
 }
 
-async fn act(session: &Session, connection: &ConnectionArgs, command: Command) -> Result {
+async fn act(
+    session: &Session,
+    connection: &ConnectionArgs,
+    command: Command,
+    file: Option<PathBuf>,
+) -> Result {
     match command {
         Command::Run(args) => run::run(session, *args, true).await,
         Command::Create(args) => run::run(session, *args, false).await,
@@ -345,6 +373,8 @@ async fn act(session: &Session, connection: &ConnectionArgs, command: Command) -
         Command::Quota(args) => quota::run(session, args).await,
         Command::Version => version::run(session).await,
         Command::Api(args) => raw::run(session, &args).await,
+        Command::Docker(verb) => docker::run(session, connection, verb, file).await,
+        Command::App(verb) => app::run(session, connection.project.as_deref(), verb).await,
         Command::Kube(verb) => kube::run(session, connection.project.as_deref(), verb).await,
         Command::Openstack(verb) => openstack::run(session, connection, verb).await,
         noun => act_on_noun(session, noun).await,

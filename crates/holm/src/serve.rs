@@ -242,21 +242,26 @@ async fn doors(
     let local = LocalAccess { own_uid: sys::process::effective_uid(), group_role: Role::Admin };
     let told = openstack::view(&options.openstack, dirs);
     let app = api::App::with_openstack(control.clone(), Arc::new(streams), local, stopping.clone(), told);
-    let router = api::v1::router(app.clone());
+    let docker =
+        options.docker_socket().map(|path| (path, api::docker::router(api::docker::Door::new(app.clone()))));
+    let mut router = api::v1::router(app.clone());
+    if let Some((_, docker)) = &docker {
+        // For the command line's docker verbs, and for those elsewhere with a token.
+        router = router.nest_service("/docker", docker.clone());
+    }
     let mut doors = vec![];
-    doors.extend(openstack::open(&options.openstack, dirs, app.clone(), stopping).await?);
+    doors.extend(openstack::open(&options.openstack, dirs, app, stopping).await?);
     let gid = match &options.group {
         Some(name) => Some(identity::group_id(name).map_err(host_error(format!("find the group {name}")))?),
         None => None,
     };
     let unix = UnixServer::bind(&options.socket(), SocketAccess { gid }).await?;
     doors.push(tokio::spawn(unix.serve(router.clone(), stopping.clone())));
-    if let Some(path) = options.docker_socket() {
+    if let Some((path, docker)) = docker {
         // As docker has it: its group's members, who here are root's where no group is named, may use it.
         let socket = UnixServer::bind(&path, SocketAccess { gid: gid.or(Some(0)) }).await?;
         tracing::info!(socket = %path.display(), "Docker Engine API");
-        let router = api::docker::router(api::docker::Door::new(app));
-        doors.push(tokio::spawn(socket.serve(router, stopping.clone())));
+        doors.push(tokio::spawn(socket.serve(docker, stopping.clone())));
     }
     if let Some(address) = options.listen {
         let files = CertificateFiles::in_directory(&dirs.state.join("tls"));

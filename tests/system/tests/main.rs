@@ -13,6 +13,7 @@ mod docker_files;
 mod docker_flags;
 mod docker_images;
 mod docker_registry;
+mod docker_verbs;
 mod dockerfiles;
 mod fault;
 mod firewall;

@@ -97,7 +97,7 @@ struct Source<F> {
     progress: F,
 }
 
-fn body_of(
+pub(super) fn body_of(
     reader: impl AsyncRead + Send + 'static,
     progress: impl FnMut(u64) + Send + 'static,
 ) -> super::transport::Body {

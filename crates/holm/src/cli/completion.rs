@@ -8,7 +8,7 @@ use super::{
     failure::{Failure, Result},
     output,
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use clap_complete::{
     engine::{ArgValueCompleter, CompletionCandidate},
     env::Shells,
@@ -23,6 +23,16 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(1);
 /// Names of a collection of the API, as an extension of an argument.
 pub fn names(collection: &'static str) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| candidates(collection, current))
+}
+
+/// Forms of the output, as an extension of an argument.
+pub fn forms() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let begins = current.to_string_lossy().into_owned();
+        let names = output::Format::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let fits = names.filter(|form| form.get_name().starts_with(&begins));
+        fits.map(|form| CompletionCandidate::new(form.get_name().to_string())).collect()
+    })
 }
 
 /// The environment's connection, read as the command line reads it.

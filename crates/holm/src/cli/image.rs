@@ -100,6 +100,8 @@ pub enum Verb {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Show how an image of containers was made, the last step first
+    History(super::docker::HistoryArgs),
     /// Withdraw an image: nobody starts from it or gets its bytes; what runs goes on
     Deactivate {
         /// Name or id
@@ -346,6 +348,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
             let tagged = session.client.tag_image(&image, &name).await?;
             noun::tell(session, &tagged, &format!("has the content of {image}"))
         }
+        Verb::History(args) => super::docker::history(session, &args).await,
         Verb::Deactivate { name } => share::withdraw(session, &name, true).await,
         Verb::Reactivate { name } => share::withdraw(session, &name, false).await,
         Verb::Delete(args) => noun::delete::<Image>(session, &args).await,

@@ -101,8 +101,12 @@ fn read(session: &Session, project: Option<&str>, file: &Path) -> Result<Plan> {
     };
     let mut text = String::new();
     source.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(broken)?;
-    let plan = kube::plan(&text, project.unwrap_or("default")).map_err(|refusal| {
-        let failure = Failure::new(Code::Invalid, format!("{}: {refusal}", file.display()));
+    understand(session, project, &file.display().to_string(), &text)
+}
+
+fn understand(session: &Session, project: Option<&str>, source: &str, text: &str) -> Result<Plan> {
+    let plan = kube::plan(text, project.unwrap_or("default")).map_err(|refusal| {
+        let failure = Failure::new(Code::Invalid, format!("{source}: {refusal}"));
         failure.hint(refusal.hint)
     })?;
     for warning in &plan.warnings {
@@ -119,8 +123,44 @@ fn done(session: &Session, object: &str, word: &str) -> Result {
     super::output::write(format!("{object} {word}\n").as_bytes())
 }
 
+/// Plays the text of a file.
+///
+/// # Errors
+/// What is wrong with it, or as the server refuses.
+pub async fn play_text(
+    session: &Session,
+    project: Option<&str>,
+    source: &str,
+    text: &str,
+    wait: &WaitArgs,
+) -> Result {
+    let plan = understand(session, project, source, text)?;
+    let args = PlayArgs { file: PathBuf::from(source), replace: false, wait: wait.clone() };
+    play_plan(session, &plan, &args).await
+}
+
+/// Deletes what the text of a file asks for; the volumes of its claims with `force` alone.
+///
+/// # Errors
+/// What is wrong with it, or as the server refuses.
+pub async fn down_text(
+    session: &Session,
+    project: Option<&str>,
+    source: &str,
+    text: &str,
+    force: bool,
+    wait: &WaitArgs,
+) -> Result {
+    let plan = understand(session, project, source, text)?;
+    let args = DownArgs { file: PathBuf::from(source), force, wait: wait.clone() };
+    down_plan(session, &plan, &args).await
+}
+
 async fn play(session: &Session, project: Option<&str>, args: &PlayArgs) -> Result {
-    let plan = read(session, project, &args.file)?;
+    play_plan(session, &read(session, project, &args.file)?, args).await
+}
+
+async fn play_plan(session: &Session, plan: &Plan, args: &PlayArgs) -> Result {
     for part in &plan.parts {
         done(session, part, "read")?;
     }
@@ -177,7 +217,10 @@ async fn made_of(session: &Session, workload: &Workload) -> Result<Vec<Instance>
 }
 
 async fn down(session: &Session, project: Option<&str>, args: &DownArgs) -> Result {
-    let plan = read(session, project, &args.file)?;
+    down_plan(session, &read(session, project, &args.file)?, args).await
+}
+
+async fn down_plan(session: &Session, plan: &Plan, args: &DownArgs) -> Result {
     for workload in plan.workloads.iter().rev() {
         let all = made_of(session, workload).await?;
         roll::remove(session, &all, &args.wait).await?;

@@ -43,6 +43,9 @@ pub enum Verb {
     /// Delete ports that nothing uses
     #[command(visible_alias = "rm")]
     Delete(DeleteArgs),
+    /// `holm port CONTAINER [PORT]`, as docker has it
+    #[command(external_subcommand)]
+    Published(Vec<String>),
 }
 
 /// A new port.
@@ -236,6 +239,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
         Verb::Create(args) => create(session, args).await,
         Verb::Set(args) => set(session, &args).await,
         Verb::Delete(args) => noun::delete::<Port>(session, &args).await,
+        Verb::Published(words) => super::docker::published(session, &words).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `holm run` and `holm create`: one command for virtual machines and containers; the image says which it is.
 
+mod docker;
 mod foreground;
 mod request;
 
@@ -69,6 +70,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub container: ContainerArgs,
     #[command(flatten)]
+    pub further: docker::FurtherArgs,
+    #[command(flatten)]
     pub health: HealthArgs,
     #[command(flatten)]
     pub life: LifeArgs,
@@ -107,9 +110,9 @@ pub struct SizeArgs {
     /// Flavor (`holm flavor list`)
     #[arg(long, short, value_name = "FLAVOR", add = completion::names("flavors"))]
     pub flavor: Option<String>,
-    /// CPUs, instead of the flavor's
-    #[arg(long, value_name = "COUNT")]
-    pub cpus: Option<u32>,
+    /// CPUs, instead of the flavor's; of a container also a part of one: 0.5
+    #[arg(long, value_name = "COUNT", value_parser = docker::cpus)]
+    pub cpus: Option<docker::Cpus>,
     /// Memory, instead of the flavor's: 512m, 2g
     #[arg(long, short, value_name = "SIZE", value_parser = wording::parse_mib)]
     pub memory: Option<u64>,
@@ -119,7 +122,8 @@ pub struct SizeArgs {
     /// Root disk, instead of the flavor's: 10g. Of a container: most that it may write to its own files
     #[arg(long, value_name = "SIZE", value_parser = wording::parse_gib)]
     pub disk: Option<u64>,
-    /// Volume: NAME[:PATH][:ro], or SIZE[:PATH][:keep] for a new one (may be given several times)
+    /// Volume: NAME[:PATH][:ro], SIZE[:PATH][:keep] for a new one, or for a container /PATH:/PATH[:ro], a directory of the
+    /// host that its operator lends (may be given several times)
     #[arg(long, short, value_name = "VOLUME")]
     pub volume: Vec<String>,
 }
@@ -210,7 +214,7 @@ pub struct LifeArgs {
     /// Delete it when it ends
     #[arg(long)]
     pub rm: bool,
-    /// When it ends by itself: no, on-failure[:N], always, unless-stopped
+    /// When it ends by itself: no, on-failure[:N], always, unless-stopped, on-unhealthy
     #[arg(long, value_name = "POLICY", value_parser = restart::from_text)]
     pub restart: Option<RestartPolicy>,
     /// Start it when the host starts
@@ -220,7 +224,7 @@ pub struct LifeArgs {
     #[arg(long, value_name = "NAME", add = completion::names("instances"))]
     pub start_after: Vec<String>,
     /// Seconds between asking it to stop and pulling the plug
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, alias = "stop-timeout", value_name = "SECONDS")]
     pub grace: Option<u32>,
     /// Server group whose policy chooses its host
     #[arg(long, value_name = "GROUP", add = completion::names("server_groups"))]
@@ -250,7 +254,9 @@ pub async fn run(session: &Session, args: RunArgs, start: bool) -> Result {
     wanted.start = (!start).then_some(false);
     // In the foreground the command itself deletes it at the end, once the exit code is known.
     wanted.remove_on_exit = args.life.rm && !in_foreground;
+    docker::refuse_id_file(&args.further)?;
     let made: Instance = session.client.create::<Instance>(&wanted, &WaitQuery::default()).await?;
+    docker::write_id(&args.further, &made)?;
     if !start {
         tell(session, &made, "is made")?;
         session.next(format!("holm start {}", made.head.name));
@@ -291,6 +297,10 @@ pub async fn run(session: &Session, args: RunArgs, start: bool) -> Result {
     say_where(session, &instance);
     if !instance.publish.is_empty() {
         super::publish::warn_of_closed(session, &instance).await?;
+    }
+    if instance.kind == Kind::Container && session.printer.format.is_none() && !session.stdout_is_terminal {
+        // For scripts, as docker has it: the id that both commands know.
+        return super::output::write(format!("{}\n", instance.head.id.simple()).as_bytes());
     }
     session.printer.made(&instance)
 }

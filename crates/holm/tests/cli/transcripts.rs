@@ -76,7 +76,7 @@ fn errors_name_the_field_the_way_out_and_leave_their_exit_code() {
         &[
             &["info", "wbe"],
             &["run", "--flavor", "huge", "debian-12"],
-            &["run", "--volume", "/etc:/etc", "debian-12"],
+            &["run", "--volume", "./etc:/etc", "debian-12"],
             &["run", "--memory", "much", "debian-12"],
             &["image", "rm", "web"],
             &["stop", "old"],

@@ -101,7 +101,6 @@ fn container(it: &Container, volumes: &BTreeMap<String, Volume>) -> Result<Conta
         command: it.command.clone(),
         args: it.args.clone(),
         env: it.env.plain.clone(),
-        hostname: None,
         secret_env: SecretValues(it.env.secret.clone()),
         working_dir: it.working_dir.clone(),
         user: it.user.clone(),
@@ -120,9 +119,7 @@ fn container(it: &Container, volumes: &BTreeMap<String, Volume>) -> Result<Conta
         lifecycle: (&it.lifecycle).into(),
         groups: it.groups.clone(),
         memory_mounts: it.memory_mounts.iter().map(Into::into).collect(),
-        health: None,
-        init: false,
-        shm_bytes: None,
+        ..ContainerRequest::default()
     })
 }
 

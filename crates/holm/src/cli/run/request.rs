@@ -1,6 +1,6 @@
 //! From the options of `holm run` to what the API is asked for.
 
-use super::RunArgs;
+use super::{RunArgs, docker};
 use crate::cli::{
     failure::{Failure, Result},
     port, wording,
@@ -26,7 +26,8 @@ pub fn name_for(image: &str, random: u16) -> String {
 /// An option cannot be understood, or a file cannot be read.
 pub fn request(args: &RunArgs, name: String) -> Result<CreateInstance> {
     let networks = args.network.network.iter().map(|text| network(text)).collect::<Result<Vec<_>>>()?;
-    let volumes = args.size.volume.iter().map(|text| volume(text)).collect::<Result<Vec<_>>>()?;
+    let volumes = args.size.volume.iter().filter(|text| !docker::is_of_host(text));
+    let volumes = volumes.map(|text| volume(text)).collect::<Result<Vec<_>>>()?;
     let mut publish = Vec::new();
     for text in &args.network.publish {
         publish.extend(crate::cli::publish::parse(text)?);
@@ -39,7 +40,7 @@ pub fn request(args: &RunArgs, name: String) -> Result<CreateInstance> {
         kind: args.kind.kind(),
         image: Some(args.image.clone()),
         flavor: args.size.flavor.clone(),
-        vcpus: args.size.cpus,
+        vcpus: args.size.cpus.map(|cpus| cpus.whole),
         memory_mib: args.size.memory,
         cpu_weight: args.size.cpu_weight,
         disk_gib: args.size.disk,
@@ -60,6 +61,7 @@ pub fn request(args: &RunArgs, name: String) -> Result<CreateInstance> {
         grace_s: args.life.grace,
         ..CreateInstance::default()
     };
+    docker::of_instance(args, &mut request)?;
     container(args, &mut request)?;
     Ok(request)
 }
@@ -69,12 +71,18 @@ fn container(args: &RunArgs, request: &mut CreateInstance) -> Result {
     let c = &args.container;
     let command = c.entrypoint.as_ref().map(|program| vec![program.clone()]);
     let program_args = (!args.command.is_empty()).then(|| args.command.clone());
-    let env = super::request_environment(&c.env)?;
-    if c.read_only || !c.cap_add.is_empty() || !c.cap_drop.is_empty() || !c.tmpfs.is_empty() {
+    let mut env = docker::env_files(&args.further.env_file, &|key| std::env::var(key).ok())?;
+    env.extend(super::request_environment(&c.env)?);
+    let has_part = args.size.cpus.is_some_and(|cpus| cpus.millis.is_some());
+    let is_full = c.read_only || !c.cap_add.is_empty() || !c.cap_drop.is_empty() || !c.tmpfs.is_empty();
+    let has_directory = args.size.volume.iter().any(|text| docker::is_of_host(text));
+    if is_full || has_part || has_directory || args.further.is_container() {
         if args.kind.vm {
-            return Err(Failure::usage("--read-only, --cap-add, --cap-drop and --tmpfs are for containers"));
+            return Err(Failure::usage(
+                "a part of a CPU, and options of containers like --read-only, --cap-add, --init and --ulimit, are not for VMs",
+            ));
         }
-        request.containers = vec![ContainerRequest {
+        let mut container = ContainerRequest {
             name: "main".into(),
             image: request.image.take().unwrap_or_default(),
             command,
@@ -91,7 +99,9 @@ fn container(args: &RunArgs, request: &mut CreateInstance) -> Result {
             tmpfs: c.tmpfs.clone(),
             health: args.health.request(),
             ..ContainerRequest::default()
-        }];
+        };
+        docker::of_container(args, &mut container)?;
+        request.containers = vec![container];
         return Ok(());
     }
     request.command = command;
@@ -190,10 +200,8 @@ pub fn volume(text: &str) -> Result<VolumeRequest> {
     let mut parts = text.split(':');
     let first = parts.next().unwrap_or_default();
     if first.starts_with(['/', '.', '~']) {
-        return Err(Failure::usage(format!(
-            "--volume {text}: directories of the host are not put into instances"
-        ))
-        .hint("make a volume: `holm volume create NAME --size 10g`, then --volume NAME:PATH"));
+        return Err(Failure::usage(format!("--volume {text}: write a directory of the host from / on"))
+            .hint("or make a volume: `holm volume create NAME --size 10g`, then --volume NAME:PATH"));
     }
     let mut request = VolumeRequest::default();
     if wording::is_size(first) {
