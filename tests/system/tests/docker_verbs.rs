@@ -1,7 +1,7 @@
 //! Docker's verbs of the `holm` command beside the real `docker` command: the same words, the same columns, the same files.
 
 use crate::docker::{PROJECT, finish, lab};
-use lab::{Docker, Lab, MACHINE, Registry, eventually, http_get};
+use lab::{Docker, Lab, MACHINE, Options, Registry, eventually, http_get};
 use serde_json::Value;
 use std::{
     fs,
@@ -416,5 +416,44 @@ fn run_takes_dockers_options() {
     assert_eq!(inside("echo $COLOUR$SIZE; ls /data"), "red\nx");
     let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     assert_eq!(holm.does(&["inspect", "-f", address, "box"]), "10.0.0.77");
+    finish(lab);
+}
+
+#[test]
+fn verbs_work_from_elsewhere_with_a_token() {
+    let arguments = vec!["--listen".to_string(), "127.0.0.1:8443".to_string()];
+    let lab = Lab::with(Options { registry: true, arguments, ..Options::default() });
+    lab.project(PROJECT);
+    let docker = Docker::find(&lab, PROJECT);
+    let holm = Holm { lab: &lab };
+    docker.does(&["run", "-d", "--name", "box", "busybox", "sleep", "3600"]);
+    let certificate = lab.state().join("tls/cert.pem");
+    let elsewhere = |token: &str, arguments: &[&str]| {
+        let mut command = holm.command(arguments);
+        command.env_remove("HOLM_SOCKET").env_remove("HOLM_PROJECT").env("HOLM_TOKEN", token);
+        command.env("HOLM_HOST", "https://127.0.0.1:8443").env("HOLM_CA_FILE", &certificate);
+        lab.world.machine.run(|| command.output()).expect("enter").expect("holm")
+    };
+    let member = holm.does(&["token", "create", "ours", "--role", "member"]);
+    let reader = holm.does(&["token", "create", "theirs", "--role", "reader"]);
+    let names = elsewhere(&member, &["ps", "--format", "{{.Names}}"]);
+    assert_eq!((text(&names.stdout).as_str(), text(&names.stderr).as_str()), ("box\n", ""));
+    let file = lab.directory().join("here");
+    fs::write(&file, "from elsewhere\n").expect("writes");
+    let copied = elsewhere(&member, &["cp", path(&file), "box:/tmp/there"]);
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    assert_eq!(docker.does(&["exec", "box", "cat", "/tmp/there"]), "from elsewhere");
+
+    // Readers look and change nothing, and nobody comes in without a token.
+    assert_eq!(text(&elsewhere(&reader, &["ps", "-q", "--no-trunc"]).stdout).trim().len(), 64);
+    let refused = elsewhere(&reader, &["rename", "box", "mine"]);
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("member"),
+        "{}",
+        text(&refused.stderr)
+    );
+    let refused = elsewhere("holm_no_token_at_all", &["ps"]);
+    assert!(!refused.status.success(), "{}", text(&refused.stdout));
+    assert_eq!(docker.does(&["ps", "--format", "{{.Names}}"]), "box");
     finish(lab);
 }
