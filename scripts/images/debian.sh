@@ -75,3 +75,6 @@ debian_fetch() {
   fi
   printf '%s\n' "$file"
 }
+
+# kernel_package — prints the package of Debian's newest cloud kernel.
+kernel_package() { in_apt apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-/ { print $2; exit }'; }

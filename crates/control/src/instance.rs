@@ -38,6 +38,7 @@ use model::{
         Access, CONTAINERS_MAX, CPU_WEIGHT_USUAL, ContainerSpec, GRACE_S_MAX, Instance, InstanceStatus, Kind,
         PORTS_MAX, Power, VOLUMES_MAX,
         extra_host::{EXTRA_HOSTS_MAX, ExtraHost},
+        isolation::{Isolation, OWN_DISK_GIB},
         phase::{Phase, phase},
         pod::Shared,
         tag::{TAGS_MAX, Tag},
@@ -50,6 +51,7 @@ use model::{
     publish::Publish,
     quota::Resource,
     schedule::{Cron, Schedule},
+    server_group::ServerGroup,
 };
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 use store::Stored;
@@ -119,6 +121,8 @@ pub struct NewInstance {
     pub schedule: Option<Cron>,
     /// What its containers share beside network and volumes.
     pub shared: Shared,
+    /// What stands between its containers and the host.
+    pub isolation: Isolation,
     /// Instance whose place it takes: what that has of the ports and volumes asked for here, it gets with its first start.
     pub succeeds: Option<InstanceId>,
     /// Start again with the host.
@@ -200,6 +204,13 @@ pub(crate) fn charges(kind: Kind, size: Size, times: i64) -> [(Resource, i64); 3
     ]
 }
 
+impl NewInstance {
+    /// As [`Instance::has_own_kernel`] says of it once it is made.
+    pub(crate) fn has_own_kernel(&self) -> bool {
+        self.kind == Kind::Vm || self.isolation == Isolation::Vm
+    }
+}
+
 impl Control {
     /// Makes an instance with all that belongs to it.
     ///
@@ -227,9 +238,8 @@ impl Control {
         let name = parse_name(&new.name)?;
         let (flavor, flavor_name, size) = self.size_of_new(caller, new)?;
         let image = self.image_of_vm(caller, new, size)?;
-        let group = new.server_group.as_deref();
-        let group = group.map(|reference| self.join_server_group(tx, caller, reference)).transpose()?;
-        let (node, id_slot) = self.place(tx, new.kind, size, group.as_deref().map(|g| &g.record))?;
+        let group = self.group_of_new(tx, caller, new)?;
+        let (node, id_slot) = self.place(tx, new, size, group.as_deref().map(|g| &g.record))?;
         self.refuse_inheriting_elsewhere(succession.as_ref(), node)?;
         let ports = self.add_nics(tx, caller, id, new)?;
         let volumes = self.add_disks(tx, caller, (id, node), new, size, image.as_ref())?;
@@ -279,6 +289,7 @@ impl Control {
             schedule: new.schedule.clone().map(|at| Schedule { at, since: self.now() }),
             server_group: group.map(|group| group.record.meta.id),
             shared: new.shared.clone(),
+            isolation: new.isolation,
         };
         self.take_host_ports_within(tx, caller, &[], &mut instance, &new.publish_within)?;
         self.settle_outside(tx, &instance, &ports, floating.as_slice(), &[], true)?;
@@ -299,13 +310,32 @@ impl Control {
         meta
     }
 
+    fn group_of_new(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        new: &NewInstance,
+    ) -> Result<Option<Arc<Stored<ServerGroup>>>> {
+        let group = new.server_group.as_deref();
+        group.map(|reference| self.join_server_group(tx, caller, reference)).transpose()
+    }
+
     fn charge_new(&self, tx: &mut Transaction, caller: &Caller, kind: Kind, size: Size) {
         self.charge(tx, caller.project, &[(Resource::Instances, 1)]);
         self.charge(tx, caller.project, &charges(kind, size, 1));
     }
 
-    /// The size asked for. What a container asks nothing of is that of a small one.
+    /// The size of a new instance. What the containers of a machine of their own write is always limited: it is a disk.
     fn size_of_new(&self, caller: &Caller, new: &NewInstance) -> Result<(Option<FlavorId>, String, Size)> {
+        let (flavor, name, mut size) = self.size_of_kind(caller, new)?;
+        if new.isolation == Isolation::Vm && size.disk_gib == 0 {
+            size.disk_gib = OWN_DISK_GIB;
+        }
+        Ok((flavor, name, size))
+    }
+
+    /// The size asked for. What a container asks nothing of is that of a small one.
+    fn size_of_kind(&self, caller: &Caller, new: &NewInstance) -> Result<(Option<FlavorId>, String, Size)> {
         const CONTAINER: Size = Size { vcpus: 1, memory_mib: 512, disk_gib: 0 };
         match (new.kind, &new.flavor, new.vcpus, new.memory_mib) {
             (Kind::Container | Kind::System, None, None, None) if new.disk_gib.is_none() => {

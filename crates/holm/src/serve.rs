@@ -28,11 +28,14 @@ use control::{Control, Role, bootstrap::Beginning};
 use model::{id::NodeId, instance::Kind, seal::SealKey};
 use node::{
     agent::{Agent, Parts},
-    container::driver::{PodDriver, PodDriverConfig},
+    container::driver::{Machines, PodDriver, PodDriverConfig},
     driver::Driver,
     health::Health,
     host::HostFacts,
-    image::reconcile::{Images, RegistrySettings},
+    image::{
+        collect::COLLECT_EVERY,
+        reconcile::{Images, RegistrySettings},
+    },
     instance::{InstanceDirs, Instances, measure::Meter},
     network::{
         apply::Dataplane, directory_mirror::MirrorDirectory, dns_server::Upstream, gather::Gather,
@@ -182,6 +185,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let measured = tokio::spawn(async move { meter.run(measuring).await });
     let clock = tokio::spawn(schedule::run(control.clone(), stopping.clone()));
     let tidy = tokio::spawn(give_back_memory(stopping.clone()));
+    let bases = tokio::spawn(tidy_bases(built.pods, stopping.clone()));
     tracing::info!(socket = %options.socket().display(), "holm is ready");
     ready::ready();
     wait_for_signal().await.map_err(host_error("wait for signals"))?;
@@ -201,6 +205,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let _ = copies.await;
     let _ = measured.await;
     let _ = tidy.await;
+    let _ = bases.await;
     agent.stop().await;
     if goes_down {
         instances.part().await;
@@ -214,6 +219,27 @@ async fn give_back_memory(stopping: CancellationToken) {
         let _ = tokio::task::spawn_blocking(sys::memory::give_back).await;
         tokio::select! {
             () = tokio::time::sleep(GIVE_BACK_PAUSE) => {}
+            () = stopping.cancelled() => return,
+        }
+    }
+}
+
+/// Removes disks of images that nobody needs, from time to time.
+async fn tidy_bases(pods: PodDriver, stopping: CancellationToken) {
+    loop {
+        let pods = pods.clone();
+        match tokio::task::spawn_blocking(move || pods.tidy()).await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(freed_bytes)) => {
+                tracing::info!(freed_bytes, "disks of images that no pod needs were removed")
+            }
+            Ok(Err(error)) => tracing::warn!(
+                error = node::instance::sentence(&error),
+                "disks of images stay that no pod needs"
+            ),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(COLLECT_EVERY) => {}
             () = stopping.cancelled() => return,
         }
     }
@@ -296,6 +322,7 @@ struct Built {
     parts: Parts,
     instances: Arc<Instances>,
     images: Arc<Images>,
+    pods: PodDriver,
     facts: HostFacts,
 }
 
@@ -326,7 +353,7 @@ fn build(
             .map_err(host_error("open the image store"))?,
     );
     let volumes = Volumes::open(store.clone(), node, &dirs.state, images.disks().clone())?;
-    let (drivers, facts) = drivers(options, dirs)?;
+    let (drivers, pods, facts) = drivers(options, dirs)?;
     let instance_dirs = InstanceDirs {
         state: dirs.state.join("instances"),
         images: images.disks().images_dir().to_path_buf(),
@@ -348,26 +375,28 @@ fn build(
         health: Arc::new(Health::new(store.clone(), node, drivers.clone())),
         drivers,
     };
-    Ok(Built { parts, instances, images, facts })
+    Ok(Built { parts, instances, images, pods, facts })
 }
 
 type Drivers = HashMap<Kind, Arc<dyn Driver>>;
 
-fn drivers(options: &Options, dirs: &Dirs) -> Result<(Drivers, HostFacts), ServeError> {
+fn drivers(options: &Options, dirs: &Dirs) -> Result<(Drivers, PodDriver, HostFacts), ServeError> {
     let program = std::env::current_exe().map_err(host_error("find holm's own program"))?;
+    let (vms, facts) = host::vm_driver(options, &dirs.state, &dirs.run)?;
     let pods = PodDriver::new(PodDriverConfig {
         state: dirs.state.clone(),
         run: dirs.run.clone(),
         cgroup_root: options.prefix.clone(),
         shim: vec![program, Path::new("shim").to_path_buf()],
+        machines: Some(Machines { hardware: vms.hardware(), guest_kernel: options.guest_kernel.clone() }),
     });
-    let (vms, facts) = host::vm_driver(options, &dirs.state, &dirs.run)?;
+    pods.sweep()?;
     let mut drivers: Drivers = HashMap::new();
-    let pods: Arc<dyn Driver> = Arc::new(pods);
-    drivers.insert(Kind::System, Arc::clone(&pods));
-    drivers.insert(Kind::Container, pods);
+    let driver: Arc<dyn Driver> = Arc::new(pods.clone());
+    drivers.insert(Kind::System, Arc::clone(&driver));
+    drivers.insert(Kind::Container, driver);
     drivers.insert(Kind::Vm, if options.fake_vms { host::fake_driver() } else { Arc::new(vms) });
-    Ok((drivers, facts))
+    Ok((drivers, pods, facts))
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {

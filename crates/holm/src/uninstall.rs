@@ -226,6 +226,7 @@ fn drivers(options: &Options) -> Result<Vec<(Kind, Arc<dyn Driver>)>> {
         run: options.run.clone(),
         cgroup_root: options.prefix.clone(),
         shim: vec![],
+        machines: None,
     });
     let vms = VmDriver::new(VmSettings {
         run: options.run.join("instances"),

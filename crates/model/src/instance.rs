@@ -9,6 +9,7 @@
 pub mod content;
 pub mod extra_host;
 pub mod host_directory;
+pub mod isolation;
 pub mod keys;
 pub mod lifecycle;
 pub mod lock;
@@ -24,6 +25,7 @@ pub mod ulimit;
 
 use content::{FileSet, MemoryMount, Mount, Role};
 use extra_host::ExtraHost;
+use isolation::Isolation;
 use keys::NamedKey;
 use lifecycle::Lifecycle;
 use lock::Lock;
@@ -183,6 +185,9 @@ pub struct Instance {
     /// What its containers share beside network and volumes (pod).
     #[serde(default, skip_serializing_if = "Shared::is_empty")]
     pub shared: Shared,
+    /// What stands between its containers and the host (pod); the same for its whole life.
+    #[serde(default, skip_serializing_if = "Isolation::is_shared")]
+    pub isolation: Isolation,
 }
 
 /// Addresses at which users say that an instance is reached. They are told, and decide nothing.
@@ -212,6 +217,12 @@ fn usual_weight() -> u32 {
 }
 
 impl Instance {
+    /// Whether it runs in a machine of its own: with disks and taps, and a kernel that finds its CPUs and memory when it
+    /// boots. All others share the host's kernel.
+    pub fn has_own_kernel(&self) -> bool {
+        self.kind == Kind::Vm || self.isolation == Isolation::Vm
+    }
+
     /// Seconds from asking it to end until it is killed. Hooks are part of its grace period; a program whose hook took all
     /// of that has a moment more.
     pub fn kill_after_s(&self) -> u32 {

@@ -9,6 +9,7 @@ use crate::{
     instance::{
         Grant,
         content::{MemoryMount, Role, VolumeGroup},
+        isolation::Isolation,
         lifecycle::Lifecycle,
         pod::Shared,
         ulimit::Ulimits,
@@ -56,6 +57,11 @@ pub struct InstancePlan {
 }
 
 impl InstancePlan {
+    /// Whether it is a pod with a machine of its own.
+    pub fn is_pod_in_machine(&self) -> bool {
+        matches!(&self.body, Body::Pod(pod) if pod.isolation == Isolation::Vm)
+    }
+
     /// What it gives of the host's CPUs, memory and disk.
     pub fn grant(&self) -> Grant {
         Grant {
@@ -94,7 +100,7 @@ pub enum Body {
 pub struct NicPlan {
     /// The port.
     pub port: PortId,
-    /// Host-side device in the network's namespace: a tap (VM) or one end of a veth (pod).
+    /// Host-side device in the network's namespace: a tap (VM, pod with a machine of its own) or one end of a veth (pod).
     pub device: String,
     /// Handle of the network's namespace.
     pub netns: PathBuf,
@@ -142,7 +148,7 @@ impl DiskFormat {
 pub struct DiskPlan {
     /// The volume.
     pub volume: VolumeId,
-    /// Its file (VM) or directory (container).
+    /// Its file (VM, pod with a machine of its own) or directory (container).
     pub path: PathBuf,
     /// Format of the file.
     pub format: DiskFormat,
@@ -230,6 +236,9 @@ pub struct PodPlan {
     /// What its containers share beside network and volumes.
     #[serde(default)]
     pub shared: Shared,
+    /// What stands between its containers and the host.
+    #[serde(default)]
+    pub isolation: Isolation,
 }
 
 /// A set of files.

@@ -3,6 +3,10 @@
 //! Every verb is idempotent and may be repeated after a crash on either side of its effect. A driver remembers
 //! nothing that it cannot find again by looking: a new driver over the same directories sees the same guests.
 
+mod dialed;
+
+pub use dialed::Dialed;
+
 use crate::{
     container::files::{ContainerFiles, FilesError},
     room::Short,
@@ -15,7 +19,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
-use tokio::{net::TcpStream, sync::broadcast};
+use tokio::sync::broadcast;
 
 /// What a driver sees of an instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +70,9 @@ pub struct Exit {
     pub boot: u64,
     /// Start of the run that ended, in milliseconds since 1970, where that is known.
     pub started_ms: Option<i64>,
+    /// What users should know of how it was at the end: containers and their restarts.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub facts: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Why a driver could not do something.
@@ -190,7 +197,7 @@ pub struct AttachRequest {
 pub type Place = Option<Box<dyn std::any::Any + Send + Sync>>;
 
 /// What a running instance uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time since its start in microseconds.
     pub cpu_usage_us: u64,
@@ -204,8 +211,20 @@ pub struct Usage {
     pub pids: u64,
 }
 
+impl From<sys::cgroup::Stats> for Usage {
+    fn from(stats: sys::cgroup::Stats) -> Self {
+        Self {
+            cpu_usage_us: stats.cpu_usage_us,
+            cpu_throttled_us: stats.cpu_throttled_us,
+            memory_bytes: stats.memory_bytes,
+            memory_inactive_file_bytes: stats.memory_inactive_file_bytes,
+            pids: stats.pids,
+        }
+    }
+}
+
 /// A process of an instance, as its host sees it (proc(5)).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSeen {
     /// Number on the host.
     pub pid: i32,
@@ -288,7 +307,7 @@ pub trait Driver: Send + Sync + 'static {
         Err(unserved("its containers"))
     }
     /// Connects to a port of the instance from within its own network.
-    async fn dial(&self, _: InstanceId, _port: u16, _limit: Duration) -> Result<TcpStream, DriverError> {
+    async fn dial(&self, _: InstanceId, _port: u16, _limit: Duration) -> Result<Dialed, DriverError> {
         Err(unserved("its ports"))
     }
     /// Freezes a running instance.

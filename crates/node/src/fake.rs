@@ -223,6 +223,7 @@ impl FakeHost {
             failed: code != 0,
             boot,
             started_ms: None,
+            facts: Default::default(),
         };
         self.lock().end(id, exit);
         self.tell(id);
@@ -300,6 +301,7 @@ impl State {
                     failed: false,
                     boot: running.boot,
                     started_ms: None,
+                    facts: Default::default(),
                 };
                 guest.stop(exit);
             }
@@ -350,6 +352,7 @@ impl State {
                 failed: code != 0,
                 boot,
                 started_ms: None,
+                facts: Default::default(),
             };
             self.end(plan.id, exit);
         }
@@ -390,6 +393,7 @@ impl State {
                 failed: false,
                 boot,
                 started_ms: None,
+                facts: Default::default(),
             });
         }
     }

@@ -467,7 +467,9 @@ impl Instances {
             .await?;
             return Ok(Some(Outcome::After(READY_PAUSE)));
         }
-        driver.make_room(instance.meta.id, id_range(instance)).await?;
+        if !instance.has_own_kernel() {
+            driver.make_room(instance.meta.id, id_range(instance)).await?;
+        }
         self.note(instance, |status| status.progress = "starting".into()).await?;
         for port in self.gather.ports(&instance.ports) {
             self.wires.ensure(port.network).await?;

@@ -3,7 +3,8 @@
 //! A disk on an image or another disk is a qcow2 file whose backing file that is, or a clone of it where the file system
 //! makes clones: a new VM takes no space but what it writes. A thick one is raw and takes its space at once, so a full
 //! disk shows at creation and never under a running guest. A container's volume is a directory, `<id>.dir` beside the
-//! disks (see [`files`]). It becomes a disk with these files when a VM is given it (see [`directory`]).
+//! disks (see [`files`]). It becomes a disk with these files when a VM is given it, or a pod with a machine of its own (see
+//! [`directory`]).
 //!
 //! A disk that a guest has open is never changed here: its guest's driver grows it and leads it to a new layer (see
 //! `instance::settle`), and what it became is read back. What a guest may have open is in its status before it can,
@@ -34,7 +35,7 @@ use model::{
     id::{NodeId, VolumeId},
     instance::{Instance, InstanceStatus, Kind},
     plan::{BackingFile, DiskFormat},
-    volume::{Ground, Provisioning, Volume, VolumeStatus},
+    volume::{Form, Ground, Provisioning, Volume, VolumeStatus},
 };
 use reconcile::Outcome;
 use std::{
@@ -90,7 +91,9 @@ pub enum VolumeError {
     #[error("the files of the volume do not become a disk")]
     Populate(#[source] DriverError),
     /// A container is to have a disk that was written.
-    #[error("the volume is a disk with something on it: a container is given directories")]
+    #[error(
+        "the volume is a disk with something on it: a container on the host's kernel is given directories"
+    )]
     HoldsDisk,
     /// holm stops.
     #[error("the work was cancelled")]
@@ -117,7 +120,7 @@ impl VolumeError {
             }
             Self::HoldsDisk => (
                 Code::Unsupported,
-                "copy its files from inside a virtual machine, or give the container a new volume"
+                "run the container with a kernel of its own (--isolate vm), copy its files from inside a virtual machine, or give it a new volume"
                     .to_string(),
             ),
             Self::Source(fault) => (fault.code, fault.hint.clone()),
@@ -148,6 +151,36 @@ struct Seen {
 struct Decided<'a> {
     volume: &'a Stored<Volume>,
     user: Option<(String, Option<store::engine::Revision>)>,
+}
+
+/// Who has a volume, as far as its form depends on it.
+#[derive(Debug, Clone, Copy)]
+enum User {
+    /// Containers on the host's kernel: they see directories.
+    OnHost,
+    /// A virtual machine: it sees disks, on which it makes what it likes.
+    Machine,
+    /// Containers in a machine of their own: it sees disks, which have a file system.
+    PodInMachine,
+}
+
+impl User {
+    fn of(instance: &Instance) -> Self {
+        match (instance.kind, instance.has_own_kernel()) {
+            (Kind::Vm, _) => Self::Machine,
+            (_, true) => Self::PodInMachine,
+            (_, false) => Self::OnHost,
+        }
+    }
+}
+
+/// Whether a volume is a disk on which nothing is yet, not even a file system. One whose file is just being replaced is.
+pub(crate) fn is_bare(status: &VolumeStatus) -> bool {
+    let Some(path) = &status.path else { return true };
+    let file = BackingFile { path: path.into(), format: status.format };
+    status.form() == Some(Form::Disk)
+        && status.backing.is_empty()
+        && (!file.path.exists() || directory::is_blank(&file).is_ok_and(|it| it))
 }
 
 /// When a directory was counted, and what it took.
@@ -280,21 +313,24 @@ impl Volumes {
     async fn make(&self, decided: &Decided<'_>) -> Result<Option<Seen>, VolumeError> {
         let volume = &decided.volume.record;
         let id = volume.meta.id;
-        let user = self.user_of(volume).map(|instance| instance.kind);
+        let user = self.user_of(volume).map(|instance| User::of(&instance));
         let has_directory = self.directory(id).exists();
         // A disk that holds something is what counts, whatever lies beside it.
         let is_written = match (user, has_directory) {
-            (Some(Kind::Vm) | None, false) | (Some(Kind::Container | Kind::System), true) => false,
+            (Some(User::Machine) | None, false) | (Some(User::OnHost), true) => false,
             _ => self.is_written(volume).await?,
         };
         match (user, has_directory) {
             // The volumes of pods are directories, and stay so while nobody has them.
-            (Some(Kind::Container | Kind::System), false) if is_written => {
-                return Err(VolumeError::HoldsDisk);
-            }
-            (Some(Kind::Container | Kind::System), _) => return self.make_directory(volume).await.map(Some),
+            (Some(User::OnHost), false) if is_written => return Err(VolumeError::HoldsDisk),
+            (Some(User::OnHost), _) => return self.make_directory(volume).await.map(Some),
             (None, true) if !is_written => return self.make_directory(volume).await.map(Some),
-            (Some(Kind::Vm), true) if !is_written && self.holder(volume).is_none() => {
+            (Some(User::Machine), true) if !is_written && self.holder(volume).is_none() => {
+                self.make_disk_of_files(volume).await?;
+            }
+            // Its containers count on a file system, and nobody has made one yet.
+            (Some(User::PodInMachine), _) if !is_written && self.holder(volume).is_none() => {
+                self.make_directory(volume).await?;
                 self.make_disk_of_files(volume).await?;
             }
             _ => {}

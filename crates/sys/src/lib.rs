@@ -16,6 +16,7 @@ pub mod file;
 pub mod jail;
 pub mod kvm;
 pub mod loop_device;
+pub mod machine;
 pub mod memory;
 pub mod mount;
 pub mod netlink;

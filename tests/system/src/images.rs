@@ -41,4 +41,12 @@ impl Images {
     pub fn micro(&self, name: &str) -> PathBuf {
         self.file("micro", name)
     }
+
+    /// The kernel of pods with a machine of their own; its modules lie beside it.
+    ///
+    /// # Panics
+    /// When it was not made.
+    pub fn guest_kernel(&self) -> PathBuf {
+        self.file("kernel", "vmlinuz")
+    }
 }

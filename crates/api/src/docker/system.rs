@@ -134,7 +134,7 @@ async fn info(State(door): State<Door>, Asker(caller): Asker) -> Json<Value> {
         "Labels": [],
         "ExperimentalBuild": false,
         "ServerVersion": concat!("holm-", env!("CARGO_PKG_VERSION")),
-        "Runtimes": {"holm": {"path": "holm"}},
+        "Runtimes": {"holm": {"path": "holm"}, "vm": {"path": "holm"}},
         "DefaultRuntime": "holm",
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
         "LiveRestoreEnabled": true,

@@ -182,6 +182,55 @@ async fn a_container_is_an_instance() {
 }
 
 #[tokio::test]
+async fn a_kernel_of_its_own_is_asked_for_and_shown() {
+    let house = House::open().await;
+    let door = door(&house);
+    add_image(&house, "web").await;
+    for (name, host, shown) in [
+        ("by-isolation", json!({"Isolation": "vm"}), ("vm", "vm", json!({"size": "10G"}))),
+        (
+            "by-runtime",
+            json!({"Runtime": "vm", "StorageOpt": {"size": "3G"}}),
+            ("vm", "vm", json!({"size": "3G"})),
+        ),
+        ("usual", json!({"Isolation": "default", "Runtime": "runc"}), ("", "holm", Value::Null)),
+    ] {
+        let asked = json!({"Image": "web", "HostConfig": host});
+        let made =
+            ask(&door, Method::POST, &format!("/containers/create?name={name}"), Some(asked.clone())).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        let seen = ask(&door, Method::GET, &format!("/containers/{name}/json"), None).await.json();
+        let seen = &seen["HostConfig"];
+        assert_eq!((&seen["Isolation"], &seen["Runtime"]), (&json!(shown.0), &json!(shown.1)), "{name}");
+        assert_eq!(seen["StorageOpt"], shown.2, "{name}");
+        let native = house.client.get::<api::v1::types::instance::Instance>(name).await.unwrap();
+        assert_eq!(native.isolation.is_shared(), name == "usual");
+        // What is shown makes the same again.
+        let again = json!({"Image": "web", "HostConfig": {"Isolation": seen["Isolation"], "Runtime": seen["Runtime"]}});
+        let made = ask(&door, Method::POST, &format!("/containers/create?name={name}-2"), Some(again)).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
+        let twin =
+            house.client.get::<api::v1::types::instance::Instance>(&format!("{name}-2")).await.unwrap();
+        assert_eq!(twin.isolation, native.isolation);
+    }
+    for (host, words) in [
+        (json!({"Isolation": "hyperv"}), "Isolation is not honoured by holm"),
+        (json!({"Runtime": "runsc"}), "unknown or invalid runtime name: runsc"),
+    ] {
+        let asked = json!({"Image": "web", "HostConfig": host});
+        let refused = ask(&door, Method::POST, "/containers/create", Some(asked)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
+        assert!(
+            refused.message().contains(words) && refused.message().contains("vm (a kernel"),
+            "{}",
+            refused.text
+        );
+    }
+    let runtimes = ask(&door, Method::GET, "/info", None).await.json()["Runtimes"].clone();
+    assert!(runtimes.get("vm").is_some() && runtimes.get("holm").is_some(), "{runtimes}");
+}
+
+#[tokio::test]
 async fn what_is_not_honoured_is_refused_and_readers_change_nothing() {
     let house = House::open().await;
     let door = door(&house);

@@ -1,11 +1,15 @@
 //! Placement: which host takes a new instance, and which range of uids it gets there.
 
+use super::NewInstance;
 use crate::{Control, Error, Result, transact::Transaction};
 use model::{
     error::Code,
     flavor::Size,
     id::{InstanceId, NodeId},
-    instance::{Instance, Kind, Power},
+    instance::{
+        Instance, Power,
+        isolation::{GUEST_OVERHEAD_MIB, Isolation},
+    },
     node::{Node, NodeStatus},
     server_group::ServerGroup,
 };
@@ -20,15 +24,47 @@ pub const CPU_SHARE_MAX: u64 = 4;
 /// Memory that a host keeps for itself, in MiB.
 pub const RESERVED_MIB: u64 = 512;
 
+/// What an instance needs of its host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs {
+    size: Size,
+    /// Its memory is taken and not only limited.
+    own_kernel: bool,
+    /// Memory that its machine has beside its own, in MiB.
+    more_mib: u64,
+}
+
+impl Needs {
+    fn of_new(new: &NewInstance, size: Size) -> Self {
+        Self { size, own_kernel: new.has_own_kernel(), more_mib: overhead_mib(new.isolation) }
+    }
+
+    pub(super) fn of(instance: &Instance, size: Size) -> Self {
+        Self { size, own_kernel: instance.has_own_kernel(), more_mib: overhead_mib(instance.isolation) }
+    }
+
+    fn memory_mib(&self) -> u64 {
+        self.size.memory_mib.saturating_add(self.more_mib)
+    }
+}
+
+fn overhead_mib(isolation: Isolation) -> u64 {
+    match isolation {
+        Isolation::Shared => 0,
+        Isolation::Vm => GUEST_OVERHEAD_MIB,
+    }
+}
+
 impl Control {
     /// Chooses a host with room that the group's policy allows, and a free uid range on it.
     pub(super) fn place(
         &self,
         tx: &mut Transaction,
-        kind: Kind,
+        new: &NewInstance,
         size: Size,
         group: Option<&ServerGroup>,
     ) -> Result<(NodeId, u32)> {
+        let needs = Needs::of_new(new, size);
         let mut reasons = vec![];
         let mut nodes = self.store.list::<Node>();
         let hosts = group.map_or(vec![], |group| self.hosts_of_server_group(group));
@@ -40,7 +76,7 @@ impl Control {
             let of_group = group.filter(unfit).map(|group| {
                 format!("the policy {} of server group {}", group.policy.as_str(), group.meta.name)
             });
-            match of_group.or_else(|| self.refusal_of(&node.record, kind, size)) {
+            match of_group.or_else(|| self.refusal_of(&node.record, needs)) {
                 None => {
                     let slot = self.free_slot(tx, node.record.id)?;
                     return Ok((node.record.id, slot));
@@ -58,36 +94,36 @@ impl Control {
     }
 
     /// Why a host does not take a new instance of this size.
-    pub(super) fn refusal_of(&self, node: &Node, kind: Kind, size: Size) -> Option<String> {
+    fn refusal_of(&self, node: &Node, needs: Needs) -> Option<String> {
         if !node.schedulable {
             return Some("takes no new instances".into());
         }
-        self.refusal_beside(node, kind, size, None)
+        self.refusal_beside(node, needs, None)
     }
 
     /// Why a host has no room for this size, beside all that it has but `except`.
     pub(super) fn refusal_beside(
         &self,
         node: &Node,
-        kind: Kind,
-        size: Size,
+        needs: Needs,
         except: Option<InstanceId>,
     ) -> Option<String> {
         let status = self.store.get::<NodeStatus>(&node.id.to_string())?;
         let status = &status.record;
-        if kind == Kind::Vm && status.qemu.is_empty() {
+        let Needs { size, own_kernel, .. } = needs;
+        if own_kernel && status.qemu.is_empty() {
             return Some("QEMU is not installed (apt install qemu-system-x86)".into());
         }
         let mut here = self.store.list::<Instance>();
         here.retain(|i| i.record.node == Some(node.id) && i.record.power != Power::Off);
         here.retain(|i| Some(i.record.meta.id) != except);
         // What a container is given is a limit and no reservation: it takes what it uses.
-        here.retain(|i| i.record.kind == Kind::Vm);
-        let used_mib: u64 = here.iter().map(|i| i.record.size.memory_mib).sum();
+        here.retain(|i| i.record.has_own_kernel());
+        let used_mib: u64 = here.iter().map(|i| Needs::of(&i.record, i.record.size).memory_mib()).sum();
         let used_vcpus: u64 = here.iter().map(|i| u64::from(i.record.size.vcpus)).sum();
         let room_mib = status.memory_mib.saturating_sub(RESERVED_MIB);
-        if kind == Kind::Vm && used_mib + size.memory_mib > room_mib {
-            let asked = size.memory_mib;
+        if own_kernel && used_mib + needs.memory_mib() > room_mib {
+            let asked = needs.memory_mib();
             return Some(format!("{asked} MiB of memory asked, {used_mib} of {room_mib} MiB given to VMs"));
         }
         if size.memory_mib > status.memory_mib {
@@ -98,7 +134,7 @@ impl Control {
         }
         let room_vcpus = u64::from(status.cpus) * CPU_OVERCOMMIT;
         if u64::from(size.vcpus) > u64::from(status.cpus).max(1) * CPU_SHARE_MAX
-            || (kind == Kind::Vm && used_vcpus + u64::from(size.vcpus) > room_vcpus)
+            || (own_kernel && used_vcpus + u64::from(size.vcpus) > room_vcpus)
         {
             return Some(format!(
                 "{} vCPUs asked, {used_vcpus} of {room_vcpus} given to VMs on {} CPUs",

@@ -9,6 +9,7 @@ use model::{
         ContainerSpec, Kind,
         content::{MOUNTS_MAX, MemoryMount, Role, Shows, check_absolute},
         host_directory::within,
+        isolation::Isolation,
     },
     plan::RestartPolicy,
 };
@@ -27,6 +28,7 @@ pub(super) fn check(new: &NewInstance) -> Result<()> {
     if new.kind != Kind::Container && !new.shared.is_empty() {
         return Err(Error::invalid("shared", "what containers share is for pods of containers"));
     }
+    check_isolation(new)?;
     if new.kind != Kind::Container && new.restart == RestartPolicy::OnUnhealthy {
         return Err(Error::invalid("restart", "on-unhealthy is for containers, which have health checks"));
     }
@@ -35,6 +37,39 @@ pub(super) fn check(new: &NewInstance) -> Result<()> {
     }
     for (number, asked) in new.containers.iter().enumerate() {
         check_container(new.kind, number, &asked.spec)?;
+    }
+    Ok(())
+}
+
+/// Refuses a machine of its own to what has one, and to what it is not made for.
+fn check_isolation(new: &NewInstance) -> Result<()> {
+    if new.isolation == Isolation::Shared {
+        return Ok(());
+    }
+    match new.kind {
+        Kind::Container => {}
+        Kind::Vm => {
+            return Err(Error::invalid(
+                "isolation",
+                "a VM has a kernel of its own: isolation is for containers",
+            ));
+        }
+        Kind::System => {
+            let message = "a system container runs on the host's kernel: isolation vm is for containers";
+            return Err(Error::invalid("isolation", message).hint(
+                "make a VM of a disk image, or a container of an OCI image (`holm run --isolate vm IMAGE`)",
+            ));
+        }
+    }
+    for (number, asked) in new.containers.iter().enumerate() {
+        for (at, mount) in asked.spec.mounts.iter().enumerate() {
+            let Shows::Host { path, .. } = &mount.shows else { continue };
+            let message = format!(
+                "{path:.200}: a container with a kernel of its own sees no directory of its host (isolation vm)"
+            );
+            return Err(Error::invalid(&format!("containers[{number}].mounts[{at}].host"), message)
+                .hint("use a volume, or leave the isolation out"));
+        }
     }
     Ok(())
 }

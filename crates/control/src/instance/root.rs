@@ -41,7 +41,7 @@ impl Control {
         for asked in &new.volumes {
             let volume = self.add_asked_volume(tx, caller, home, asked, "volume")?;
             if let DiskAsked::Volume(_) = asked.disk {
-                self.refuse_written_disk(&volume, new.kind, "volume")?;
+                self.refuse_written_disk(&volume, new.has_own_kernel(), "volume")?;
             }
             if all.contains(&volume.meta.id) {
                 return Err(named_twice(&volume));

@@ -1,6 +1,8 @@
 //! Another size on trial: the guest starts anew with it, and its user confirms it or has the old one back.
 
-use super::{action::refuse_locked, charges, rebuild::refuse_unsettled, resize::refuse_own_disk};
+use super::{
+    action::refuse_locked, charges, placement::Needs, rebuild::refuse_unsettled, resize::refuse_own_disk,
+};
 use crate::{Caller, Control, Error, Result, transact::Transaction};
 use model::{
     error::Code,
@@ -134,7 +136,8 @@ impl Control {
         let Some(host) = instance.node.and_then(|id| self.store.get::<Node>(&id.to_string())) else {
             return Ok(());
         };
-        let Some(reason) = self.refusal_beside(&host.record, instance.kind, size, Some(instance.meta.id))
+        let Some(reason) =
+            self.refusal_beside(&host.record, Needs::of(instance, size), Some(instance.meta.id))
         else {
             return Ok(());
         };

@@ -8,7 +8,7 @@ use crate::{
 use model::{
     error::Code,
     id::{InstanceId, NodeId, VolumeId},
-    instance::{Instance, Kind, VOLUMES_MAX, tag::Tag},
+    instance::{Instance, VOLUMES_MAX, tag::Tag},
     volume::{Form, Provisioning, Volume, VolumeSource},
 };
 use store::Stored;
@@ -94,7 +94,7 @@ impl Control {
             refuse_too_many(&next_instance.volumes)?;
             next_instance.meta.touch(self.now());
             tx.update(&instance, &next_instance);
-            self.refuse_written_disk(&found.record, instance.record.kind, "volume")?;
+            self.refuse_written_disk(&found.record, instance.record.has_own_kernel(), "volume")?;
             self.take_volume(tx, &found, instance.record.meta.id, attach)
         })
         .await
@@ -126,24 +126,25 @@ impl Control {
     }
 
     /// Refuses to give a container a disk that holds something: the file system on it is whatever a guest made of it, and
-    /// the host's kernel is not to read that. A disk that was never written becomes a directory.
-    pub(crate) fn refuse_written_disk(&self, volume: &Volume, kind: Kind, field: &str) -> Result<()> {
+    /// the host's kernel is not to read that. A disk that was never written becomes a directory. Who has a kernel of its own
+    /// may have any.
+    pub(crate) fn refuse_written_disk(&self, volume: &Volume, own_kernel: bool, field: &str) -> Result<()> {
         let status = self.volume_status(volume.meta.id);
         let is_disk = status.as_ref().is_some_and(|status| status.record.form() == Some(Form::Disk));
         let is_thin = volume.provisioning == Provisioning::Thin;
         let is_written = volume.source != VolumeSource::Empty
             || volume.layer > 0
             || is_thin && status.is_some_and(|status| status.record.used_bytes > BLANK_BYTES_MAX);
-        if kind == Kind::Vm || !is_disk || !is_written {
+        if own_kernel || !is_disk || !is_written {
             return Ok(());
         }
         let message = format!(
-            "volume {} is a disk with something on it: a container is given directories",
+            "volume {} is a disk with something on it: a container on the host's kernel is given directories",
             volume.meta.name
         );
-        Err(Error::new(Code::Unsupported, message)
-            .field(field)
-            .hint("copy its files from inside a virtual machine, or give the container a new volume"))
+        Err(Error::new(Code::Unsupported, message).field(field).hint(
+            "run the container with a kernel of its own (`--isolate vm`), copy the files from inside a virtual machine, or give the container a new volume",
+        ))
     }
 
     /// Writes into a volume's record that an instance has it.

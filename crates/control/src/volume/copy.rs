@@ -63,7 +63,7 @@ impl Control {
     pub(super) fn refuse_unfreezable(&self, volume: &Volume) -> Result<()> {
         let name = &volume.meta.name;
         let user = volume.attached_to.and_then(|id| self.get::<Instance>(id));
-        if let Some(user) = user.filter(|user| user.record.kind != Kind::Vm) {
+        if let Some(user) = user.as_ref().filter(|user| !user.record.has_own_kernel()) {
             let message = format!(
                 "volume {name} is a directory of {}: only disks can be frozen",
                 user.record.meta.name
@@ -73,6 +73,9 @@ impl Control {
             );
         }
         self.refuse_directory(volume)?;
+        if let Some(user) = user.filter(|user| user.record.kind != Kind::Vm) {
+            self.refuse_frozen_under(volume, &user.record)?;
+        }
         if volume.ground_above().depth() >= LAYERS_MAX {
             let message = format!("volume {name} stands on {LAYERS_MAX} layers, no more are possible");
             return Err(Error::new(Code::TooLarge, message).hint(
@@ -80,6 +83,17 @@ impl Control {
             ));
         }
         Ok(())
+    }
+
+    /// Refuses a volume that a pod with a machine of its own has at this moment: its guest is led to no other layer.
+    fn refuse_frozen_under(&self, volume: &Volume, user: &Instance) -> Result<()> {
+        let status = self.instance_status(user.meta.id);
+        if status.is_none_or(|status| !status.record.volumes.contains(&volume.meta.id)) {
+            return Ok(());
+        }
+        let (volume, name) = (&volume.meta.name, &user.meta.name);
+        let message = format!("volume {volume} is in use by {name}, which keeps it as it is until it stops");
+        Err(Error::new(Code::Conflict, message).field("volume").hint(format!("`holm stop {name}` first")))
     }
 
     /// Refuses a volume that a container had: it is a directory, of which no layers are made.

@@ -2,6 +2,7 @@
 
 mod golden;
 mod image;
+mod isolation;
 mod networking;
 mod publish;
 mod refused;
@@ -133,6 +134,7 @@ fn container(name: &str) -> NewInstance {
         files: vec![],
         schedule: None,
         shared: Default::default(),
+        isolation: Default::default(),
         publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,

@@ -249,7 +249,7 @@ fn instance_page(i: &Instance, now: Timestamp) -> Page {
         let code = exit.code.map_or(String::new(), |code| format!("code {code}, "));
         page.line("Ended", format!("{code}{} at {}", exit.cause, wording::time(exit.at, now)));
     }
-    page.line("Kind", kind_in_words(i.kind));
+    page.line("Kind", kind_in_words(i));
     page.line("Project", &i.head.project.name).line("Description", &i.head.description);
     let labels: Vec<String> = i.head.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     page.line("Labels", labels.join(", "));
@@ -341,12 +341,15 @@ fn until_then(i: &Instance) -> Option<String> {
 fn waits_for_restart(i: &Instance) -> bool {
     i.until_restart.is_some_and(|has| {
         let disk_alone = (has.vcpus, has.memory_mib) == (i.size.vcpus, i.size.memory_mib);
-        i.kind == Kind::Vm || disk_alone
+        i.kind == Kind::Vm || !i.isolation.is_shared() || disk_alone
     })
 }
 
-fn kind_in_words(kind: Kind) -> &'static str {
-    match kind {
+fn kind_in_words(i: &Instance) -> &'static str {
+    match i.kind {
+        Kind::Container if !i.isolation.is_shared() => {
+            "container (pod of OCI containers with a kernel of its own, in a virtual machine)"
+        }
         Kind::Vm => "vm (virtual machine with a kernel of its own)",
         Kind::Container => "container (pod of OCI containers on the host's kernel)",
         Kind::System => "system (container with a system of its own)",
@@ -407,7 +410,7 @@ fn parts(page: &mut Page, i: &Instance) {
             Cell::text(p.id),
         ]
     });
-    let device = if i.kind == Kind::Vm { "TAP ON HOST" } else { "VETH ON HOST" };
+    let device = if i.kind == Kind::Vm || !i.isolation.is_shared() { "TAP ON HOST" } else { "VETH ON HOST" };
     let heads = ["NETWORK", "ADDRESSES", "FLOATING IP", "MAC", "SECURITY GROUPS", "RATE", device, "PORT"];
     page.table("Interfaces", &heads, ports.collect());
     let volumes = i.volumes.iter().map(|v| {

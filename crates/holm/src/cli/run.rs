@@ -20,7 +20,7 @@ use api::v1::types::{
     restart,
 };
 use model::{
-    instance::{Kind, phase::Phase},
+    instance::{Kind, isolation::Isolation, phase::Phase},
     plan::{Accelerator, RestartPolicy},
 };
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ Which kind?
   vm          a kernel of its own: any operating system, kernel modules, the strongest wall between you and others
   container   a program from an OCI image on the host's kernel: starts in a blink, costs little
   system      a container with a system of its own inside (init, SSH, many services)
+With --isolate vm a container has a kernel of its own: for programs that you do not trust.
 The image says which it is (a disk or kernel: vm; an OCI image: container; a root file
 system: system); --vm, --container and --system insist.
 All kinds have the same networks, addresses, security groups, floating IPs, volumes and quotas.
@@ -39,6 +40,7 @@ Examples:
   holm run --name db --flavor g1.c1m512 --key me debian-12
   holm run --name web -d --security-group web nginx:1.27
   holm run --rm -it alpine sh
+  holm run --isolate vm --rm -it alpine sh
   holm run --system --name box --key me debian-system
   holm run --name cache -d --memory 256m --volume 10g:/data --restart always redis:7";
 
@@ -199,6 +201,9 @@ pub struct ContainerArgs {
     /// Path kept in memory (may be given several times)
     #[arg(long, value_name = "PATH")]
     pub tmpfs: Vec<String>,
+    /// What stands between it and the host: shared (the host's kernel) or vm (a kernel of its own, in a small VM)
+    #[arg(long, value_name = "shared|vm", default_value = "shared", hide_default_value = true)]
+    pub isolate: Isolation,
     /// Name for /etc/hosts inside (may be given several times)
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = request::extra_host)]
     pub add_host: Vec<ExtraHost>,
@@ -313,15 +318,11 @@ fn say_where(session: &Session, instance: &Instance) {
     let at = if addresses.is_empty() { String::new() } else { format!(" at {}", addresses.join(", ")) };
     let phase = if instance.phase == Phase::Exited { "ran and ended" } else { "is running" };
     session.say(format!("{} {name} {phase}{at}", instance.kind.as_str()));
+    let acceleration = instance.facts.get("acceleration").and_then(|text| text.as_str());
+    if let Some(text) = acceleration.filter(|text| text.contains("emulated")) {
+        session.say(format!("note: {text}"));
+    }
     if instance.kind == Kind::Vm {
-        let slow = instance
-            .facts
-            .get("acceleration")
-            .and_then(|text| text.as_str())
-            .filter(|text| text.contains("emulated"));
-        if let Some(text) = slow {
-            session.say(format!("note: {text}"));
-        }
         let login = if instance.keypairs.is_empty() { "" } else { "holm ssh " };
         session.next(if login.is_empty() {
             format!("holm console {name}")

@@ -45,6 +45,10 @@ pub struct Options {
     /// QEMU's program, if it is not where distributions put it.
     #[arg(long, env = "HOLM_QEMU", value_name = "PROGRAM")]
     pub qemu: Option<PathBuf>,
+    /// Kernel that containers with a kernel of their own boot (`holm run --isolate vm`), if it is not this host's or the
+    /// newest in /boot. Its modules lie in /lib/modules.
+    #[arg(long, env = "HOLM_GUEST_KERNEL", value_name = "FILE")]
+    pub guest_kernel: Option<PathBuf>,
     /// Socket of the Docker Engine API, for `docker -H unix://PATH`, or none. For the same who may use the local socket
     /// [default: docker.sock beside it].
     #[arg(long, env = "HOLM_DOCKER", value_name = "PATH|none")]

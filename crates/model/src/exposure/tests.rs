@@ -128,6 +128,7 @@ impl World {
                 files: vec![],
                 schedule: None,
                 shared: Default::default(),
+                isolation: Default::default(),
                 suspended: false,
                 server_group: None,
             },

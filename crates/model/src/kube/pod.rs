@@ -13,6 +13,7 @@ use crate::{
     instance::{
         CONTAINERS_MAX,
         content::{MemoryMount, Role, SEALED_BYTES_MAX},
+        isolation::Isolation,
         pod::Dns,
     },
     plan::RestartPolicy,
@@ -84,6 +85,9 @@ pub struct Pod {
     /// How names are looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// What stands between its containers and the host.
+    #[serde(skip_serializing_if = "Isolation::is_shared")]
+    pub isolation: Isolation,
     /// Tells it from what the file asked for before it was changed; the values of secrets have no part in it.
     #[serde(skip)]
     pub digest: String,
@@ -229,7 +233,7 @@ pub(super) fn read(
     if let Some(os) = spec.child("os")? {
         os.word("name", &[("linux", ())])?;
     }
-    let dns = dns(spec)?;
+    let (dns, isolation) = (dns(spec)?, isolation(spec)?);
     let restart = spec.word("restartPolicy", restarts)?;
     let security = security::of_pod(spec)?;
     let grace_s = spec.number("terminationGracePeriodSeconds", 0..=3600)?.unwrap_or(GRACE_S_USUAL);
@@ -280,8 +284,20 @@ pub(super) fn read(
         grace_s: u32::try_from(grace_s).unwrap_or(0),
         share_processes: spec.flag("shareProcessNamespace")?.unwrap_or(false),
         dns,
+        isolation,
         digest: String::new(),
     })
+}
+
+/// The runtime class that a pod asks for: another than holm has would be another wall than its file counts on.
+fn isolation(spec: &Fields<'_>) -> Result<Isolation, Refusal> {
+    match spec.text("runtimeClassName")?.as_deref() {
+        None | Some("") => Ok(Isolation::Shared),
+        Some("vm") => Ok(Isolation::Vm),
+        Some(other) => Err(spec
+            .wrong("runtimeClassName", format!("there is no runtime class {other:.80}"))
+            .hint("leave it out for the host's kernel, or write vm for a kernel of its own")),
+    }
 }
 
 /// How names are looked up, where the file says more than that the network's own server is asked.

@@ -6,6 +6,7 @@
 
 use super::{
     capability::{Capabilities, CapabilityError},
+    machine::order::Machine,
     system,
 };
 use model::{
@@ -128,6 +129,9 @@ pub struct Pod {
     /// Its own address, where hooks ask it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// The virtual machine that it runs in; `None` under the host's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
 }
 
 impl Pod {
@@ -162,9 +166,16 @@ impl Pod {
         };
         // An init's services may be of other users, who use sudo and its like.
         let privileges = if self.is_system() { "" } else { "; no new privileges" };
+        let (around, whose) = match &self.machine {
+            Some(_) => (
+                "a virtual machine with a kernel of its own, which runs as a user of the host that owns nothing; in it ",
+                "guest",
+            ),
+            None => ("", "host"),
+        };
         format!(
-            "namespaces of its own; root inside is uid {} of the host; {capabilities}; system calls filtered (seccomp)\
-             {privileges}",
+            "{around}namespaces of its own; root inside is uid {} of the {whose}; {capabilities}; system calls filtered \
+             (seccomp){privileges}",
             self.ids.base
         )
     }
@@ -428,6 +439,7 @@ pub fn bundle(plan: &InstancePlan, places: Places) -> Result<Pod, BundleError> {
             .find(|it| !it.lifecycle.is_empty())
             .and_then(|_| own_address(&plan.nics)),
         places,
+        machine: None,
     })
 }
 
@@ -686,4 +698,4 @@ fn resolv_conf_text(nics: &[NicPlan], asked: Option<&Dns>) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,25 +10,29 @@
 //! the cgroup. Processes without a shim have lost their streams, log and exit codes; they are killed and told as such.
 
 mod attach;
-mod content;
+pub(super) mod content;
 mod dial;
 mod files;
+mod machine;
 mod observe;
-mod processes;
+pub(super) mod processes;
 mod streams;
+
+pub use machine::Machines;
 
 use super::{
     bundle::{self, Places, Pod},
     client::Client,
     files::{ContainerFiles, turn::Turns},
+    machine::base::Bases,
     network,
     protocol::{POD, Reply, Request},
     root_disk, secret,
 };
 use crate::{
     driver::{
-        AttachRequest, Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Place, ProcessSeen,
-        Seen, Stdio, Stream, Usage,
+        AttachRequest, Dialed, Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Place,
+        ProcessSeen, Seen, Stdio, Stream, Usage,
     },
     image::tree_removal::remove_tree,
 };
@@ -44,13 +48,10 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio as ProcessStdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use sys::netns::NetNs;
-use tokio::{
-    net::TcpStream,
-    sync::{Mutex, broadcast},
-};
+use tokio::sync::{Mutex, broadcast};
 
 /// Name of the file that tells which ports a pod has, below its run directory.
 const NICS: &str = "nics.json";
@@ -72,6 +73,8 @@ pub struct PodDriverConfig {
     pub cgroup_root: String,
     /// Program and first arguments of the shim's role; the pod's directory is added.
     pub shim: Vec<PathBuf>,
+    /// What pods with a machine of their own run in; `None` where there are none.
+    pub machines: Option<Machines>,
 }
 
 /// Runs pods on this host.
@@ -84,6 +87,8 @@ pub struct PodDriver {
     early: Arc<attach::Early>,
     /// Who looks into the files of pods.
     turns: Arc<Turns>,
+    /// Images as disks.
+    bases: Arc<Bases>,
 }
 
 /// Turns an error of a step into one of the driver.
@@ -105,6 +110,7 @@ impl PodDriver {
     /// A driver over these directories. Pods that run already are found by [`Driver::list`] and observing.
     pub fn new(config: PodDriverConfig) -> Self {
         Self {
+            bases: Arc::new(Bases::new(&config.state)),
             config: Arc::new(config),
             changes: broadcast::channel(CHANGES_MAX).0,
             watched: Arc::default(),
@@ -221,10 +227,18 @@ fn answer(reply: io::Result<Reply>) -> Result<Reply, DriverError> {
     }
 }
 
-/// Writes what the shim needs, and the pod's network.
-fn prepare(plan: &InstancePlan, pod: &mut Pod) -> Result<(), DriverError> {
-    root_disk::make(pod)?;
-    let places = &pod.places;
+/// Writes what the shim needs, and what the pod stands on: its network, or its machine.
+fn prepare(
+    driver: &PodDriver,
+    plan: &InstancePlan,
+    pod: &mut Pod,
+    offer: Option<machine::Offer>,
+) -> Result<(), DriverError> {
+    match offer {
+        Some(_) => root_disk::make_for_machine(pod)?,
+        None => root_disk::make(pod)?,
+    }
+    let places = pod.places.clone();
     for directory in [&places.state, &places.run, &places.state.join("logs")] {
         fs::DirBuilder::new()
             .recursive(true)
@@ -232,15 +246,20 @@ fn prepare(plan: &InstancePlan, pod: &mut Pod) -> Result<(), DriverError> {
             .create(directory)
             .map_err(io_error(format!("create {}", directory.display())))?;
     }
+    pod.machine = offer.map(|offer| driver.furnish(plan, pod, offer)).transpose()?;
     write_json(&places.state.join(POD), pod)?;
     secret::write(pod).map_err(io_error("write the secret variables"))?;
     if let Body::Pod(body) = &plan.body {
-        content::write(places, &body.files).map_err(io_error("write the files that containers are shown"))?;
+        content::write(&places, &body.files)
+            .map_err(io_error("write the files that containers are shown"))?;
     }
-    observe::forget_last_run(places).map_err(io_error("forget the last run"))?;
+    observe::forget_last_run(&places).map_err(io_error("forget the last run"))?;
     write_json(&places.run.join(NICS), &plan.nics)?;
     let volumes: Vec<VolumeId> = plan.disks.iter().map(|disk| disk.volume).collect();
     write_json(&places.run.join(observe::VOLUMES), &volumes)?;
+    if pod.machine.is_some() {
+        return Ok(());
+    }
     let namespace = network::create(&places.netns, plan.id_range)
         .map_err(io_error("make the pod's network namespace"))?;
     for (number, nic) in plan.nics.iter().enumerate() {
@@ -329,15 +348,16 @@ impl Driver for PodDriver {
             what: describe(&error),
             hint: "change the request".into(),
         })?;
+        let offer = self.offer(plan).await?;
         // Its files, and the disk that they are on, are mounted by one at a time.
         let _alone = self.turns.alone(plan.id).await;
-        let (owned, at, mut pod) = (plan.clone(), places.clone(), pod);
+        let (owned, at, mut pod, driver) = (plan.clone(), places.clone(), pod, self.clone());
         let runs = blocking(move || {
             let seen = observe::observe(&at)?;
             if matches!(seen, Seen::Running(_) | Seen::Paused(_)) {
                 return Ok(true);
             }
-            prepare(&owned, &mut pod)?;
+            prepare(&driver, &owned, &mut pod, offer)?;
             Ok(false)
         })
         .await?;
@@ -370,7 +390,7 @@ impl Driver for PodDriver {
         self.ask_if_running(id, Request::Renew { container, since_ms, grace_ms }).await
     }
 
-    async fn dial(&self, id: InstanceId, port: u16, limit: Duration) -> Result<TcpStream, DriverError> {
+    async fn dial(&self, id: InstanceId, port: u16, limit: Duration) -> Result<Dialed, DriverError> {
         dial::dial(self.places(id), port, limit).await
     }
 
@@ -385,11 +405,23 @@ impl Driver for PodDriver {
     async fn destroy(&self, id: InstanceId) -> Result<(), DriverError> {
         self.early.forget(id);
         let _alone = self.turns.alone(id).await;
-        let places = self.places(id);
-        blocking(move || destroy(&places)).await
+        let (places, bases) = (self.places(id), Arc::clone(&self.bases));
+        blocking(move || {
+            let was_last = machine::of(&places).is_some();
+            destroy(&places)?;
+            // What it had of an image may be of no use any more; if that cannot be told now, it is later.
+            if was_last && let Err(error) = bases.collect(SystemTime::now()) {
+                tracing::warn!(%id, error = describe(&error), "disks of images stay that nobody needs");
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn resize(&self, plan: &InstancePlan, has: Grant) -> Result<Grant, DriverError> {
+        if plan.is_pod_in_machine() {
+            return self.resize_inside(plan, has).await;
+        }
         let limits = bundle::limits(plan);
         match self.set_limits(plan.id, limits).await {
             Ok(()) => Ok(plan.grant()),
@@ -407,6 +439,9 @@ impl Driver for PodDriver {
     async fn attach_nic(&self, id: InstanceId, nic: &NicPlan) -> Result<(), DriverError> {
         let (places, nic) = (self.places(id), nic.clone());
         blocking(move || {
+            if machine::of(&places).is_some() {
+                return Err(machine::unsupported_nic(nic.port));
+            }
             let namespace = NetNs::open(&places.netns)
                 .map_err(|error| io_error("open the pod's network")(error.into()))?;
             let at = || format!("plug in port {}", nic.port);
@@ -430,6 +465,9 @@ impl Driver for PodDriver {
             let Some(at) = nics.iter().position(|nic| nic.port == port) else {
                 return Ok(());
             };
+            if machine::of(&places).is_some() {
+                return Err(machine::unsupported_nic(port));
+            }
             if let Ok(namespace) = NetNs::open(&places.netns) {
                 network::unplug(&namespace, &nics[at]).map_err(io_error(format!("unplug port {port}")))?;
             }
@@ -451,6 +489,9 @@ impl Driver for PodDriver {
         let places = self.places(id);
         blocking(move || {
             let nics: Vec<NicPlan> = read_json(&places.run.join(NICS)).unwrap_or_default();
+            if machine::of(&places).is_some() {
+                return Ok((nics.iter().map(|nic| nic.port).collect(), observe::volumes(&places)));
+            }
             let Ok(namespace) = NetNs::open(&places.netns) else {
                 return Ok((Vec::new(), Vec::new()));
             };
@@ -518,19 +559,19 @@ impl Driver for PodDriver {
     }
 
     async fn usage(&self, id: InstanceId) -> Result<Usage, DriverError> {
-        let stats = self.stats(id).await?;
-        Ok(Usage {
-            cpu_usage_us: stats.cpu_usage_us,
-            cpu_throttled_us: stats.cpu_throttled_us,
-            memory_bytes: stats.memory_bytes,
-            memory_inactive_file_bytes: stats.memory_inactive_file_bytes,
-            pids: stats.pids,
-        })
+        let places = self.places(id);
+        let is_inside = blocking(move || Ok(machine::of(&places).is_some())).await?;
+        if is_inside { self.usage_inside(id).await } else { Ok(self.stats(id).await?.into()) }
     }
 
     async fn processes(&self, id: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {
         let places = self.places(id);
-        blocking(move || processes::of(&places)).await
+        let look =
+            move || if machine::of(&places).is_some() { Ok(None) } else { processes::of(&places).map(Some) };
+        match blocking(look).await? {
+            Some(processes) => Ok(processes),
+            None => self.processes_inside(id).await,
+        }
     }
 
     async fn files(&self, plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {

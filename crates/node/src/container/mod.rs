@@ -7,6 +7,7 @@
 //!  files    what is in a container's file system: copied in and out, running or not
 //!  init     a first process that only collects and hands signals on; volume_group: whose the files of a volume are
 //!  system   what is different where the first process is an init; first_boot, host_key: who such an instance is
+//!  machine  the same under a kernel of its own
 //!  secret   variables that are kept apart from what is written of a pod
 //!  protocol what the two say to each other, and the state file
 //! ```
@@ -24,6 +25,7 @@ mod holder;
 mod host_key;
 mod init;
 pub mod log;
+pub mod machine;
 pub(crate) mod network;
 mod process;
 pub mod protocol;

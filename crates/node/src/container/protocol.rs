@@ -5,6 +5,7 @@
 //! events on the same connection. A newer daemon speaks to older shims, so fields are only ever added.
 
 use super::bundle::Limits;
+use crate::driver::{ProcessSeen, Usage};
 use model::instance::content::Role;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -90,6 +91,17 @@ pub enum Request {
         /// Number of the signal.
         signal: i32,
     },
+    /// Connects to a port of a pod that has a kernel of its own. One descriptor comes back: the stream.
+    Dial {
+        /// The port, at the pod's first address.
+        port: u16,
+        /// Milliseconds that it may take.
+        limit_ms: u64,
+    },
+    /// The processes of a pod that has a kernel of its own.
+    Processes,
+    /// What such a pod uses of its machine.
+    Usage,
     /// Kills everything and ends the shim.
     Shutdown,
 }
@@ -133,6 +145,16 @@ pub enum Reply {
     Exited {
         /// Exit code; 128 and the signal's number after a signal.
         code: i32,
+    },
+    /// The processes, with the numbers that they have under their kernel.
+    Processes {
+        /// They.
+        processes: Vec<ProcessSeen>,
+    },
+    /// What is used.
+    Usage {
+        /// It.
+        usage: Usage,
     },
     /// It could not be done.
     Failed {

@@ -300,14 +300,9 @@ fn mount_overlay(place: &Path, layers: usize) -> io::Result<OwnedFd> {
     // Short relative names, because the option is short.
     std::env::set_current_dir(place)?;
     let (upper, work) = (format!("{layers}/fs"), format!("{layers}/work"));
-    let numbers: Vec<String> = (0..layers).rev().map(|number| number.to_string()).collect();
-    let joined = numbers.join(":");
-    let mut options: Vec<(&str, Option<&str>)> = if joined.len() <= OPTION_BYTES_MAX {
-        vec![("lowerdir", Some(&joined))]
-    } else {
-        // One at a time needs Linux 6.5.
-        numbers.iter().map(|number| ("lowerdir+", Some(number.as_str()))).collect()
-    };
+    let lower = lower_options(layers);
+    let mut options: Vec<(&str, Option<&str>)> =
+        lower.iter().map(|(name, value)| (*name, Some(value.as_str()))).collect();
     options.extend([
         ("upperdir", Some(upper.as_str())),
         ("workdir", Some(work.as_str())),
@@ -319,6 +314,17 @@ fn mount_overlay(place: &Path, layers: usize) -> io::Result<OwnedFd> {
     let mount = tree::new_file_system("overlay", &options, attribute::NO_DEVICES);
     std::env::set_current_dir("/")?;
     mount
+}
+
+/// What an overlay is told of its lower directories `0` (lowest) to `count` - 1 in the working directory.
+pub(super) fn lower_options(count: usize) -> Vec<(&'static str, String)> {
+    let numbers: Vec<String> = (0..count).rev().map(|number| number.to_string()).collect();
+    let joined = numbers.join(":");
+    if joined.len() <= OPTION_BYTES_MAX {
+        return vec![("lowerdir", joined)];
+    }
+    // One at a time needs Linux 6.5.
+    numbers.into_iter().map(|number| ("lowerdir+", number)).collect()
 }
 
 /// Where a container's own files go: to the pod's root disk, which only the shim sees, or to the host's directory.

@@ -70,6 +70,24 @@ pub(super) fn make(pod: &mut Pod) -> Result<(), DriverError> {
         pod.root_disk = None;
         return Ok(());
     }
+    make_new(&path, size_bytes)
+}
+
+/// The same for a pod with a machine of its own: nothing on the host ever looks into a disk that a guest's kernel wrote, so one
+/// that is to be larger is made longer here and its file system there.
+pub(super) fn make_for_machine(pod: &Pod) -> Result<(), DriverError> {
+    let (Some(path), Some(size_bytes)) = (&pod.root_disk, pod.limits.disk_bytes) else {
+        let what = "a pod with a kernel of its own has a disk for what it writes".into();
+        return Err(DriverError::Unsupported { what, hint: "make it anew with `--disk SIZE`".into() });
+    };
+    if !path.exists() {
+        return make_new(path, size_bytes);
+    }
+    let file = File::options().write(true).open(path).map_err(io_error("open", path))?;
+    lengthen(&file, size_bytes).map_err(io_error("make room in", path))
+}
+
+fn make_new(path: &Path, size_bytes: u64) -> Result<(), DriverError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(io_error("create", directory))?;
     }
@@ -81,7 +99,7 @@ pub(super) fn make(pod: &mut Pod) -> Result<(), DriverError> {
     let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-E", "discard,root_owner=0:0"];
     run("mke2fs", &options, &staged)?;
     file.sync_all().map_err(io_error("flush", &staged))?;
-    fs::rename(&staged, &path).map_err(io_error("name", &path))
+    fs::rename(&staged, path).map_err(io_error("name", path))
 }
 
 /// Lets the file system of a file grow to a size. What a crash left half done is done again.

@@ -10,14 +10,16 @@
 //!              waits until the pod is up, ends with 0, or tells on standard error why it is not
 //! ```
 
-mod connection;
+pub(super) mod connection;
 mod hook;
+mod log;
 mod pod;
 mod stream;
 mod task;
 
 use super::{
     bundle::Pod,
+    machine::relay::{self, Relay},
     protocol::{POD, SOCKET},
     secret,
 };
@@ -45,8 +47,10 @@ use sys::{
     },
 };
 
-/// Longest wait for a shim to have its pod up.
+/// Longest wait for a shim to have its pod up, under the host's kernel.
 const UP_TIMEOUT: Duration = Duration::from_secs(120);
+/// The same where a kernel of its own boots first: the relay gives up before.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(relay::BOOT_TIMEOUT.as_secs() + 20);
 /// Size at which the shim's own log begins anew.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -89,6 +93,7 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode
 /// Forks the shim and waits until its pod is up.
 fn launch(directory: &Path) -> Result<(), ShimError> {
     let pod = read_pod(directory)?;
+    let timeout = if pod.machine.is_some() { BOOT_TIMEOUT } else { UP_TIMEOUT };
     let (mut up, told) = io::pipe().map_err(step("make a pipe"))?;
     let told = OwnedFd::from(told);
     Fork::default()
@@ -105,7 +110,7 @@ fn launch(directory: &Path) -> Result<(), ShimError> {
         .map_err(step("fork"))?;
     // The shim's copy is now the only one, so its death ends the pipe.
     let mut message = String::new();
-    wait_readable(&up).map_err(step("wait for the pod"))?;
+    wait_readable(&up, timeout).map_err(step("wait for the pod"))?;
     up.read_to_string(&mut message).map_err(step("hear from the shim"))?;
     match message.strip_prefix("up") {
         Some(_) => Ok(()),
@@ -114,9 +119,9 @@ fn launch(directory: &Path) -> Result<(), ShimError> {
     }
 }
 
-fn wait_readable(pipe: &io::PipeReader) -> io::Result<()> {
+fn wait_readable(pipe: &io::PipeReader, timeout: Duration) -> io::Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let timeout = PollTimeout::try_from(UP_TIMEOUT).unwrap_or(PollTimeout::NONE);
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::NONE);
     match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout)? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
@@ -171,6 +176,9 @@ fn first_client() -> io::Result<Option<UnixStream>> {
 /// Sets the pod up, tells that it is up, and stays until it has ended.
 fn run(pod: Pod, told: OwnedFd, first: Option<UnixStream>) -> Result<(), ShimError> {
     let mut told = fs::File::from(told);
+    if pod.machine.is_some() {
+        return run_machine(pod, told, first);
+    }
     let mut shim = match set_up(pod, first) {
         Ok(shim) => shim,
         Err(error) => {
@@ -185,11 +193,37 @@ fn run(pod: Pod, told: OwnedFd, first: Option<UnixStream>) -> Result<(), ShimErr
     Ok(())
 }
 
+/// The same where the pod has a kernel of its own: the shim is inside, and this process stands for it.
+fn run_machine(pod: Pod, mut told: fs::File, first: Option<UnixStream>) -> Result<(), ShimError> {
+    let started = lock(&pod).and_then(|lock| {
+        let machine = pod.machine.clone().expect("it was looked at");
+        let told = told.try_clone().map_err(step("keep the pipe"))?;
+        Relay::start(pod, &machine, lock, told, first)
+            .map_err(|error| step("run the pod's machine")(io::Error::other(error)))
+    });
+    match started {
+        Ok(mut relay) => {
+            drop(told);
+            relay.run_until_ended();
+            Ok(())
+        }
+        Err(error) => {
+            let _ = told.write_all(error.to_string().as_bytes());
+            Err(error)
+        }
+    }
+}
+
+/// Takes the pod for this process alone.
+fn lock(pod: &Pod) -> Result<Lock, ShimError> {
+    let run = &pod.places.run;
+    fs::create_dir_all(run).map_err(step(format!("create {}", run.display())))?;
+    Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))?.ok_or(ShimError::Taken)
+}
+
 fn set_up(pod: Pod, first: Option<UnixStream>) -> Result<ShimPod, ShimError> {
+    let lock = lock(&pod)?;
     let run = pod.places.run.clone();
-    fs::create_dir_all(&run).map_err(step(format!("create {}", run.display())))?;
-    let lock =
-        Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))?.ok_or(ShimError::Taken)?;
     let netns = fs::File::open(&pod.places.netns).map_err(step("open the pod's network namespace"))?;
     process::join(netns.as_fd(), process::namespace::NET)
         .map_err(step("join the pod's network namespace"))?;

@@ -99,6 +99,7 @@ impl Driver for FakeDriver {
                 failed: false,
                 boot,
                 started_ms: None,
+                facts: Default::default(),
             });
             Ok(())
         })
@@ -147,6 +148,7 @@ impl Driver for FakeDriver {
             failed: false,
             boot,
             started_ms: None,
+            facts: Default::default(),
         });
         self.fuse.point().await;
         self.host.lock().guests.remove(&id);

@@ -163,6 +163,7 @@ impl Instances {
             extra_hosts: extra_hosts.collect(),
             files: self.file_sets(instance)?,
             shared: instance.shared.clone(),
+            isolation: instance.isolation,
             root_disk: (size_gib > 0).then_some(RootDiskPlan { path, size_gib }),
         })
     }

@@ -12,9 +12,9 @@ use model::{
     volume::{Form, Volume, VolumeStatus},
 };
 
-/// What instances of a kind are given.
-fn form_for(kind: Kind) -> Form {
-    if kind == Kind::Vm { Form::Disk } else { Form::Directory }
+/// What an instance is given.
+fn form_for(instance: &Instance) -> Form {
+    if instance.has_own_kernel() { Form::Disk } else { Form::Directory }
 }
 
 impl Instances {
@@ -33,7 +33,7 @@ impl Instances {
             let status = self.store.get::<VolumeStatus>(&id.to_string());
             match status.as_ref().map(|s| &s.record) {
                 // Files of containers are yet to become a disk, or a disk that was never written a directory.
-                Some(status) if status.form().is_some_and(|form| form != form_for(instance.kind)) => {
+                Some(status) if status.form().is_some_and(|form| form != form_for(instance)) => {
                     match &status.fault {
                         Some(fault) => return Err(InstanceError::Needs(fault.clone())),
                         None => return Ok(Some("preparing disks".into())),
@@ -57,6 +57,10 @@ impl Instances {
                 Some(VolumeStatus { fault: Some(fault), .. }) => {
                     return Err(InstanceError::Needs(fault.clone()));
                 }
+                // A disk that is a pod's for the first time is yet to get a file system.
+                Some(status) if status.path.is_some() && self.is_bare(instance, status) => {
+                    return Ok(Some("preparing disks".into()));
+                }
                 Some(VolumeStatus { path: Some(_), .. }) => {}
                 _ => {
                     let waiting = match instance.image {
@@ -70,15 +74,23 @@ impl Instances {
         Ok(None)
     }
 
+    /// Whether a disk has no file system that a pod with a kernel of its own could mount.
+    fn is_bare(&self, instance: &Instance, status: &VolumeStatus) -> bool {
+        instance.kind != Kind::Vm
+            && instance.has_own_kernel()
+            && !self.status(instance).volumes.contains(&status.id)
+            && crate::volume::is_bare(status)
+    }
+
     /// Whether a disk that no guest has is still to be frozen.
     fn is_behind(&self, instance: &Instance, status: &VolumeStatus) -> bool {
         let wanted = self.store.get::<Volume>(&status.id.to_string());
-        instance.kind == Kind::Vm
+        instance.has_own_kernel()
             && wanted.is_some_and(|volume| volume.record.layer > status.layer)
             && !self.status(instance).volumes.contains(&status.id)
     }
 
-    /// Whether any disk of a VM is still to be frozen.
+    /// Whether any disk of an instance that has disks is still to be frozen.
     pub(super) fn is_any_behind(&self, instance: &Instance) -> bool {
         let is_behind = |id: &model::id::VolumeId| {
             let wish = self.store.get::<Volume>(&id.to_string());
@@ -86,7 +98,7 @@ impl Instances {
             let layers = wish.map(|w| w.record.layer).zip(status.map(|s| s.record.layer));
             layers.is_some_and(|(wanted, now)| wanted > now)
         };
-        instance.kind == Kind::Vm && instance.volumes.iter().any(is_behind)
+        instance.has_own_kernel() && instance.volumes.iter().any(is_behind)
     }
 
     /// Whom it still waits for when it starts with its host, in words. Those that do not start with the host by themselves,
@@ -124,7 +136,7 @@ impl Instances {
 
     /// Whether a disk is no guest's yet: it grows while nobody has it open.
     fn may_grow(&self, instance: &Instance, status: &VolumeStatus) -> bool {
-        instance.kind == Kind::Vm && !self.status(instance).volumes.contains(&status.id)
+        instance.has_own_kernel() && !self.status(instance).volumes.contains(&status.id)
     }
 
     /// Kernel and initrd of a VM that boots from these.

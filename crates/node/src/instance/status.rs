@@ -81,6 +81,7 @@ pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now
                 status.state = State::Stopped { code, cause, failed, at: now };
             }
             if !same {
+                status.facts.extend(exit.facts.clone());
                 tell_start(status, exit.started_ms.or(ran_since.filter(|_| status.boot == exit.boot)));
             }
             status.boot = exit.boot;

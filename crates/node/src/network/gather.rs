@@ -11,7 +11,7 @@ use model::{
     floating_ip::FloatingIp,
     health::status::{ContainerHealth, is_ready},
     id::{InstanceId, NetworkId, NodeId, PortId, ProjectId, RouterId, SecurityGroupId, VolumeId},
-    instance::{Instance, InstanceStatus, Kind, State},
+    instance::{Instance, InstanceStatus, State},
     network::{Network, NetworkKind},
     port::{Device, Port},
     publish::{self, Passage},
@@ -168,9 +168,9 @@ impl Gather {
         if instance.node != Some(self.node) {
             return None;
         }
-        Some(match instance.kind {
-            Kind::Vm => Attachment::Tap { owner_uid: crate::instance::id_range(&instance).base },
-            Kind::Container | Kind::System => Attachment::Veth,
+        Some(match instance.has_own_kernel() {
+            true => Attachment::Tap { owner_uid: crate::instance::id_range(&instance).base },
+            false => Attachment::Veth,
         })
     }
 

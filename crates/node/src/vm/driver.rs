@@ -27,17 +27,17 @@ use std::{
 };
 use sys::cgroup::Tree;
 use tokio::{
-    sync::{OnceCell, broadcast, mpsc},
+    sync::{broadcast, mpsc},
     task::spawn_blocking,
 };
 
 use super::{
-    accel::{self, Judgement},
+    accel::Judgement,
     agent::GuestInterface,
     console, device,
     files::Files,
     guest::Guest,
-    host::Host,
+    hardware::Hardware,
     hotplug, launch, layer, login,
     machine::{BootRecord, HostFacts},
     qmp::QmpError,
@@ -73,8 +73,7 @@ pub struct VmDriver {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) settings: Settings,
-    pub(super) host: Host,
-    pub(super) judgement: OnceCell<Judgement>,
+    pub(super) hardware: Arc<Hardware>,
     pub(super) guests: Mutex<HashMap<InstanceId, Arc<Guest>>>,
     pub(super) changes: broadcast::Sender<InstanceId>,
 }
@@ -82,11 +81,10 @@ pub(super) struct Inner {
 impl VmDriver {
     /// A driver over these directories. It starts nothing and finds what runs when it is asked.
     pub fn new(settings: Settings) -> VmDriver {
-        let host = Host::new(settings.qemu.clone());
+        let hardware = Hardware::new(settings.qemu.clone(), settings.accelerator_cache.clone());
         let inner = Inner {
             settings,
-            host,
-            judgement: OnceCell::new(),
+            hardware: Arc::new(hardware),
             guests: Default::default(),
             changes: broadcast::Sender::new(CHANGES_MAX),
         };
@@ -95,12 +93,17 @@ impl VmDriver {
 
     /// The judgement on KVM, with the words for users.
     pub async fn judgement(&self) -> Judgement {
-        self.inner.judgement().await.clone()
+        self.inner.hardware.judgement().await.clone()
+    }
+
+    /// What this host gives to machines, for others who start some.
+    pub fn hardware(&self) -> Arc<Hardware> {
+        Arc::clone(&self.inner.hardware)
     }
 
     /// What this host offers to VMs.
     pub async fn host_facts(&self) -> Result<HostFacts, DriverError> {
-        self.inner.host.facts().await
+        self.inner.hardware.facts().await
     }
 
     /// Restarts the guest's machine at once, as by its reset button; the process stays.
@@ -140,15 +143,6 @@ impl Inner {
         let mut guests = self.guests.lock().expect("no holder panics");
         let make = || Arc::new(Guest::new(id, Files::new(&self.settings.run, &self.settings.state, id)));
         guests.entry(id).or_insert_with(make).clone()
-    }
-
-    pub(super) async fn judgement(&self) -> &Judgement {
-        let cache = self.settings.accelerator_cache.clone();
-        let judge = || async move {
-            let judging = spawn_blocking(move || accel::judge(Path::new("/dev/kvm"), &cache)).await;
-            judging.expect("judging does not panic")
-        };
-        self.judgement.get_or_init(judge).await
     }
 }
 
@@ -215,7 +209,7 @@ impl Driver for VmDriver {
         if hotplug::attached(&link.qmp).await?.0.contains(&nic.port) {
             return Ok(());
         }
-        let (vhost, plan) = (self.inner.host.facts().await?.vhost_net, nic.clone());
+        let (vhost, plan) = (self.inner.hardware.facts().await?.vhost_net, nic.clone());
         let opening = spawn_blocking(move || launch::open_card(&plan, vhost)).await;
         let files = opening.map_err(|error| launch::failed("opening the tap")(io::Error::other(error)))??;
         hotplug::attach_nic(&link.qmp, nic, files).await
@@ -283,13 +277,7 @@ impl Driver for VmDriver {
         let seen = spawn_blocking(move || cgroups.stats(&group)).await;
         let stats =
             seen.map_err(io::Error::other).map_err(failed())?.map_err(|error| failed()(error.into()))?;
-        Ok(Usage {
-            cpu_usage_us: stats.cpu_usage_us,
-            cpu_throttled_us: stats.cpu_throttled_us,
-            memory_bytes: stats.memory_bytes,
-            memory_inactive_file_bytes: stats.memory_inactive_file_bytes,
-            pids: stats.pids,
-        })
+        Ok(stats.into())
     }
 
     async fn change_keys(

@@ -218,7 +218,7 @@ fn open_tap(nic: &model::plan::NicPlan) -> Result<OwnedFd, DriverError> {
     sys::tap::open(&namespace, &nic.device).map_err(failed_sys(operation))
 }
 
-fn open_vhost() -> Result<OwnedFd, DriverError> {
+pub(crate) fn open_vhost() -> Result<OwnedFd, DriverError> {
     let opened = OpenOptions::new().read(true).write(true).open(VHOST_NET);
     opened.map(OwnedFd::from).map_err(failed(format!("opening {VHOST_NET}")))
 }
@@ -229,7 +229,7 @@ fn listen(path: &Path) -> Result<OwnedFd, DriverError> {
     UnixListener::bind(path).map(OwnedFd::from).map_err(failed(operation))
 }
 
-fn open_log(path: &Path, empty: bool) -> io::Result<File> {
+pub(crate) fn open_log(path: &Path, empty: bool) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     if empty {
         file.set_len(0)?;
@@ -239,7 +239,7 @@ fn open_log(path: &Path, empty: bool) -> io::Result<File> {
 
 /// Opens a file that QEMU opens again by `/proc/self/fd`, for which its user needs the right to read it: where others have
 /// none, it gets a copy in memory.
-fn open_for_anyone(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_for_anyone(path: &Path) -> io::Result<OwnedFd> {
     let mut file = File::open(path)?;
     if file.metadata()?.mode() & 0o004 != 0 {
         return Ok(file.into());

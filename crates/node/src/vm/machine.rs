@@ -86,15 +86,10 @@ impl Machine {
     ) -> Machine {
         let still_there = |machine: &&Machine| facts.machine_types.contains(&machine.machine_type);
         let machine_type = recorded.filter(still_there).map_or(&facts.q35, |machine| &machine.machine_type);
-        let cpu_model = match accelerator {
-            Accelerator::Kvm => "host",
-            // Five-level page tables cost an emulated guest much and give it nothing.
-            Accelerator::Tcg => "max,la57=off",
-        };
         Machine {
             machine_type: machine_type.clone(),
             accelerator,
-            cpu_model: cpu_model.to_owned(),
+            cpu_model: cpu_model(accelerator).to_owned(),
             sockets: 1,
             cores: plan.vcpus,
             threads: 1,
@@ -123,6 +118,15 @@ impl Machine {
     pub fn memory_limit_mib(&self) -> u64 {
         let own = 192 + 8 * u64::from(self.vcpus()) + self.memory_mib / 100;
         self.memory_mib + own + self.translation_cache_mib()
+    }
+}
+
+/// The processor that a guest finds, as QEMU spells it.
+pub fn cpu_model(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "host",
+        // Five-level page tables cost an emulated guest much and give it nothing.
+        Accelerator::Tcg => "max,la57=off",
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  driver ─┬─ power, sight           starting and stopping; what is found
-//!          ├─ accel, host, machine   what runs guests here, and the hardware of one boot
+//!          ├─ accel, host, machine   what runs guests here, and the hardware of one boot; hardware keeps the answers
 //!          ├─ argv, device           the command line: pure, with golden files
 //!          ├─ config_drive, iso9660  the disk with the guest's metadata
 //!          ├─ launch, files          starting QEMU confined; where its files stand
@@ -21,6 +21,7 @@ pub mod device;
 pub mod driver;
 pub mod files;
 pub mod guest;
+pub mod hardware;
 pub mod host;
 pub mod hotplug;
 pub mod iso9660;

@@ -78,9 +78,9 @@ impl Inner {
         vm: &VmPlan,
         guest: &Guest,
     ) -> Result<Order, DriverError> {
-        let facts = self.host.facts().await?;
+        let facts = self.hardware.facts().await?;
         check(plan, vm, &facts)?;
-        let judgement = self.judgement().await;
+        let judgement = self.hardware.judgement().await;
         let accelerator = judgement.choose(vm.accelerator)?;
         let failed = launch::failed("reading the VM's record");
         let recorded = BootRecord::read(&guest.files.boot_record()).map_err(failed)?;
@@ -165,6 +165,7 @@ impl Inner {
             failed: false,
             boot,
             started_ms: None,
+            facts: Default::default(),
         };
         let record =
             |boot| guest.files.record_exit(exit(boot)).map_err(launch::failed("recording the VM's end"));

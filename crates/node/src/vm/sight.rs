@@ -168,6 +168,7 @@ impl Inner {
                 failed: true,
                 boot,
                 started_ms: None,
+                facts: Default::default(),
             }));
         }
         let running = Running {
@@ -188,7 +189,7 @@ impl Inner {
         if let Ok(Some(record)) = BootRecord::read(&guest.files.boot_record()) {
             let machine = &record.machine;
             facts.insert("accelerator".to_owned(), json!(machine.accelerator));
-            if let Some(judgement) = self.judgement.get() {
+            if let Some(judgement) = self.hardware.judged() {
                 facts.insert("acceleration".to_owned(), json!(judgement.describe(machine.accelerator)));
             }
             facts.insert("machine_type".to_owned(), json!(machine.machine_type));
@@ -216,8 +217,14 @@ impl Inner {
         cause: &str,
         failed: bool,
     ) -> Result<Exit, DriverError> {
-        let exit =
-            Exit { code: None, cause: cause.to_owned(), failed, boot: link.record.boot, started_ms: None };
+        let exit = Exit {
+            code: None,
+            cause: cause.to_owned(),
+            failed,
+            boot: link.record.boot,
+            started_ms: None,
+            facts: Default::default(),
+        };
         let exit = guest.files.record_exit(exit).map_err(launch::failed("recording the VM's end"))?;
         link.end().await?;
         guest.drop_link(link);
@@ -228,7 +235,7 @@ impl Inner {
     pub(super) fn dead(&self, guest: &Guest) -> Result<Exit, DriverError> {
         let cut_short = |boot| {
             let cause = "its start was cut short".to_owned();
-            Exit { code: None, cause, failed: true, boot, started_ms: None }
+            Exit { code: None, cause, failed: true, boot, started_ms: None, facts: Default::default() }
         };
         let Some(process) = guest.files.read_process() else {
             let recorded = BootRecord::read(&guest.files.boot_record());
@@ -260,7 +267,7 @@ impl Inner {
             pidfd::Exit::Unknown => (None, "QEMU ended while nobody was watching".to_owned()),
         };
         let cause = if messages.is_empty() { what } else { format!("{what}: {messages}") };
-        Exit { code, cause, failed: code != Some(0), boot, started_ms: None }
+        Exit { code, cause, failed: code != Some(0), boot, started_ms: None, facts: Default::default() }
     }
 
     /// Does what an event asks for.

@@ -175,7 +175,8 @@ impl Inner {
     async fn end_sleeper(self: &Arc<Self>, guest: &Arc<Guest>) -> Result<(), DriverError> {
         let record = |boot| {
             let cause = "its memory was thrown away".to_owned();
-            let exit = Exit { code: None, cause, failed: false, boot, started_ms: None };
+            let exit =
+                Exit { code: None, cause, failed: false, boot, started_ms: None, facts: Default::default() };
             guest.files.record_exit(exit).map_err(failed("recording the VM's end"))
         };
         match self.find(guest).await? {
@@ -211,7 +212,7 @@ impl Inner {
         vm: &VmPlan,
         guest: &Guest,
     ) -> Result<Order, DriverError> {
-        let facts = self.host.facts().await?;
+        let facts = self.hardware.facts().await?;
         check(plan, vm, &facts)?;
         let recorded =
             BootRecord::read(&guest.files.boot_record()).map_err(failed("reading the VM's record"))?;
@@ -221,7 +222,7 @@ impl Inner {
             let what = format!("this QEMU has no machine type {} any more", machine.machine_type);
             return Err(unsupported(what));
         }
-        let judgement = self.judgement().await;
+        let judgement = self.hardware.judgement().await;
         let has_kvm = || judgement.choose(model::plan::Accelerator::Kvm).is_ok();
         if machine.accelerator == Accelerator::Kvm && !has_kvm() {
             return Err(unsupported("it was put to sleep under KVM, which is not to be had now".to_owned()));

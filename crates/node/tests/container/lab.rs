@@ -42,6 +42,7 @@ impl Lab {
             run: directory.path().join("run"),
             cgroup_root: format!("holm-test-{}-{number}", std::process::id()),
             shim: vec![env!("CARGO_BIN_EXE_holm-shim-test").into()],
+            machines: None,
         };
         Self {
             driver: PodDriver::new(config.clone()),
@@ -114,6 +115,7 @@ impl Lab {
                 root_disk: None,
                 files: vec![],
                 shared: Default::default(),
+                isolation: Default::default(),
             }),
         }
     }

@@ -211,6 +211,7 @@ async fn a_start_that_fails_leaves_a_clear_error() {
         root_disk: None,
         files: vec![],
         shared: Default::default(),
+        isolation: Default::default(),
     });
     assert!(matches!(lab.driver.start(&empty).await, Err(DriverError::Unsupported { .. })));
     lab.close().await;

@@ -3,6 +3,7 @@
 mod confinement;
 mod lab;
 mod lifecycle;
+mod machine;
 mod network;
 mod root_disk;
 mod streams;

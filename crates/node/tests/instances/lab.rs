@@ -398,6 +398,7 @@ pub fn pod(name: &str) -> NewInstance {
         files: vec![],
         schedule: None,
         shared: Default::default(),
+        isolation: Default::default(),
         publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,

@@ -119,6 +119,7 @@ fn pod_text(layer: &Path) -> Vec<u8> {
             root_disk: None,
             files: vec![],
             shared: Default::default(),
+            isolation: Default::default(),
         }),
     };
     let driver = node::container::driver::PodDriver::new(node::container::driver::PodDriverConfig {
@@ -126,6 +127,7 @@ fn pod_text(layer: &Path) -> Vec<u8> {
         run: "/nowhere".into(),
         cgroup_root: "x".into(),
         shim: vec![],
+        machines: None,
     });
     let pod = node::container::bundle::bundle(&plan, driver.places(id)).unwrap();
     serde_json::to_vec(&pod).unwrap()

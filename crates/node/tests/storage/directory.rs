@@ -83,6 +83,44 @@ async fn files_of_containers_become_the_disk_of_a_vm() {
 }
 
 #[tokio::test]
+async fn containers_in_a_machine_get_a_disk_with_a_file_system() {
+    let lab = Lab::new().await;
+    let is_ext4 = |disk: &Path| debugfs(disk, "stats").contains("Filesystem magic number:  0xEF53");
+    // From nothing, from a blank disk, and from files that containers on the host's kernel left.
+    let blank = lab.volume(1, false, None).await;
+    lab.volumes.run(blank).await.unwrap();
+    let (with_files, directory) = left(&lab, 1, false).await;
+    fill(&directory);
+    for id in [lab.volume(1, true, None).await, blank, with_files] {
+        let pod = lab.attach_in_machine(id, false).await;
+        for _ in 0..2 {
+            lab.volumes.run(id).await.unwrap();
+            let status = lab.status(id);
+            assert_eq!((status.form(), status.fault), (Some(Form::Disk), None));
+        }
+        let disk = PathBuf::from(lab.status(id).path.unwrap());
+        assert!(is_ext4(&disk), "{}", disk.display());
+        assert_eq!(debugfs(&disk, "ls -p /").contains("deep"), id == with_files);
+        // It stays that disk while nobody has it, for the next machine, and is none of the host's directories any more.
+        lab.free(id, pod).await;
+        lab.volumes.run(id).await.unwrap();
+        assert_eq!(lab.status(id).form(), Some(Form::Disk));
+        let again = lab.attach_in_machine(id, true).await;
+        lab.volumes.run(id).await.unwrap();
+        assert!(is_ext4(&disk) && lab.status(id).fault.is_none());
+        lab.free(id, again).await;
+        // Said at once where it is plain to see.
+        match lab.try_attach(id, Kind::Container).await {
+            Err(refused) => assert_eq!(refused.code, Code::Unsupported, "{refused}"),
+            Ok(_) => {
+                lab.volumes.run(id).await.unwrap_err();
+                assert_eq!(lab.status(id).fault.unwrap().code, Code::Unsupported);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_crash_on_the_way_loses_no_file() {
     let mut lab = Lab::new().await;
     root_image(&lab).await;
@@ -143,7 +181,10 @@ async fn a_disk_that_was_written_is_not_given_to_a_container() {
         lab.volumes.run(id).await.unwrap_err();
         let fault = lab.status(id).fault.unwrap();
         assert_eq!(fault.code, Code::Unsupported, "{fault:?}");
-        assert!(Path::new(&path).exists() && fault.message.contains("a container is given directories"));
+        assert!(
+            Path::new(&path).exists()
+                && fault.message.contains("a container on the host's kernel is given directories")
+        );
     }
     // What is plain to see is refused at once.
     let id = lab.volume(1, false, None).await;

@@ -11,7 +11,7 @@ use model::{
     error::Fault,
     id::{ImageId, NodeId, VolumeId},
     image::{Image, ImageKind, ImageState, ImageStatus},
-    instance::{InstanceStatus, Kind, State},
+    instance::{InstanceStatus, Kind, State, isolation::Isolation},
     meta::Labels,
     node::NodeStatus,
     plan::{Accelerator, RestartPolicy},
@@ -118,9 +118,18 @@ impl Lab {
 
     /// Gives a volume to a new instance, and says whether the guest has it.
     pub async fn attach(&self, id: VolumeId, kind: Kind, is_open: bool) -> model::id::InstanceId {
-        let name = format!("i{}", rand::random::<u32>());
-        let instance = self.control.create_instance(&self.caller, instance(&name, kind)).await.unwrap();
-        let mount = (kind != Kind::Vm).then(|| "/data".to_string());
+        self.attach_to(id, instance(&format!("i{}", rand::random::<u32>()), kind), is_open).await
+    }
+
+    /// The same to containers in a machine of their own.
+    pub async fn attach_in_machine(&self, id: VolumeId, is_open: bool) -> model::id::InstanceId {
+        let new = instance(&format!("i{}", rand::random::<u32>()), Kind::Container);
+        self.attach_to(id, NewInstance { isolation: Isolation::Vm, ..new }, is_open).await
+    }
+
+    async fn attach_to(&self, id: VolumeId, new: NewInstance, is_open: bool) -> model::id::InstanceId {
+        let (name, mount) = (new.name.clone(), (new.kind != Kind::Vm).then(|| "/data".to_string()));
+        let instance = self.control.create_instance(&self.caller, new).await.unwrap();
         self.control.attach_volume(&self.caller, &name, &id.to_string(), mount, false).await.unwrap();
         self.hold(instance.meta.id, id, is_open).await;
         instance.meta.id
@@ -201,6 +210,7 @@ fn instance(name: &str, kind: Kind) -> NewInstance {
         files: vec![],
         schedule: None,
         shared: Default::default(),
+        isolation: Default::default(),
         publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,

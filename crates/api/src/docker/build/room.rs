@@ -10,7 +10,7 @@ use control::instance::{ContainerAsked, NewInstance, NicAsked};
 use model::{
     error::Code,
     id::InstanceId,
-    instance::{Access, ContainerSpec, Instance, Kind},
+    instance::{Access, ContainerSpec, Instance, Kind, isolation::Isolation},
     meta::Labels,
     plan::{Accelerator, RestartPolicy},
 };
@@ -92,6 +92,7 @@ impl Builder {
             files: extra.files.clone(),
             schedule: None,
             shared: Default::default(),
+            isolation: Isolation::Shared,
             publish_within: vec![],
             floating_ip: None,
             publish: vec![],

@@ -358,6 +358,7 @@ fn request(
         files: vec![],
         schedule: None,
         shared: Shared { processes: false, dns: host.dns()? },
+        isolation: host.isolation()?,
         publish_within: vec![],
         succeeds: None,
         grace_s: grace,

@@ -8,6 +8,7 @@ use crate::{
 use model::{
     error::Code,
     instance::{
+        isolation::Isolation,
         pod::Dns,
         ulimit::{Resource, Ulimit, Ulimits},
     },
@@ -98,6 +99,10 @@ pub struct HostConfig {
     pub dns_options: Option<Vec<String>>,
     /// Groups of its user beside those of the image.
     pub group_add: Option<Vec<String>>,
+    /// `vm` for a kernel of its own; nothing or `default` for the host's.
+    pub isolation: String,
+    /// The same as the name of a runtime: `vm` or `holm`.
+    pub runtime: String,
     /// All else.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -236,6 +241,7 @@ impl HostConfig {
                 return Err(not_honoured(name, "a container has namespaces of its own"));
             }
         }
+        self.isolation()?;
         for option in self.security_opt.iter().flatten() {
             // Containers of holm never gain privileges, so that asking for it changes nothing.
             if !matches!(
@@ -249,6 +255,34 @@ impl HostConfig {
             }
         }
         refuse_rest(&self.rest, "")
+    }
+
+    /// What stands between it and the host: docker has two ways to ask for it, and either will do.
+    ///
+    /// # Errors
+    /// `invalid` for any other isolation and runtime than holm has.
+    pub fn isolation(&self) -> Result<Isolation> {
+        let has = "holm (the host's kernel, the usual one) and vm (a kernel of its own)";
+        let by_isolation = match self.isolation.as_str() {
+            "" | "default" | "shared" => Isolation::Shared,
+            "vm" => Isolation::Vm,
+            other => {
+                let why = format!(
+                    "there is no isolation {other:.32?}: default (the host's kernel) and vm (a kernel of its own) are"
+                );
+                return Err(not_honoured("Isolation", why));
+            }
+        };
+        let by_runtime = match self.runtime.as_str() {
+            // What scripts name that ask for docker's own usual one.
+            "" | "holm" | "runc" => Isolation::Shared,
+            "vm" => Isolation::Vm,
+            other => {
+                let message = format!("unknown or invalid runtime name: {other:.64}; holm has {has}");
+                return Err(Failure::new(Code::Invalid, message));
+            }
+        };
+        Ok(if by_runtime == Isolation::Vm { by_runtime } else { by_isolation })
     }
 
     /// The size that is asked for.
@@ -495,6 +529,28 @@ mod tests {
         assert_eq!(config.size().unwrap(), Size::default());
         assert_eq!(config.restart().unwrap(), RestartPolicy::No);
         assert_eq!(config.log().unwrap(), LogLimits::default());
+    }
+
+    #[test]
+    fn a_kernel_of_its_own_is_asked_for_in_two_ways() {
+        for (isolation, runtime, wanted) in [
+            ("", "", Isolation::Shared),
+            ("default", "holm", Isolation::Shared),
+            ("default", "runc", Isolation::Shared),
+            ("vm", "", Isolation::Vm),
+            ("", "vm", Isolation::Vm),
+            ("vm", "vm", Isolation::Vm),
+        ] {
+            let config = read(json!({"Isolation": isolation, "Runtime": runtime}));
+            config.check().unwrap();
+            assert_eq!(config.isolation().unwrap(), wanted, "{isolation} {runtime}");
+        }
+        for (name, value, word) in
+            [("Isolation", "hyperv", "vm (a kernel"), ("Runtime", "runsc", "runtime name: runsc")]
+        {
+            let failure = read(json!({name: value})).check().expect_err(value);
+            assert!(failure.error.message.contains(word), "{}", failure.error.message);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use model::{
     instance::{
         ContainerSpec, State as Seen,
         content::Shows,
+        isolation::Isolation,
         succession::{Inherited, Succession},
         ulimit::{Resource, Ulimit},
     },
@@ -339,6 +340,13 @@ fn environment(spec: &ContainerSpec, image: &[String]) -> Vec<String> {
     own.chain(kept.cloned()).collect()
 }
 
+/// Docker's numbers have a sign, and none stands for no limit.
+fn ulimits(spec: &ContainerSpec) -> Vec<Value> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(-1);
+    let told = |(resource, limit): (&Resource, &Ulimit)| json!({"Name": resource.name(), "Soft": number(limit.soft), "Hard": number(limit.hard)});
+    spec.ulimits.iter().map(told).collect()
+}
+
 fn host_config(door: &Door, found: &Found) -> Value {
     let (instance, spec) = (found.instance(), found.spec());
     let nanos =
@@ -358,11 +366,8 @@ fn host_config(door: &Door, found: &Found) -> Value {
         instance.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
     let later = pending(found).flat_map(|succession| succession.publish.iter().copied());
     let publish: Vec<Publish> = instance.publish.iter().copied().chain(later).collect();
-    // Docker's numbers have a sign, and none stands for no limit.
-    let number = |value: u64| i64::try_from(value).unwrap_or(-1);
-    let ulimit = |(resource, limit): (&Resource, &Ulimit)| json!({"Name": resource.name(), "Soft": number(limit.soft), "Hard": number(limit.hard)});
-    let ulimits: Vec<Value> = spec.ulimits.iter().map(ulimit).collect();
     let dns = instance.shared.dns.clone().unwrap_or_default();
+    let own_kernel = Some(instance.isolation).filter(|it| !it.is_shared()).map(Isolation::as_str);
     let groups: Vec<String> = spec.groups.iter().map(ToString::to_string).collect();
     json!({
         "Binds": binds,
@@ -395,7 +400,8 @@ fn host_config(door: &Door, found: &Found) -> Value {
         "UTSMode": "",
         "UsernsMode": "",
         "ShmSize": spec.shm_bytes.unwrap_or(64 << 20),
-        "Runtime": "holm",
+        "Isolation": own_kernel.unwrap_or_default(),
+        "Runtime": own_kernel.unwrap_or("holm"),
         "CpuShares": u64::from(instance.cpu_weight) * 1024 / 100,
         "Memory": instance.size.memory_mib << 20,
         "NanoCpus": nanos,
@@ -404,7 +410,7 @@ fn host_config(door: &Door, found: &Found) -> Value {
         "CpusetCpus": "",
         "Devices": [],
         "PidsLimit": spec.pids_max,
-        "Ulimits": ulimits,
+        "Ulimits": ulimits(spec),
         "StorageOpt": (instance.size.disk_gib > 0).then(|| json!({"size": format!("{}G", instance.size.disk_gib)})),
     })
 }

@@ -12,7 +12,7 @@ use control::{
 };
 use model::{
     id::{InstanceId, NodeId, ProjectId},
-    instance::{Instance, Kind, Power},
+    instance::{Instance, Power},
     node::{Node, NodeStatus},
 };
 use serde_json::{Map, Value, json};
@@ -44,13 +44,13 @@ pub struct Provider {
 }
 
 /// What an instance takes, as control's scheduler counts it: processors and memory while it is meant to run, and memory
-/// only for VMs, since a container's is a limit and not a promise.
+/// only for those with a kernel of their own, since a container's is a limit and not a promise.
 fn amounts(instance: &Instance) -> Amounts {
     let size = &instance.size;
     let runs = instance.power != Power::Off;
     let all = [
         ("VCPU", if runs { u64::from(size.vcpus) } else { 0 }),
-        ("MEMORY_MB", if runs && instance.kind == Kind::Vm { size.memory_mib } else { 0 }),
+        ("MEMORY_MB", if runs && instance.has_own_kernel() { size.memory_mib } else { 0 }),
         ("DISK_GB", size.disk_gib),
     ];
     all.into_iter().filter(|(_, amount)| *amount > 0).collect()

@@ -80,6 +80,7 @@ fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> cont
         files: super::content::files(&input.files)?,
         schedule: input.schedule.as_deref().map(cron).transpose()?,
         shared: input.shared.shared(),
+        isolation: input.isolation,
         publish_within: vec![],
         succeeds: None,
         autostart: input.autostart,
@@ -140,6 +141,7 @@ fn refuse_foreign_fields(kind: Kind, input: &CreateInstance) -> control::Result<
         ("extra_hosts", !input.extra_hosts.is_empty()),
         ("files", !input.files.is_empty()),
         ("shared", !input.shared.is_empty()),
+        ("isolation", !input.isolation.is_shared()),
     ];
     let of_vms = [
         ("root", input.root.is_some()),

@@ -99,6 +99,7 @@ impl Served for Instance {
             schedule: self.schedule.as_ref().map(|schedule| schedule.at.to_string()),
             next_start: self.schedule.as_ref().and_then(model::schedule::Schedule::next),
             shared: (&self.shared).into(),
+            isolation: self.isolation,
             autostart: self.autostart,
             start_after: {
                 let there = |id: &&InstanceId| scene.control.get::<Instance>(**id).is_some();
@@ -160,7 +161,7 @@ impl Served for Instance {
                     true => Grant { disk_gib: self.grant().disk_gib, ..has } == self.grant(),
                     false => has == self.grant(),
                 };
-                let grown = self.kind == Kind::Vm || status.grant.is_none_or(has);
+                let grown = self.has_own_kernel() || status.grant.is_none_or(has);
                 grown && same(&self.ports, &status.ports) && same(&self.volumes, &status.volumes)
             }
             _ => true,

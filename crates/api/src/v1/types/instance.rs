@@ -19,7 +19,7 @@ use super::{
 use jiff::Timestamp;
 use model::{
     address::Mac,
-    instance::{Kind, Power, content::Role, phase::Phase, tag::Tag},
+    instance::{Kind, Power, content::Role, isolation::Isolation, phase::Phase, tag::Tag},
     plan::{Accelerator, RestartPolicy},
     port::alias::Alias,
 };
@@ -119,6 +119,10 @@ pub struct Instance {
     /// What its containers share beside network and volumes.
     #[serde(default, skip_serializing_if = "SharedRequest::is_empty")]
     pub shared: SharedRequest,
+    /// What stands between its containers and the host, where it is not the host's kernel (`shared`).
+    #[serde(default, skip_serializing_if = "Isolation::is_shared")]
+    #[schema(value_type = schema::Isolation)]
+    pub isolation: Isolation,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.

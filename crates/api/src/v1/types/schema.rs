@@ -29,6 +29,8 @@ twins! {
     Phase = model::instance::phase::Phase { Scheduling, Creating, Starting, Running, Pausing, Paused, Resuming, Suspending, Suspended, Stopping, Rebooting, Rebuilding, Resizing, Stopped, Exited, Failed, Deleting }
     /// Kinds of instance.
     InstanceKind = model::instance::Kind { Vm, Container, System }
+    /// What stands between containers and their host.
+    Isolation = model::instance::isolation::Isolation { Shared, Vm }
     /// What a key is.
     KeyKind = model::keypair::KeyKind { Ssh, X509 }
     /// Whether an instance is meant to run.

@@ -108,6 +108,9 @@ fn pod(instance: &Instance) -> Value {
     put(&mut spec, "hostname", json!(instance.containers.iter().find_map(|it| it.hostname.as_ref())));
     put(&mut spec, "volumes", json!(volumes(instance)));
     put(&mut spec, "shareProcessNamespace", instance.shared.processes.into());
+    if !instance.isolation.is_shared() {
+        put(&mut spec, "runtimeClassName", instance.isolation.as_str().into());
+    }
     put(&mut spec, "securityContext", pod_security(instance));
     names(&mut spec, instance);
     let aliases = instance.extra_hosts.iter();

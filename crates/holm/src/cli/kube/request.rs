@@ -63,6 +63,7 @@ pub fn request(pod: &Pod, object: &str) -> Result<CreateInstance> {
             Some(Times::At(times)) => Some(times.to_string()),
             _ => None,
         },
+        isolation: pod.isolation,
         shared: (&Shared { processes: pod.share_processes, dns: pod.dns.clone() }).into(),
         start: pod.schedule.is_some().then_some(false),
         ..CreateInstance::default()

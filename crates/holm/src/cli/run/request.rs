@@ -53,6 +53,7 @@ pub fn request(args: &RunArgs, name: String) -> Result<CreateInstance> {
         restart: args.life.restart,
         volumes,
         extra_hosts: args.container.add_host.clone(),
+        isolation: args.container.isolate,
         autostart: args.life.autostart,
         start_after: args.life.start_after.clone(),
         server_group: args.life.server_group.clone(),

@@ -45,6 +45,18 @@ fn container(name: &str) -> ContainerPlan {
     }
 }
 
+/// A pod of one container, for tests elsewhere.
+pub(in crate::container) fn example() -> Pod {
+    let places = Places {
+        state: "/state".into(),
+        run: "/run".into(),
+        netns: "/run/netns/i-1".into(),
+        cgroup_root: "holm".into(),
+        cgroup: "i-1".into(),
+    };
+    bundle(&plan(vec![container("web")]), places).unwrap()
+}
+
 fn plan(containers: Vec<ContainerPlan>) -> InstancePlan {
     InstancePlan {
         id: InstanceId::from_random([1; 16]),
@@ -86,6 +98,7 @@ fn plan(containers: Vec<ContainerPlan>) -> InstancePlan {
             root_disk: None,
             files: vec![],
             shared: Default::default(),
+            isolation: Default::default(),
         }),
     }
 }

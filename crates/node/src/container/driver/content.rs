@@ -16,7 +16,7 @@ use std::{
 ///
 /// # Errors
 /// A file cannot be written, or one is in another's way.
-pub(super) fn write(places: &Places, sets: &[FileSetPlan]) -> io::Result<()> {
+pub(in crate::container) fn write(places: &Places, sets: &[FileSetPlan]) -> io::Result<()> {
     let all = places.files();
     remove_tree(&all)?;
     for set in sets {

@@ -1,6 +1,6 @@
 //! Opening the files of a pod's first container, whether it runs or not.
 
-use super::{PodDriver, blocking, describe, io_error, observe, read_json};
+use super::{PodDriver, blocking, describe, io_error, machine, observe, read_json};
 use crate::{
     container::{
         bundle::{self, Pod},
@@ -20,6 +20,9 @@ const MOVING_POLL: Duration = Duration::from_millis(10);
 
 impl PodDriver {
     pub(super) async fn open_files(&self, plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {
+        if plan.is_pod_in_machine() {
+            return Err(machine::unsupported_files());
+        }
         let turn = self.turns.look(plan.id).await;
         let places = self.places(plan.id);
         let next = bundle::bundle(plan, places.clone())

@@ -1,11 +1,12 @@
 //! Finds out what a pod does, and ends it, whether its shim lives, has ended or was killed.
 
-use super::{PodDriver, blocking, describe, io_error, network, read_json};
+use super::{PodDriver, blocking, describe, io_error, machine, network, read_json};
 use crate::{
     container::{
         bundle::{Places, Pod},
         cgroup::PodGroup,
         client::Client,
+        machine::order::Machine,
         protocol::{ContainerState, POD, PodState, Reply, Request, SOCKET, STATE, Status},
     },
     driver::{DriverError, Exit, Running, Seen},
@@ -34,7 +35,7 @@ const END_POLL: Duration = Duration::from_millis(5);
 /// What is there.
 pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
     match ask_state(places)? {
-        Some(state) if state.alive() => return Ok(alive(&state)),
+        Some(state) if state.alive() => return Ok(alive(&state, machine::of(places).as_ref())),
         Some(state) => return Ok(Seen::Stopped(exit(&state))),
         None => {}
     }
@@ -58,6 +59,7 @@ pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
                     failed: true,
                     boot: pod.boot.saturating_sub(1),
                     started_ms: None,
+                    facts: Map::new(),
                 })
             }))
         }
@@ -86,18 +88,18 @@ fn is_hangup(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-fn alive(state: &PodState) -> Seen {
+fn alive(state: &PodState, machine: Option<&Machine>) -> Seen {
     let running = Running {
         pid: state.shim.pid as u32,
         since_ms: state.since_ms,
         boot: state.boot,
-        facts: facts(state),
+        facts: facts(state, machine),
     };
     if state.paused { Seen::Paused(running) } else { Seen::Running(running) }
 }
 
-/// Containers with their states and restarts, and what keeps them in.
-fn facts(state: &PodState) -> Map<String, Value> {
+/// Containers with their states and restarts.
+fn containers(state: &PodState) -> Map<String, Value> {
     let containers: Vec<Value> = state
         .containers
         .iter()
@@ -122,9 +124,19 @@ fn facts(state: &PodState) -> Map<String, Value> {
             })
         })
         .collect();
-    let mut facts = Map::from_iter([("containers".to_string(), Value::from(containers))]);
+    Map::from_iter([("containers".to_string(), Value::from(containers))])
+}
+
+/// The same, what keeps them in, and the machine around them.
+fn facts(state: &PodState, machine: Option<&Machine>) -> Map<String, Value> {
+    let mut facts = containers(state);
     if let Some(cpus) = crate::host::cpus_of(state.shim.pid) {
         facts.insert("host_cpus".into(), cpus.into());
+    }
+    if let Some(machine) = machine {
+        facts.insert("accelerator".into(), machine.accelerator.as_str().into());
+        facts.insert("acceleration".into(), machine.acceleration.as_str().into());
+        facts.insert("machine_type".into(), machine.machine_type.as_str().into());
     }
     if !state.confinement.is_empty() {
         facts.insert("confinement".into(), state.confinement.as_str().into());
@@ -146,6 +158,7 @@ fn exit(state: &PodState) -> Exit {
             failed: false,
             boot: state.boot,
             started_ms: None,
+            facts: containers(state),
         },
         Some((name, exit)) => {
             let cause = if state.containers.len() > 1 {
@@ -159,6 +172,7 @@ fn exit(state: &PodState) -> Exit {
                 failed: exit.code != 0 && !exit.requested,
                 boot: state.boot,
                 started_ms: exit.started_ms,
+                facts: containers(state),
             }
         }
     }
@@ -169,7 +183,7 @@ fn lost(state: &PodState, orphans: usize) -> Exit {
         0 => "its shim ended unexpectedly, and its processes with it".to_string(),
         count => format!("its shim ended unexpectedly; {count} processes without one were killed"),
     };
-    Exit { code: None, cause, failed: true, boot: state.boot, started_ms: None }
+    Exit { code: None, cause, failed: true, boot: state.boot, started_ms: None, facts: Map::new() }
 }
 
 /// Kills processes that have no shim any more. Tells how many there were.

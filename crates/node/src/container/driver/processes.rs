@@ -13,7 +13,7 @@ const PROCESSES_MAX: usize = 4096;
 const ARGV_BYTES_MAX: usize = 4096;
 
 /// All processes of a pod, by number. Those that end meanwhile are left out.
-pub(super) fn of(places: &Places) -> Result<Vec<ProcessSeen>, DriverError> {
+pub(in crate::container) fn of(places: &Places) -> Result<Vec<ProcessSeen>, DriverError> {
     let group = PodGroup::open(places).map_err(io_error("look at the cgroups"))?;
     let mut pids = group.processes().map_err(|_| DriverError::NotRunning)?;
     pids.sort_unstable();

@@ -4,7 +4,7 @@
 //! is not read, so the container waits as it would on a pipe; a reader who takes nothing for [`PATIENCE`] is let go, so
 //! it never waits for ever.
 
-use crate::container::log::LogWriter;
+use super::log::TaskLog;
 use jiff::Timestamp;
 use std::{
     collections::VecDeque,
@@ -235,7 +235,7 @@ impl Attachment {
 }
 
 /// Reads once from an output of the container, into the log and to the readers. Tells whether the stream is open.
-pub fn pump(stream: u8, file: &mut fs::File, log: &mut LogWriter, attachments: &mut [Attachment]) -> Pumped {
+pub fn pump(stream: u8, file: &mut fs::File, log: &mut TaskLog, attachments: &mut [Attachment]) -> Pumped {
     let mut buffer = [0; CHUNK_BYTES];
     match file.read(&mut buffer) {
         // The far end of a terminal reports its last close as EIO.

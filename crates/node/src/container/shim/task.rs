@@ -2,13 +2,13 @@
 
 use super::{
     hook::{Child, Hook, Scene, When},
+    log::TaskLog,
     stream::{Attachment, Pumped, Streams, pump},
 };
 use crate::container::{
     bundle::{Container, Pod},
     cgroup::PodGroup,
     first_boot,
-    log::LogWriter,
     process::{self, Launch, Place, PodNamespaces, StartError, Started},
     protocol::{ContainerExit, ContainerState, Exec, ProcessId, Status},
     restart::{self, Run},
@@ -55,7 +55,7 @@ pub struct Task {
     /// Signal that asks it to end: the container's, or that of the init that was found in it.
     stop_signal: i32,
     phase: Phase,
-    log: LogWriter,
+    log: TaskLog,
     restarts: u32,
     failures: u32,
     stop_requested: bool,
@@ -115,7 +115,7 @@ impl Task {
     pub fn new(container: Container) -> Self {
         let rules = if container.system.is_some() { seccomp::system_rules } else { seccomp::default_rules };
         let filter = seccomp::compile(&rules(container.process.capabilities));
-        let log = LogWriter::new(&container.log, container.log_limits);
+        let log = TaskLog::new(&container);
         Self {
             stop_signal: container.stop_signal,
             container,

@@ -2,12 +2,11 @@
 //! and a call by gRPC.
 
 use super::{Answer, cut, grpc, seconds, tls};
-use crate::driver::{Driver, DriverError};
+use crate::driver::{Dialed, Driver, DriverError};
 use model::{health::HealthCheck, health::status::NO_EXIT, id::InstanceId};
 use std::time::Duration;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -80,11 +79,11 @@ async fn in_time(
 }
 
 /// The first line of the answer.
-async fn asks(stream: TcpStream, is_tls: bool, request: &str) -> std::io::Result<String> {
+async fn asks(stream: Dialed, is_tls: bool, request: &str) -> std::io::Result<String> {
     if !is_tls {
         return first_line(stream, request).await;
     }
-    let name = tls::name(stream.peer_addr()?.ip());
+    let name = tls::name(stream.peer());
     let session = TlsConnector::from(tls::unverified()).connect(name, stream).await?;
     first_line(session, request).await
 }
@@ -111,7 +110,7 @@ async fn dialled(
     id: InstanceId,
     port: u16,
     check: &HealthCheck,
-) -> Result<Result<TcpStream, Answer>, DriverError> {
+) -> Result<Result<Dialed, Answer>, DriverError> {
     match driver.dial(id, port, Duration::from_millis(check.timeout_ms)).await {
         Ok(stream) => Ok(Ok(stream)),
         Err(error @ DriverError::Io { .. }) => Ok(Err(failure(crate::instance::sentence(&error)))),
@@ -155,7 +154,7 @@ fn failure(output: String) -> Answer {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// A certificate that nobody vouches for, of another name.
     #[tokio::test]
@@ -186,7 +185,7 @@ mod tests {
         });
         let ask = async || {
             let stream = TcpStream::connect(at).await.unwrap();
-            asks(stream, true, &request("/ok", &[])).await
+            asks(Dialed::Tcp(stream), true, &request("/ok", &[])).await
         };
         let line = ask().await.unwrap();
         assert_eq!((line.as_str(), judged(&line).exit_code), ("HTTP/1.1 204 No Content", 0));

@@ -272,6 +272,7 @@ fn blank(kind: Kind) -> NewInstance {
         files: vec![],
         schedule: None,
         shared: Default::default(),
+        isolation: Default::default(),
         publish_within: vec![],
         succeeds: None,
         restart: RestartPolicy::No,

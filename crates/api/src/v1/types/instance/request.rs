@@ -10,7 +10,7 @@ use crate::v1::types::{
     restart, schema,
 };
 use model::{
-    instance::{Kind, content::Role, tag::Tag},
+    instance::{Kind, content::Role, isolation::Isolation, tag::Tag},
     meta::Labels,
     plan::{Accelerator, RestartPolicy},
     port::alias::Alias,
@@ -128,6 +128,11 @@ pub struct CreateInstance {
     /// What its containers share beside network and volumes (container).
     #[serde(skip_serializing_if = "SharedRequest::is_empty")]
     pub shared: SharedRequest,
+    /// What stands between its containers and the host: the host's kernel (`shared`), or a kernel of their own in a small
+    /// virtual machine (`vm`). It stays so for the instance's life (container).
+    #[serde(skip_serializing_if = "Isolation::is_shared")]
+    #[schema(value_type = schema::Isolation)]
+    pub isolation: Isolation,
     /// Start again when the host starts.
     pub autostart: bool,
     /// Instances that are to run before it starts with its host.

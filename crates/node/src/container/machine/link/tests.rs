@@ -1,0 +1,163 @@
+//! Frames and channels between two ends of one line.
+
+use super::*;
+use serde::Deserialize;
+use std::os::unix::net::UnixStream;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Word(String);
+
+fn pair() -> (Link, Link) {
+    let (host, guest) = UnixStream::pair().unwrap();
+    let link = |end: UnixStream, side| Link::new(File::from(OwnedFd::from(end)), side).unwrap();
+    (link(host, Side::Host), link(guest, Side::Guest))
+}
+
+/// Lets both ends do what they can. Messages are none here.
+fn settle(a: &mut Link, b: &mut Link) {
+    for _ in 0..64 {
+        for link in [&mut *a, &mut *b] {
+            let ids: Vec<ChannelId> = link.wanted().iter().map(|it| it.0).collect();
+            ids.into_iter().for_each(|id| link.serve(id));
+            assert_eq!(link.next::<Word>(), None);
+        }
+    }
+}
+
+#[test]
+fn messages_come_in_order_with_what_streams_said_before() {
+    let (mut host, mut guest) = pair();
+    let (mut near, far) = UnixStream::pair().unwrap();
+    let id = guest.open(Some(far.into()), None);
+    guest.tell(&Word("open".into())).unwrap();
+    near.write_all(b"last words").unwrap();
+    assert!(guest.is_dry(id));
+    guest.tell(&Word("over".into())).unwrap();
+    host.serve(0);
+    assert_eq!(host.next::<Word>(), Some(Word("open".into())));
+    host.accept_kept(id);
+    assert_eq!(host.next::<Word>(), Some(Word("over".into())));
+    assert_eq!(host.take(id), Some(b"last words".to_vec()));
+}
+
+#[test]
+fn a_reader_who_takes_nothing_stops_his_own_stream_alone() {
+    let (mut host, mut guest) = pair();
+    let (mut slow, slow_far) = UnixStream::pair().unwrap();
+    let (mut quick, quick_far) = UnixStream::pair().unwrap();
+    let (slow_id, quick_id) =
+        (guest.open(Some(slow_far.into()), None), guest.open(Some(quick_far.into()), None));
+    // Nobody reads what comes out of the first.
+    let (stuck, stuck_far) = UnixStream::pair().unwrap();
+    let (mut out, out_far) = UnixStream::pair().unwrap();
+    host.accept(slow_id, None, Some(stuck_far.into()));
+    host.accept(quick_id, None, Some(out_far.into()));
+    slow.set_nonblocking(true).unwrap();
+    out.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    for _ in 0..64 {
+        sent += slow.write(&[1; 64 * 1024]).unwrap_or(0);
+        settle(&mut host, &mut guest);
+    }
+    assert!(sent > WINDOW_BYTES as usize && sent < 4 << 20, "{sent} bytes went in");
+    let mut got = Vec::new();
+    for round in 0..100u8 {
+        quick.write_all(&[round; 10_000]).unwrap();
+        settle(&mut host, &mut guest);
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(length) = out.read(&mut buffer) {
+            got.extend_from_slice(&buffer[..length]);
+        }
+    }
+    assert_eq!(got.len(), 1_000_000);
+    assert!(
+        got.chunks(10_000).enumerate().all(|(round, part)| part.iter().all(|it| usize::from(*it) == round))
+    );
+    drop(stuck);
+}
+
+#[test]
+fn ends_travel_both_ways() {
+    let (mut host, mut guest) = pair();
+    let (near, far) = UnixStream::pair().unwrap();
+    let copy = far.try_clone().unwrap();
+    let id = guest.open(Some(far.into()), Some(copy.into()));
+    let (mut out, out_far) = UnixStream::pair().unwrap();
+    let out_copy = out_far.try_clone().unwrap();
+    host.accept(id, Some(out_far.into()), Some(out_copy.into()));
+    // The program has no more to say, and still listens.
+    near.shutdown(std::net::Shutdown::Write).unwrap();
+    settle(&mut host, &mut guest);
+    assert_eq!(out.read(&mut [0; 8]).unwrap(), 0);
+    out.write_all(b"more").unwrap();
+    drop(out);
+    settle(&mut host, &mut guest);
+    let mut said = Vec::new();
+    (&near).read_to_end(&mut said).unwrap();
+    assert_eq!(said, b"more");
+    assert!(host.channels.is_empty() && guest.channels.is_empty());
+}
+
+#[test]
+fn who_reads_no_more_ends_the_writer() {
+    let (mut host, mut guest) = pair();
+    let (mut near, far) = UnixStream::pair().unwrap();
+    let id = guest.open(Some(far.into()), None);
+    let (out, out_far) = UnixStream::pair().unwrap();
+    host.accept(id, None, Some(out_far.into()));
+    drop(out);
+    near.write_all(b"into the void").unwrap();
+    settle(&mut host, &mut guest);
+    assert!(near.write_all(&[0; 1024]).is_err());
+}
+
+#[test]
+fn nothing_is_believed() {
+    let data = |kind: u8, id: u32, length: u32| {
+        let mut frame = vec![kind];
+        frame.extend(id.to_le_bytes());
+        frame.extend(length.to_le_bytes());
+        frame
+    };
+    let too_long = data(DATA, 2, 1 << 30);
+    let no_kind = [data(9, 2, 0)].concat();
+    let no_message = [data(MESSAGE, 0, 2), b"{x".to_vec()].concat();
+    let short_credit = [data(CREDIT, 2, 1), vec![0]].concat();
+    let mut flood = Vec::new();
+    for _ in 0..9 {
+        flood.extend(data(DATA, 2, DATA_BYTES_MAX as u32));
+        flood.extend([0; DATA_BYTES_MAX]);
+    }
+    for hostile in [too_long, no_kind, no_message, short_credit, flood] {
+        let (port, mut other) = UnixStream::pair().unwrap();
+        let mut link = Link::new(File::from(OwnedFd::from(port)), Side::Host).unwrap();
+        let (stuck, far) = UnixStream::pair().unwrap();
+        // Its buffer is full, so that what comes stays here.
+        stuck.set_nonblocking(true).unwrap();
+        let filler = far.try_clone().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        while (&filler).write(&[0; 4096]).is_ok() {}
+        link.bind(2, None, Some(far.into()), false);
+        let writer = std::thread::spawn(move || {
+            let _ = other.write_all(&hostile);
+            other
+        });
+        for _ in 0..1000 {
+            link.serve(0);
+            assert_eq!(link.next::<Word>(), None);
+            if link.is_over() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        assert!(link.is_over());
+        drop(link);
+        drop(writer.join().unwrap());
+    }
+    // What came for a channel that is gone is no fault.
+    let (mut host, mut guest) = pair();
+    guest.frame(DATA, 77, b"late");
+    guest.flush();
+    settle(&mut host, &mut guest);
+    assert!(!host.is_over());
+}

@@ -1,0 +1,777 @@
+//! The relay: what stands on the host for the shim of a pod that has a machine of its own.
+//!
+//! It holds the pod's lock, listens on its socket, writes its state file and its logs, as the shim does under the host's
+//! kernel; QEMU is its child and ends with it. Requests go to the shim inside and replies come back, with the streams that
+//! travel along ([`super::link`]). One thread, one loop. What comes from the guest is checked: it may be any program that
+//! broke out of its container, and gets no further than to lie about its own pod.
+//!
+//! ```text
+//!  booting ── Hello, Order, Prepared ──▶ starting ── first state ──▶ up ── Ended ──▶ QEMU ends ──▶ over
+//! ```
+
+use super::{
+    far_log::{take_name, write_records},
+    link::{ChannelId, Link, Side},
+    order::{Machine, order},
+    qemu,
+    talk::{ToGuest, ToHost},
+};
+use crate::container::{
+    bundle::Pod,
+    log::LogWriter,
+    protocol::{ContainerExit, Exec, PodState, ProcessId, Reply, Request, SOCKET, STATE, Status},
+    shim::connection::Connection,
+};
+use jiff::Timestamp;
+use model::plan::{FilePlan, FileSetPlan};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::Path,
+    time::{Duration, Instant},
+};
+use sys::{cgroup::Tree, file::Lock, jail::process::borrowed, spawn::Child};
+
+/// Longest time from QEMU's start to the pod's.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the guest may take to say how the pod is, before what it said last is told.
+const STATE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a guest may take to power off once everything in it has ended.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long clients may take to read the last words.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Most clients at a time.
+const CONNECTIONS_MAX: usize = 256;
+/// Most bytes of logs that are looked at where a guest does not come up.
+const TAIL_BYTES: u64 = 2000;
+/// The connection by which the guest watches its shim.
+const WATCH: u64 = 0;
+
+/// Why a pod's machine cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}: {source}")]
+pub struct RelayError {
+    step: &'static str,
+    source: io::Error,
+}
+
+fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> RelayError {
+    move |source| RelayError { step, source: source.into() }
+}
+
+/// How far the guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Booting,
+    Starting,
+    Up,
+    Ended,
+}
+
+/// The log of a container, which comes over a channel.
+#[derive(Default)]
+struct Coming {
+    bytes: Vec<u8>,
+    log: Option<LogWriter>,
+}
+
+/// What is kept of a client beside its connection.
+#[derive(Default)]
+struct Client {
+    /// Channels of its streams.
+    streams: Vec<ChannelId>,
+    /// Replies that wait until those are dry.
+    held: VecDeque<(Reply, Option<ChannelId>)>,
+    /// When the state is told as it was last said, for each time that it was asked.
+    state_until: VecDeque<Instant>,
+    /// So many answers of the guest came too late and are not told.
+    late: usize,
+    /// Far ends of streams to ports that are being connected to.
+    dialled: BTreeMap<ChannelId, UnixStream>,
+}
+
+/// A running relay.
+pub struct Relay {
+    pod: Pod,
+    link: Link,
+    qemu: Child,
+    cgroups: Tree,
+    listener: Option<UnixListener>,
+    connections: Vec<Connection>,
+    connections_made: u64,
+    clients: BTreeMap<u64, Client>,
+    logs: BTreeMap<ChannelId, Coming>,
+    phase: Phase,
+    /// Told when the pod is up, or why it is not.
+    told: Option<File>,
+    kernel: String,
+    process: ProcessId,
+    since_ms: i64,
+    state: Option<PodState>,
+    written: Option<PodState>,
+    /// QEMU is killed then.
+    kill_at: Option<Instant>,
+    /// Somebody asked for the end.
+    is_asked_to_end: bool,
+    failure: Option<String>,
+    _lock: Lock,
+}
+
+impl Relay {
+    /// Starts the pod's machine. `first` is a client that asked before; `told` hears when the pod is up.
+    ///
+    /// # Errors
+    /// QEMU cannot be started.
+    pub fn start(
+        pod: Pod,
+        machine: &Machine,
+        lock: Lock,
+        told: File,
+        first: Option<UnixStream>,
+    ) -> Result<Self, RelayError> {
+        let cgroups = Tree::probe(&pod.places.cgroup_root).map_err(step("look at the control groups"))?;
+        let (near, far) = UnixStream::pair().map_err(step("make the guest's port"))?;
+        let qemu = qemu::start(&pod, machine, &cgroups, &far)
+            .map_err(|error| io::Error::other(describe(&error)))
+            .map_err(step("start the virtual machine"))?;
+        drop(far);
+        let link =
+            Link::new(File::from(OwnedFd::from(near)), Side::Host).map_err(step("use the guest's port"))?;
+        let pid = std::process::id() as i32;
+        let start_time = sys::pidfd::process_start_time(pid).ok().flatten().unwrap_or_default();
+        let mut relay = Self {
+            pod,
+            link,
+            qemu,
+            cgroups,
+            listener: None,
+            connections: Vec::new(),
+            connections_made: WATCH,
+            clients: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            phase: Phase::Booting,
+            told: Some(told),
+            kernel: String::new(),
+            process: ProcessId { pid, start_time },
+            since_ms: Timestamp::now().as_millisecond(),
+            state: None,
+            written: None,
+            kill_at: Some(Instant::now() + BOOT_TIMEOUT),
+            is_asked_to_end: false,
+            failure: None,
+            _lock: lock,
+        };
+        if let Some(stream) = first {
+            relay.add(stream);
+        }
+        Ok(relay)
+    }
+
+    /// The loop. Ends when the machine has ended and everybody has heard it.
+    pub fn run_until_ended(&mut self) {
+        loop {
+            let has_ended = self.qemu.process.has_exited().unwrap_or(true);
+            self.turn(has_ended);
+            if has_ended {
+                break;
+            }
+        }
+        let _ = self.qemu.process.reap();
+        self.conclude();
+        self.flush_clients();
+        if let Err(error) = self.cgroups.delete(&self.pod.places.cgroup) {
+            eprintln!("cannot remove the pod's cgroup: {error}");
+        }
+        if self.listener.is_some() {
+            let _ = fs::remove_file(self.pod.places.run.join(SOCKET));
+        }
+    }
+
+    /// Waits for something and does it. Waits for nothing where the machine has ended: what it said last is still read.
+    fn turn(&mut self, has_ended: bool) {
+        self.wait(if has_ended { Some(Duration::ZERO) } else { self.next_time() });
+        while let Some(message) = self.link.next::<ToHost>() {
+            self.on_message(message);
+        }
+        self.write_logs();
+        self.handle_times();
+        for id in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.forward(id);
+        }
+        self.forget_the_gone();
+        if self.link.is_over() && !has_ended && self.kill_at.is_none() {
+            // A guest that hangs up, or was hung up on, is of no use any more.
+            self.kill_at = Some(Instant::now() + POWER_OFF_TIMEOUT);
+        }
+        self.tell();
+    }
+
+    fn next_time(&self) -> Option<Duration> {
+        let asked = self.clients.values().filter_map(|client| client.state_until.front().copied());
+        let next = self.kill_at.into_iter().chain(asked).min()?;
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    fn wait(&mut self, limit: Option<Duration>) {
+        enum Source {
+            Link(ChannelId),
+            Connection(u64),
+            Listener,
+            Machine,
+        }
+        let mut sources = vec![Source::Machine];
+        // The descriptors live in self, which outlives the set.
+        let mut polled = vec![PollFd::new(borrowed(self.qemu.process.as_raw_fd()), PollFlags::POLLIN)];
+        if !self.link.is_over() {
+            for (id, fd, flags) in self.link.wanted() {
+                sources.push(Source::Link(id));
+                polled.push(PollFd::new(borrowed(fd.as_raw_fd()), flags));
+            }
+        }
+        // Before the shim inside is started, requests wait where they are: but those of who was there first.
+        for connection in self.connections.iter().filter(|_| self.phase != Phase::Booting) {
+            let out = if connection.has_unsent() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            sources.push(Source::Connection(connection.id));
+            polled.push(PollFd::new(borrowed(connection.as_fd().as_raw_fd()), PollFlags::POLLIN | out));
+        }
+        if let Some(listener) = self.listener.as_ref().filter(|_| self.connections.len() < CONNECTIONS_MAX) {
+            sources.push(Source::Listener);
+            polled.push(PollFd::new(borrowed(listener.as_raw_fd()), PollFlags::POLLIN));
+        }
+        let timeout =
+            limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
+        match poll(&mut polled, timeout) {
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => return,
+            Err(error) => {
+                eprintln!("cannot wait: {error}");
+                std::thread::sleep(Duration::from_millis(100));
+                return;
+            }
+        }
+        let hit = |polled: &PollFd<'_>| polled.any().unwrap_or(true);
+        let ready: Vec<Source> =
+            sources.into_iter().zip(&polled).filter(|(_, polled)| hit(polled)).map(|it| it.0).collect();
+        for source in ready {
+            match source {
+                Source::Machine => {}
+                Source::Link(id) => self.link.serve(id),
+                Source::Connection(id) => self.serve(id, false),
+                Source::Listener => self.accept(),
+            }
+        }
+    }
+
+    fn say(&mut self, message: &ToGuest) {
+        if let Err(error) = self.link.tell(message) {
+            eprintln!("cannot tell the guest: {error}");
+        }
+    }
+
+    fn on_message(&mut self, message: ToHost) {
+        match message {
+            ToHost::Hello { kernel } if self.phase == Phase::Booting => {
+                self.kernel = kernel.chars().filter(|it| it.is_ascii_graphic()).take(64).collect();
+                match shown_files(&self.pod.places.files()) {
+                    Ok(files) => self.give_order(files),
+                    Err(error) => self.fail(format!("cannot read the files that came with the pod: {error}")),
+                }
+            }
+            ToHost::Prepared if self.phase == Phase::Booting => self.start_shim(),
+            ToHost::Failed { message } => self.fail(readable(&message)),
+            ToHost::Line { connection, line, stream } => self.on_line(connection, &line, stream),
+            ToHost::Closed { connection } => {
+                self.clients.remove(&connection);
+                self.connections.retain(|it| it.id != connection);
+            }
+            ToHost::Log { channel } => {
+                self.link.accept_kept(channel);
+                self.logs.insert(channel, Coming::default());
+            }
+            ToHost::Dialled { connection, channel, error } => self.dialled(connection, channel, error),
+            ToHost::Processes { connection, processes } => {
+                self.reply(connection, Reply::Processes { processes }, None);
+            }
+            ToHost::Usage { connection, usage } => self.reply(connection, Reply::Usage { usage }, None),
+            ToHost::Ended => {
+                self.write_logs();
+                self.phase = Phase::Ended;
+                self.say(&ToGuest::Bye);
+                self.kill_by(POWER_OFF_TIMEOUT);
+            }
+            ToHost::Hello { .. } | ToHost::Prepared => eprintln!("the guest begins anew, which is not heard"),
+        }
+    }
+
+    fn kill_by(&mut self, patience: Duration) {
+        let at = Instant::now() + patience;
+        self.kill_at = Some(self.kill_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn give_order(&mut self, files: Vec<FileSetPlan>) {
+        let Some(machine) = self.pod.machine.clone() else { return };
+        let now_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        let order = order(&self.pod, &machine, files, now_ns);
+        self.say(&ToGuest::Order(Box::new(order)));
+    }
+
+    /// The pod cannot run, or not go on.
+    fn fail(&mut self, message: String) {
+        eprintln!("{message}");
+        self.failure.get_or_insert(message);
+        self.say(&ToGuest::Bye);
+        self.kill_by(POWER_OFF_TIMEOUT);
+    }
+
+    /// Everything is there: who attached early is told to the shim before it starts.
+    fn start_shim(&mut self) {
+        self.phase = Phase::Starting;
+        if let Some(first) = self.connections.first().map(|connection| connection.id) {
+            for _ in 0..crate::container::shim::ATTACHMENTS_MAX {
+                self.serve(first, true);
+            }
+        }
+        self.say(&ToGuest::Run);
+    }
+
+    fn accept(&mut self) {
+        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
+            self.add(stream);
+            if self.connections.len() >= CONNECTIONS_MAX {
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, stream: UnixStream) {
+        self.connections_made += 1;
+        if let Ok(connection) = Connection::new(self.connections_made, stream) {
+            self.clients.insert(connection.id, Client::default());
+            self.connections.push(connection);
+        }
+    }
+
+    fn connection(&mut self, id: u64) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.id == id)
+    }
+
+    fn serve(&mut self, id: u64, early: bool) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.flush();
+        for request in connection.read() {
+            match request {
+                Ok(request) => self.on_request(id, request, early),
+                Err(message) => self.reply(id, Reply::Failed { code: 125, message }, None),
+            }
+        }
+    }
+
+    fn on_request(&mut self, id: u64, request: Request, early: bool) {
+        match &request {
+            Request::State => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.state_until.push_back(Instant::now() + STATE_PATIENCE);
+                }
+            }
+            Request::Watch => return self.watch(id),
+            Request::Dial { port, limit_ms } => return self.dial(id, *port, *limit_ms),
+            Request::Processes => return self.say(&ToGuest::Processes { connection: id }),
+            Request::Usage => return self.say(&ToGuest::Usage { connection: id }),
+            Request::Shutdown => {
+                self.is_asked_to_end = true;
+                self.kill_by(POWER_OFF_TIMEOUT);
+            }
+            _ => {}
+        }
+        let takes_streams =
+            matches!(request, Request::Attach { .. } | Request::Exec(Exec { tty: false, .. }));
+        let streams = if takes_streams { self.take_streams(id) } else { Some(Vec::new()) };
+        let Some(streams) = streams else {
+            let message = "three descriptors must come along".into();
+            return self.reply(id, Reply::Failed { code: 125, message }, None);
+        };
+        let Ok(line) = serde_json::to_string(&request) else { return };
+        self.say(&ToGuest::Line { connection: id, line, streams, early });
+    }
+
+    /// From now on the client hears of every change: of the state as it is first.
+    fn watch(&mut self, id: u64) {
+        let state = self.state.clone();
+        if let Some(connection) = self.connection(id) {
+            connection.watches = true;
+        }
+        if let Some(state) = state {
+            self.reply(id, Reply::State(state), None);
+        }
+    }
+
+    /// Makes channels of the descriptors that came with a request: the first is read, the others are written.
+    fn take_streams(&mut self, id: u64) -> Option<Vec<ChannelId>> {
+        let [input, output, errors] = self.connection(id)?.take_three()?;
+        let streams = vec![
+            self.link.open(Some(input), None),
+            self.link.open(None, Some(output)),
+            self.link.open(None, Some(errors)),
+        ];
+        self.clients.entry(id).or_default().streams.extend(&streams);
+        Some(streams)
+    }
+
+    fn dial(&mut self, id: u64, port: u16, limit_ms: u64) {
+        match UnixStream::pair().and_then(|(near, far)| Ok((near.try_clone()?, near, far))) {
+            Ok((source, sink, far)) => {
+                let channel = self.link.open(Some(source.into()), Some(sink.into()));
+                let client = self.clients.entry(id).or_default();
+                client.streams.push(channel);
+                client.dialled.insert(channel, far);
+                self.say(&ToGuest::Dial { connection: id, port, limit_ms, channel });
+            }
+            Err(error) => {
+                let message = format!("cannot make a stream: {error}");
+                self.reply(id, Reply::Failed { code: 125, message }, None);
+            }
+        }
+    }
+
+    fn dialled(&mut self, id: u64, channel: ChannelId, error: Option<String>) {
+        let far = self.clients.get_mut(&id).and_then(|client| client.dialled.remove(&channel));
+        match (error, far) {
+            (None, Some(far)) => {
+                if let Some(connection) = self.connection(id) {
+                    connection.send(&Reply::Done, Some(far.as_fd()));
+                }
+            }
+            (error, _) => {
+                self.link.close(channel);
+                let message = readable(&error.unwrap_or_default());
+                self.reply(id, Reply::Failed { code: 125, message }, None);
+            }
+        }
+    }
+
+    fn on_line(&mut self, id: u64, line: &str, stream: Option<ChannelId>) {
+        let Ok(mut reply) = serde_json::from_str::<Reply>(line) else {
+            eprintln!("the guest's shim says what is no reply");
+            return;
+        };
+        if let Reply::State(state) = &mut reply {
+            *state = self.as_seen_here(state.clone());
+            if id == WATCH {
+                return self.changed(state.clone());
+            }
+            let Some(client) = self.clients.get_mut(&id) else { return };
+            if client.late > 0 {
+                client.late -= 1;
+                return;
+            }
+            client.state_until.pop_front();
+        }
+        match self.clients.get_mut(&id) {
+            Some(client) => client.held.push_back((reply, stream)),
+            None => return,
+        }
+        self.forward(id);
+    }
+
+    /// A state in terms of this host: processes inside have no number here, their machine has.
+    fn as_seen_here(&self, mut state: PodState) -> PodState {
+        state.boot = self.pod.boot;
+        state.shim = self.process;
+        state.since_ms = self.since_ms;
+        let machine = ProcessId { pid: self.qemu.pid(), start_time: self.qemu.start_time };
+        state.containers.retain(|it| self.pod.containers.iter().any(|known| known.name == it.name));
+        for container in &mut state.containers {
+            if let Status::Running { process, .. } = &mut container.status {
+                *process = machine;
+            }
+            if let Some(exit) = &mut container.exit {
+                exit.message = readable(&exit.message);
+            }
+        }
+        state.confinement =
+            format!("a kernel of its own ({}); inside: {}", self.kernel, self.pod.confinement());
+        state
+    }
+
+    fn changed(&mut self, state: PodState) {
+        self.state = Some(state);
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Up;
+            self.kill_at = None;
+            match listen(&self.pod.places.run.join(SOCKET)) {
+                Ok(listener) => self.listener = Some(listener),
+                Err(error) => return self.fail(format!("cannot listen: {error}")),
+            }
+            self.tell();
+            if let Some(mut told) = self.told.take() {
+                // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
+                let _ = told.write_all(b"up");
+            }
+        }
+    }
+
+    /// Sends the replies of a client, each when the output that was before it was taken.
+    fn forward(&mut self, id: u64) {
+        while let Some(client) = self.clients.get_mut(&id) {
+            let Some((reply, _)) = client.held.front() else { return };
+            let streams = match reply {
+                Reply::Exited { .. } => client.streams.clone(),
+                _ => Vec::new(),
+            };
+            let is_dry = streams.into_iter().fold(true, |dry, stream| self.link.is_sunk(stream) && dry);
+            let Some((reply, stream)) =
+                self.clients.get_mut(&id).filter(|_| is_dry).and_then(|client| client.held.pop_front())
+            else {
+                return;
+            };
+            let terminal = stream.and_then(|stream| self.bind_terminal(id, stream));
+            self.reply(id, reply, terminal);
+        }
+    }
+
+    /// A stream of both directions for the client, whose other end is a terminal inside.
+    fn bind_terminal(&mut self, id: u64, stream: ChannelId) -> Option<OwnedFd> {
+        let (near, far) = UnixStream::pair().ok()?;
+        let copy = near.try_clone().ok()?;
+        self.link.accept(stream, Some(near.into()), Some(copy.into()));
+        self.clients.entry(id).or_default().streams.push(stream);
+        Some(far.into())
+    }
+
+    fn reply(&mut self, id: u64, reply: Reply, descriptor: Option<OwnedFd>) {
+        if let Some(connection) = self.connection(id) {
+            connection.send(&reply, descriptor.as_ref().map(AsFd::as_fd));
+        }
+    }
+
+    fn write_logs(&mut self) {
+        let channels: Vec<ChannelId> = self.logs.keys().copied().collect();
+        for channel in channels {
+            let Some(bytes) = self.link.take(channel) else {
+                self.logs.remove(&channel);
+                continue;
+            };
+            let Some(coming) = self.logs.get_mut(&channel).filter(|_| !bytes.is_empty()) else { continue };
+            coming.bytes.extend(bytes);
+            if let Err(what) = coming.write(&self.pod) {
+                eprintln!("{what}");
+                self.link.close(channel);
+                self.logs.remove(&channel);
+            }
+        }
+    }
+
+    fn handle_times(&mut self) {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            if self.phase == Phase::Booting || self.phase == Phase::Starting {
+                let waited = BOOT_TIMEOUT.as_secs();
+                self.failure.get_or_insert(format!("the guest did not come up within {waited} s"));
+            }
+            let _ = self.qemu.process.send_signal(Signal::SIGKILL);
+        }
+        let Some(state) = self.state.clone() else { return };
+        let mut late = Vec::new();
+        for (id, client) in &mut self.clients {
+            while client.state_until.front().is_some_and(|at| *at <= now) {
+                client.state_until.pop_front();
+                client.late += 1;
+                late.push(*id);
+            }
+        }
+        for id in late {
+            self.reply(id, Reply::State(state.clone()), None);
+        }
+    }
+
+    fn forget_the_gone(&mut self) {
+        let gone: Vec<u64> =
+            self.connections.iter().filter(|connection| connection.is_over()).map(|it| it.id).collect();
+        for id in gone {
+            self.connections.retain(|connection| connection.id != id);
+            self.clients.remove(&id);
+            self.say(&ToGuest::Closed { connection: id });
+        }
+    }
+
+    /// Writes a change down, whole or not at all, and tells those who watch.
+    fn tell(&mut self) {
+        let Some(state) = self.state.clone().filter(|state| self.written.as_ref() != Some(state)) else {
+            return;
+        };
+        let path = self.pod.places.run.join(STATE);
+        let new = path.with_extension("new");
+        let text = serde_json::to_vec(&state).expect("a state is plain data");
+        // Not flushed to the disk: after a crash of the host there is no pod to tell about.
+        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &path)) {
+            eprintln!("cannot write {}: {error}", path.display());
+        }
+        for connection in self.connections.iter_mut().filter(|connection| connection.watches) {
+            connection.send(&Reply::State(state.clone()), None);
+        }
+        self.written = Some(state);
+    }
+
+    /// The machine has ended: with its pod, or before it.
+    fn conclude(&mut self) {
+        if self.phase != Phase::Ended && self.failure.is_none() && !self.is_asked_to_end {
+            self.failure = Some(format!("its virtual machine ended{}", self.last_words()));
+        }
+        match self.told.take() {
+            // It never was up: who waits for it tells why.
+            Some(mut told) => {
+                let why = self.failure.take().unwrap_or_else(|| "it was ended while it started".into());
+                let _ = told.write_all(why.as_bytes());
+            }
+            None => {
+                if let Some(state) = self.state.take() {
+                    self.state = Some(ended(state, self.failure.as_deref()));
+                }
+                self.tell();
+            }
+        }
+    }
+
+    /// Why the guest's kernel gave up, or the end of what QEMU or it said.
+    fn last_words(&self) -> String {
+        [qemu::QEMU_LOG, qemu::CONSOLE_LOG]
+            .into_iter()
+            .find_map(|name| tail(&self.pod.places.state.join(name)))
+            .map_or(String::new(), |words| {
+                let panic =
+                    words.lines().find(|line| line.contains("Kernel panic") || line.contains("holm: "));
+                format!(": {}", readable(panic.unwrap_or(&words)))
+            })
+    }
+
+    fn flush_clients(&mut self) {
+        let deadline = Instant::now() + FAREWELL;
+        loop {
+            for id in self.clients.keys().copied().collect::<Vec<_>>() {
+                self.forward(id);
+            }
+            self.connections.iter_mut().for_each(Connection::flush);
+            let waits = self.connections.iter().any(Connection::has_unsent) || !self.link.is_all_sunk();
+            if !waits || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Coming {
+    fn write(&mut self, pod: &Pod) -> Result<(), &'static str> {
+        if self.log.is_none() {
+            let Some(name) = take_name(&mut self.bytes)? else { return Ok(()) };
+            let container = pod.containers.iter().find(|it| it.name == name);
+            let container = container.ok_or("a log of a container that the pod has not")?;
+            self.log = Some(LogWriter::new(&container.log, container.log_limits));
+        }
+        match &mut self.log {
+            Some(log) => write_records(&mut self.bytes, log),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A state in which nothing runs any more.
+fn ended(mut state: PodState, failure: Option<&str>) -> PodState {
+    for container in state.containers.iter_mut().filter(|it| it.status != Status::Exited) {
+        container.status = Status::Exited;
+        container.starting = false;
+        container.exit = Some(ContainerExit {
+            code: 128 + libc::SIGKILL,
+            signal: Some(libc::SIGKILL),
+            at_ms: Timestamp::now().as_millisecond(),
+            message: failure.unwrap_or_default().to_string(),
+            requested: failure.is_none(),
+            ..ContainerExit::default()
+        });
+    }
+    state.paused = false;
+    state
+}
+
+/// The files that the containers of a pod are shown, as the daemon wrote them.
+fn shown_files(all: &Path) -> io::Result<Vec<FileSetPlan>> {
+    let sets = match fs::read_dir(all) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        sets => sets?,
+    };
+    let mut found = Vec::new();
+    for set in sets {
+        let set = set?;
+        let mut files = Vec::new();
+        collect(&set.path(), &set.path(), &mut files)?;
+        found.push(FileSetPlan { name: set.file_name().to_string_lossy().into_owned(), files });
+    }
+    Ok(found)
+}
+
+fn collect(top: &Path, directory: &Path, files: &mut Vec<FilePlan>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(top, &path, files)?;
+            continue;
+        }
+        let name = path.strip_prefix(top).unwrap_or(&path).to_string_lossy().into_owned();
+        let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
+        files.push(FilePlan { path: name, mode, bytes: fs::read(&path)? });
+    }
+    Ok(())
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The last lines of a file; `None` where it has none.
+fn tail(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes).trim().to_string();
+    (!text.is_empty()).then_some(text)
+}
+
+/// What a guest says, for people: without what moves a terminal, and not endless.
+fn readable(text: &str) -> String {
+    const CHARS_MAX: usize = 2000;
+    let plain = text.chars().map(|it| if it.is_control() && it != '\n' { ' ' } else { it });
+    plain.take(CHARS_MAX).collect::<String>().trim().to_string()
+}
+
+/// An error with its causes.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}

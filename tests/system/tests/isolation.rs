@@ -1,0 +1,364 @@
+//! One image under the host's kernel and under one of its own: the same suite, with docker's own client, and every word of
+//! what comes out compared.
+
+use crate::docker::{PROJECT, finish};
+use lab::{Docker, Lab, MACHINE, Options, Said, eventually, http_get};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+const LONG: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_millis(1500);
+/// What docker calls the two.
+const SHARED: &str = "default";
+const VM: &str = "vm";
+
+fn lab() -> (Lab, Docker) {
+    let kernel = lab::Images::find().file("kernel", "vmlinuz");
+    let arguments = vec!["--guest-kernel".to_string(), kernel.to_string_lossy().into_owned()];
+    let lab = Lab::with(Options { registry: true, arguments, ..Options::default() });
+    lab.project(PROJECT);
+    let docker = Docker::find(&lab, PROJECT);
+    docker.does(&["pull", "busybox"]);
+    (lab, docker)
+}
+
+/// What one side said: each line with what it was asked.
+struct Side<'a> {
+    lab: &'a Lab,
+    docker: &'a Docker,
+    isolation: &'static str,
+    said: Vec<(String, String)>,
+}
+
+impl Side<'_> {
+    fn note(&mut self, asked: &str, answer: impl Into<String>) {
+        self.said.push((asked.to_string(), answer.into()));
+    }
+
+    /// Runs docker and notes all that it says.
+    fn says(&mut self, arguments: &[&str]) {
+        let said = self.docker.says(arguments);
+        self.note(&arguments.join(" "), format!("{} out: {} err: {}", said.code, said.out, said.err));
+    }
+
+    /// `docker run` with this isolation.
+    fn run<'b>(&self, arguments: &[&'b str]) -> Vec<&'b str> {
+        [&["run", "--isolation", self.isolation, "-m", "128m"], arguments].concat()
+    }
+
+    fn runs(&mut self, arguments: &[&str]) {
+        let said = self.docker.says(&self.run(arguments));
+        self.note(&arguments.join(" "), format!("{} out: {} err: {}", said.code, said.out, said.err));
+    }
+
+    fn sees(&mut self, script: &str) {
+        self.says(&["exec", "one", "sh", "-c", script]);
+    }
+
+    fn told(&mut self, what: &str) {
+        self.says(&["inspect", "--format", what, "one"]);
+    }
+
+    fn page(&self, port: u16) -> Option<String> {
+        let at = SocketAddr::new(IpAddr::from(MACHINE), port);
+        http_get(&self.lab.world.outside, at, SHORT).ok()
+    }
+}
+
+/// What was answered on a terminal. How often the typed line is echoed depends on when its shell begins to read.
+fn answers(said: &Said) -> String {
+    let lines = said.out.lines().map(str::trim).filter(|line| !line.contains("stty") && !line.is_empty());
+    format!("{} {}", said.code, lines.collect::<Vec<_>>().join("|"))
+}
+
+/// Ids differ from run to run.
+fn without_ids(text: &str) -> String {
+    let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split(' ').map(|word| if is_id(&word) { "ID" } else { word }).collect::<Vec<_>>().join(" ")
+}
+
+/// Programs that end: their output, streams, exit codes and what is said of those that cannot be run.
+fn ends(side: &mut Side<'_>) {
+    side.runs(&["--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    side.runs(&["--rm", "busybox", "no-such-program"]);
+    side.runs(&["--rm", "busybox", "/etc/passwd"]);
+    side.runs(&["--rm", "busybox", "sh", "-c", "kill -9 $$"]);
+    let told = side.docker.told("a\nb\n", &side.run(&["--rm", "-i", "busybox", "wc", "-l"]));
+    side.note("input", format!("{} {}{}", told.code, told.out, told.err));
+    let typed = side.docker.typed("tty; stty size; exit 4\n", &side.run(&["--rm", "-it", "busybox", "sh"]));
+    side.note("terminal", answers(&typed));
+    // More than all buffers on the way hold, byte by byte the same.
+    let many = "i=0; while [ $i -lt 1000 ]; do echo $i-$(printf '%01000d' $i); i=$((i+1)); done";
+    side.runs(&["--rm", "busybox", "sh", "-c", many]);
+}
+
+const SERVER: &str = "trap 'echo bye; exit 5' TERM; trap 'echo hup' HUP; cp /var/www/index.html /data/ 2>/dev/null; \
+                      httpd -p 80 -h /data; echo ready; echo warned >&2; while :; do sleep 0.1; done";
+
+fn starts(side: &mut Side<'_>) {
+    side.docker.does(&side.run(&[
+        "-d",
+        "--name",
+        "one",
+        "--hostname",
+        "here",
+        "-p",
+        "8080:80",
+        "-v",
+        "data:/data",
+        "--tmpfs",
+        "/mem",
+        "-e",
+        "A=b c",
+        "-w",
+        "/tmp",
+        "--cpus",
+        "1",
+        "--pids-limit",
+        "40",
+        "--ulimit",
+        "nofile=500:600",
+        "--label",
+        "x=y",
+        "--add-host",
+        "friend:192.0.2.7",
+        "--cap-drop",
+        "CHOWN",
+        "--user",
+        "0:0",
+        "busybox",
+        "sh",
+        "-c",
+        SERVER,
+    ]));
+    eventually("it is ready", LONG, || side.docker.does(&["logs", "one"]).contains("ready"));
+}
+
+/// What a program finds around it.
+fn surroundings(side: &mut Side<'_>) {
+    for script in [
+        "id; pwd; hostname; env | sort | grep -v ^HOSTNAME",
+        "grep -v -e ^10 -e ^fd /etc/hosts; cut -d' ' -f1 /etc/resolv.conf | sort -u",
+        "ls -l / | awk '{print $1,$3,$4,$9}'; ls /dev | sort",
+        "ls -ld /tmp /data /mem /root | awk '{print $1,$3,$4,$9}'",
+        "grep -E 'Cap|Seccomp:|NoNewPrivs|Groups' /proc/self/status",
+        "cat /proc/self/uid_map | awk '{print $1,$3}'; cat /proc/1/comm",
+        "touch /sys/x; touch /proc/sys/kernel/x; cat /proc/kcore 2>/dev/null | wc -c; mount -t tmpfs none /mnt; echo $?",
+        "mknod /tmp/null c 1 3; cat </tmp/null; chown 7 /tmp; unshare -U true; echo $?",
+        "awk '{print $2,$3}' /proc/self/mounts | sort | grep -v -e ' proc' -e ext4 -e overlay -e /etc/ -e kcore -e cgroup",
+        "ulimit -n; ulimit -Hn; ulimit -c; umask; nice",
+        "ip -o link | awk '{print $2}' | sed 's/@.*:/:/'; ip -o addr show dev eth0 scope global | wc -l; ip route | wc -l; cat /sys/class/net/eth0/mtu",
+        "cat /proc/sys/net/ipv4/ip_unprivileged_port_start; cat /proc/sys/kernel/hostname",
+        "ping -c1 -W5 $(ip route | awk '/default/{print $3}') >/dev/null; echo $?; wget -qO- http://here/; nslookup -type=a one | grep -c Address",
+        "ln -s /etc /tmp/l; echo x >/tmp/f; chmod 640 /tmp/f; ls -l /tmp | awk '{print $1,$3,$9}'; rm /tmp/f /tmp/l",
+    ] {
+        side.sees(script);
+    }
+}
+
+/// Programs beside the container's own.
+fn beside(side: &mut Side<'_>) {
+    side.says(&["exec", "one", "sh", "-c", "echo out; echo err >&2; exit 9"]);
+    side.says(&["exec", "one", "no-such-program"]);
+    side.says(&[
+        "exec",
+        "-u",
+        "65534",
+        "-w",
+        "/data",
+        "-e",
+        "Z=1",
+        "one",
+        "sh",
+        "-c",
+        "id -u; pwd; echo $Z; cat /proc/1/environ",
+    ]);
+    side.says(&["exec", "-u", "nosuchuser", "one", "true"]);
+    let told =
+        side.docker.told(&"line\n".repeat(50_000), &["exec", "-i", "one", "sh", "-c", "wc -c; echo done"]);
+    side.note("exec input", format!("{} {}{}", told.code, told.out, told.err));
+    let typed = side.docker.typed("tty; stty size; exit 3\n", &["exec", "-it", "one", "sh"]);
+    side.note("exec terminal", answers(&typed));
+    side.says(&["exec", "one", "sh", "-c", "kill -TERM $$"]);
+    side.says(&["exec", "-d", "one", "sh", "-c", "echo left >/mem/detached"]);
+    eventually("the detached one", LONG, || {
+        side.docker.says(&["exec", "one", "cat", "/mem/detached"]).code == 0
+    });
+    let top = side.docker.does(&["top", "one"]);
+    let programs: Vec<&str> = top.lines().filter_map(|line| line.split("  ").last()).map(str::trim).collect();
+    side.note("top", programs.join("|"));
+}
+
+/// Limits: told inside, and kept.
+fn limits(side: &mut Side<'_>) {
+    side.sees("n=0; while [ $n -lt 60 ]; do sleep 2 & n=$((n+1)); done 2>&1 | head -1; wait");
+    // The kernel ends the program that wants more than there is, and the container lives on.
+    side.sees("tail /dev/zero; echo $?");
+    let count = || side.docker.does(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "one"]);
+    eventually("its programs are counted", LONG, || count() == "one 3");
+    let limit = side.docker.does(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "one"]);
+    side.note("memory limit", limit.split(" / ").last().unwrap_or_default());
+    side.says(&["update", "--pids-limit", "20", "one"]);
+    side.sees("n=0; while [ $n -lt 30 ]; do sleep 2 & n=$((n+1)); done 2>&1 | head -1; wait");
+    side.runs(&["--name", "big", "busybox", "tail", "/dev/zero"]);
+    side.says(&["inspect", "--format", "{{.State.ExitCode}} {{.State.OOMKilled}}", "big"]);
+    side.says(&["rm", "big"]);
+}
+
+/// Ports, logs, and being stopped, started and signalled.
+fn life(side: &mut Side<'_>) {
+    eventually("its page from outside", LONG, || {
+        side.page(8080).is_some_and(|page| page.contains("It works!"))
+    });
+    side.says(&["port", "one"]);
+    side.sees("echo kept >/kept; echo kept >/data/kept");
+    side.says(&["kill", "-s", "HUP", "one"]);
+    eventually("the signal", LONG, || side.docker.does(&["logs", "one"]).contains("hup"));
+    side.says(&["pause", "one"]);
+    side.told("{{.State.Status}} {{.State.Paused}}");
+    assert_eq!(side.page(8080), None, "a paused one answers nobody");
+    side.says(&["exec", "one", "true"]);
+    side.says(&["unpause", "one"]);
+    eventually("its page again", LONG, || side.page(8080).is_some());
+    side.says(&["stop", "one"]);
+    side.told("{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Error}}");
+    side.says(&["logs", "one"]);
+    side.says(&["logs", "--tail", "1", "one"]);
+    side.says(&["exec", "one", "true"]);
+    side.says(&["start", "one"]);
+    eventually("its page after a start", LONG, || side.page(8080).is_some());
+    side.sees("cat /kept /data/kept; ls /mem; pwd");
+    side.says(&["rename", "one", "other"]);
+    side.says(&["rename", "other", "one"]);
+    side.says(&["kill", "one"]);
+    side.says(&["wait", "one"]);
+    side.told("{{.State.Status}} {{.State.ExitCode}} {{.Config.Labels}} {{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}");
+    side.says(&["rm", "one"]);
+    // The volume outlives it.
+    side.runs(&["--rm", "-v", "data:/here:ro", "busybox", "sh", "-c", "cat /here/kept; touch /here/new"]);
+    side.says(&["volume", "rm", "data"]);
+}
+
+/// Restarts by policy, counted and told.
+fn restarts(side: &mut Side<'_>) {
+    let failing = "echo run >>/runs; echo again; exit 3";
+    side.docker.does(&side.run(&[
+        "-d",
+        "--name",
+        "one",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        failing,
+    ]));
+    let status = || side.docker.does(&["inspect", "--format", "{{.State.Status}}", "one"]);
+    let count = || side.docker.does(&["inspect", "--format", "{{.RestartCount}}", "one"]);
+    eventually("it gave up", LONG, || status() == "exited" && count() == "2");
+    side.told("{{.RestartCount}} {{.State.ExitCode}}");
+    side.says(&["logs", "one"]);
+    side.says(&["rm", "one"]);
+}
+
+fn whole_suite<'a>(lab: &'a Lab, docker: &'a Docker, isolation: &'static str) -> Side<'a> {
+    let mut side = Side { lab, docker, isolation, said: Vec::new() };
+    ends(&mut side);
+    starts(&mut side);
+    side.told("{{.State.Status}} {{.State.Running}} {{.HostConfig.Isolation}}");
+    surroundings(&mut side);
+    beside(&mut side);
+    limits(&mut side);
+    life(&mut side);
+    restarts(&mut side);
+    side
+}
+
+#[test]
+fn one_suite_passes_alike_under_the_hosts_kernel_and_a_guest_kernel() {
+    let (lab, docker) = lab();
+    let shared = whole_suite(&lab, &docker, SHARED);
+    let inside = whole_suite(&lab, &docker, VM);
+    let mut differences = Vec::new();
+    for ((asked, under_host), (_, under_own)) in shared.said.iter().zip(&inside.said) {
+        // What the two are called is the one thing that may differ.
+        let under_own = without_ids(&under_own.replace("running true vm", "running true "));
+        let under_host = without_ids(&under_host.replace("running true default", "running true "));
+        if under_host != under_own {
+            differences.push(format!("{asked}\n  host: {under_host}\n  own:  {under_own}"));
+        }
+    }
+    assert_eq!(shared.said.len(), inside.said.len());
+    assert!(
+        differences.is_empty(),
+        "{} of {} differ:\n{}",
+        differences.len(),
+        shared.said.len(),
+        differences.join("\n")
+    );
+    let output = |words: &str| shared.said.iter().any(|(_, answer)| answer.contains(words));
+    for words in [
+        "7 out: out\n err: err\n",
+        "137 out: ",
+        "127 out: ",
+        "4 /dev/pts/0",
+        "33 99",
+        "250000\ndone",
+        "exited 5 false",
+    ] {
+        assert!(output(words), "{words}");
+    }
+    finish(lab);
+}
+
+#[test]
+fn it_has_a_guest_kernel_of_its_own_and_outlives_the_daemon() {
+    let (mut lab, docker) = lab();
+    let version = fs::read_to_string(lab.images.file("kernel", "version")).expect("its version");
+    let mine = docker.does(&[
+        "run",
+        "-d",
+        "--isolation",
+        VM,
+        "--name",
+        "own",
+        "-m",
+        "64m",
+        "busybox",
+        "sleep",
+        "3600",
+    ]);
+    let see = |script: &str| docker.does(&["exec", "own", "sh", "-c", script]);
+    assert_eq!(see("uname -r"), version.trim());
+    assert_ne!(see("uname -r"), nix::sys::utsname::uname().expect("uname").release().to_string_lossy());
+    see("echo here >/dev/shm/mark");
+    let before = see("cat /proc/sys/kernel/random/boot_id");
+    lab.kill_daemon();
+    lab.start_daemon();
+    assert_eq!(see("cat /dev/shm/mark; cat /proc/sys/kernel/random/boot_id"), format!("here\n{before}"));
+    assert_eq!(docker.does(&["ps", "-q", "--no-trunc"]), mine);
+    // Who stands for it on the host ends, and its machine with it; it is told and started again.
+    let pid = docker.does(&["inspect", "--format", "{{.State.Pid}}", "own"]);
+    let relay = fs::read_to_string(format!("/proc/{pid}/stat")).expect("QEMU");
+    let relay: i32 = relay.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(relay), nix::sys::signal::Signal::SIGKILL)
+        .expect("killed");
+    eventually("QEMU went with it", LONG, || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    eventually("it is told", LONG, || {
+        docker.does(&["inspect", "--format", "{{.State.Status}}", "own"]) == "exited"
+    });
+    docker.does(&["start", "own"]);
+    assert_ne!(see("cat /proc/sys/kernel/random/boot_id"), before);
+    docker.does(&["rm", "-f", "own"]);
+    // What only the host could give is refused in words that say so.
+    docker.refuses(
+        125,
+        "kernel of its own",
+        &["run", "--rm", "--isolation", VM, "-v", "/etc:/x", "busybox", "true"],
+    );
+    docker.refuses(125, "isolation", &["run", "--rm", "--isolation", "hyperv", "busybox", "true"]);
+    finish(lab);
+}
