@@ -279,10 +279,6 @@ fn mounts(fields: &Fields<'_>, place: &Place<'_>, env: &Environment) -> Result<V
         }
         mount.word("mountPropagation", &[("None", ())])?;
         let sub_path = sub_path(&mount, env)?;
-        if sub_path.is_some() && volume.is_memory() {
-            let message = "a part of what is kept in memory cannot be mounted";
-            return Err(mount.wrong("subPath", message).hint("leave the medium of the emptyDir out"));
-        }
         let read_only = mount.flag("readOnly")?.unwrap_or(false)
             || matches!(volume, Volume::Claim { read_only: true, .. });
         // Memory is given to everybody, and a directory of the host stays whose it is.

@@ -362,7 +362,8 @@ fn check_sealed(
     Err(spec.wrong("volumes", message).hint("put them on a volume, or name single keys with items"))
 }
 
-/// Memory is one container's own: where several mount the same, each would find its own.
+/// Memory is one container's own: where several mount the same, each would find its own. Of what is mounted once nobody
+/// sees the rest, so that a part of it is as good as all of it.
 fn keep_memory_apart(spec: &Fields<'_>, volumes: &BTreeMap<String, Volume>, containers: &mut [Container]) {
     let of = |name: &str, containers: &[Container]| {
         containers.iter().flat_map(|it| &it.mounts).filter(|mount| mount.volume == name).count()

@@ -213,7 +213,8 @@ async fn out(session: &Session, args: &CopyArgs, container: &str, from: &str) ->
     }
     let is_directory = read_stat(&headers)?.is_directory;
     let to = PathBuf::from(&args.to);
-    let place = Place::of(&to, &args.to, is_directory)?;
+    let contents = from == "." || from.ends_with("/.");
+    let place = Place::of(&to, &args.to, is_directory, contents)?;
     let keeps = args.archive;
     let reader = SyncIoBridge::new(StreamReader::new(Box::pin(bytes)));
     let done = tokio::task::spawn_blocking(move || place.unpack(reader, keeps)).await;
@@ -225,12 +226,12 @@ async fn out(session: &Session, args: &CopyArgs, container: &str, from: &str) ->
 enum Place {
     /// Into this directory, under its own name.
     Into(PathBuf),
-    /// To this path, which is not there or a file.
-    As(PathBuf),
+    /// To this path, which is not there or a file; with the contents of a directory alone it becomes that directory.
+    As { path: PathBuf, contents: bool },
 }
 
 impl Place {
-    fn of(to: &Path, typed: &str, is_directory: bool) -> Result<Self> {
+    fn of(to: &Path, typed: &str, is_directory: bool, contents: bool) -> Result<Self> {
         match fs::metadata(to) {
             Ok(there) if there.is_dir() => Ok(Self::Into(to.to_path_buf())),
             Ok(_) if is_directory => {
@@ -240,7 +241,7 @@ impl Place {
                 Err(Failure::new(Code::NotFound, format!("no such directory: {typed}"))
                     .hint("docker's rule: a path that ends in / has to be a directory that is there"))
             }
-            _ => Ok(Self::As(to.to_path_buf())),
+            _ => Ok(Self::As { path: to.to_path_buf(), contents }),
         }
     }
 
@@ -251,12 +252,13 @@ impl Place {
         archive.set_overwrite(true);
         match self {
             Self::Into(directory) => unpack_below(&mut archive, directory),
-            Self::As(path) => {
+            Self::As { path, contents } => {
                 let beside =
                     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let making = beside.join(format!(".holm-cp-{}", std::process::id()));
                 fs::create_dir(&making)?;
-                let moved = unpack_below(&mut archive, &making).and_then(|()| take_over(&making, path));
+                let moved =
+                    unpack_below(&mut archive, &making).and_then(|()| take_over(&making, path, *contents));
                 let removed = fs::remove_dir_all(&making);
                 match moved {
                     // What it was unpacked in has become the directory that was asked for.
@@ -282,11 +284,13 @@ fn unpack_below(archive: &mut tar::Archive<impl io::Read>, directory: &Path) -> 
 }
 
 /// Gives what was unpacked its name: the one thing that there is, or all of it where a directory's contents came.
-fn take_over(making: &Path, path: &Path) -> io::Result<()> {
-    let mut entries = fs::read_dir(making)?.collect::<io::Result<Vec<_>>>()?;
-    match (entries.pop(), entries.is_empty()) {
-        (Some(only), true) => fs::rename(only.path(), path),
-        _ => fs::rename(making, path),
+fn take_over(making: &Path, path: &Path, contents: bool) -> io::Result<()> {
+    if contents {
+        return fs::rename(making, path);
+    }
+    match fs::read_dir(making)?.next() {
+        Some(only) => fs::rename(only?.path(), path),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "nothing came")),
     }
 }
 
@@ -320,8 +324,13 @@ mod tests {
         write(&tree, "named", false, &mut bytes).unwrap();
         Place::Into(room.path().to_path_buf()).unpack(&bytes[..], false).unwrap();
         assert_eq!(fs::read_to_string(room.path().join("named/link")).unwrap(), "text");
-        Place::As(room.path().join("other")).unpack(&bytes[..], false).unwrap();
+        Place::As { path: room.path().join("other"), contents: false }.unpack(&bytes[..], false).unwrap();
         assert_eq!(fs::read_to_string(room.path().join("other/deep/file")).unwrap(), "text");
+        // The contents of a directory that has one thing are a directory all the same.
+        let mut bytes = vec![];
+        write(&tree.join("deep"), "", false, &mut bytes).unwrap();
+        Place::As { path: room.path().join("whole"), contents: true }.unpack(&bytes[..], false).unwrap();
+        assert_eq!(fs::read_to_string(room.path().join("whole/file")).unwrap(), "text");
 
         for name in ["../out", "a/../../out"] {
             let mut builder = tar::Builder::new(vec![]);

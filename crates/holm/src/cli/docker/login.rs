@@ -78,9 +78,16 @@ pub async fn log_in(session: &Session, args: &LoginArgs) -> Result {
     };
     let sent = json!({"username": username, "password": password, "serveraddress": server});
     super::engine::post(session, "/auth", Some(sent)).await?;
-    change(|auths| {
-        auths.insert(server.clone(), json!({"auth": STANDARD.encode(format!("{username}:{password}"))}));
-    })?;
+    let config = read()?;
+    match helper(&config, &server) {
+        Some(helper) => {
+            let kept = json!({"ServerURL": server, "Username": username, "Secret": password}).to_string();
+            ask_helper(helper, "store", &kept).ok_or_else(|| broken(helper))?;
+        }
+        None => change(|auths| {
+            auths.insert(server.clone(), json!({"auth": STANDARD.encode(format!("{username}:{password}"))}));
+        })?,
+    }
     output::write(b"Login Succeeded\n")
 }
 
@@ -90,9 +97,14 @@ pub async fn log_in(session: &Session, args: &LoginArgs) -> Result {
 /// The file cannot be written.
 pub fn log_out(args: &LogoutArgs) -> Result {
     let server = key(args.server.as_deref().unwrap_or(DEFAULT_REGISTRY));
-    change(|auths| {
-        auths.remove(&server);
-    })?;
+    let config = read()?;
+    if let Some(helper) = helper(&config, &server) {
+        // One that does not know it has nothing to forget.
+        let _ = ask_helper(helper, "erase", &server);
+    }
+    if config["auths"].get(&server).is_some() {
+        change(|auths| drop(auths.remove(&server)))?;
+    }
     output::write(format!("Removing login credentials for {server}\n").as_bytes())
 }
 
@@ -130,15 +142,25 @@ fn helper<'a>(config: &'a Value, server: &str) -> Option<&'a str> {
         .filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
 }
 
-/// Asks a helper (docker-credential-helpers): the server on its input, a name and a secret on its output.
+/// The name and the secret that a helper has for a registry.
 fn of_helper(helper: &str, server: &str) -> Option<Value> {
-    let mut command = Command::new(format!("docker-credential-{helper}"));
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    child.stdin.take()?.write_all(server.as_bytes()).ok()?;
-    let answer = child.wait_with_output().ok().filter(|output| output.status.success())?;
-    let told: Value = serde_json::from_slice(&answer.stdout).ok()?;
+    let told: Value = serde_json::from_str(&ask_helper(helper, "get", server)?).ok()?;
     Some(json!({"username": told["Username"], "password": told["Secret"]}))
+}
+
+/// Asks a helper (docker-credential-helpers): a word, something on its input, an answer on its output.
+fn ask_helper(helper: &str, word: &str, input: &str) -> Option<String> {
+    let mut command = Command::new(format!("docker-credential-{helper}"));
+    command.arg(word).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().ok()?;
+    child.stdin.take()?.write_all(input.as_bytes()).ok()?;
+    let answer = child.wait_with_output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(answer.stdout).ok()
+}
+
+fn broken(helper: &str) -> Failure {
+    Failure::usage(format!("docker-credential-{helper} does not keep the login"))
+        .hint("it is named by credsStore or credHelpers in docker's config.json")
 }
 
 fn place() -> Result<PathBuf> {
