@@ -18,7 +18,7 @@ fn build(text: &[u8]) -> Result<(), DockerfileError> {
     let file = Dockerfile::read(text)?;
     let given = BTreeMap::from([("A".to_string(), "given".to_string()), ("B".to_string(), String::new())]);
     let globals = Globals::of(&file, &given, "amd64")?;
-    let plan = file.plan(None, &globals)?;
+    let plan = file.plan(None, &globals, &|_| false)?;
     assert!(file.count(&plan) >= plan.len());
     let mut built: BTreeMap<usize, Value> = BTreeMap::new();
     for planned in &plan {
@@ -29,7 +29,7 @@ fn build(text: &[u8]) -> Result<(), DockerfileError> {
                 assert!(*at < planned.stage, "a stage stands on an earlier one");
                 built[at].clone()
             }
-            Base::Image(name) => json!({"Env": ["PATH=/bin"], "OnBuild": [name, "RUN x", "COPY a b"]}),
+            Base::Image(name) | Base::Given(name) => json!({"Env": ["PATH=/bin"], "OnBuild": [name, "RUN x", "COPY a b"]}),
         };
         let mut progress = Progress::new(&globals, file.escape, config);
         let triggers = progress.triggers(stage.line)?;

@@ -9,7 +9,7 @@ mod files;
 mod images;
 mod registry;
 
-pub use build::{Owner, Pick, Picked, SourceEntry, SourceFiles, SourceKind, Target};
+pub use build::{Owner, Pick, Picked, SocketAsked, SourceEntry, SourceFiles, SourceKind, Target};
 pub use files::{FileChange, FileChangeKind, FileStat, FilesIn};
 pub use images::{CommitAsked, ImageDetails, ImageIn};
 pub use registry::{PushStep, RegistryLogin};
@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use control::Error;
 use model::{
     error::Code,
-    id::ImageId,
+    id::{ImageId, VolumeId},
     image::{Image, ImageContent},
     image_reference::Reference,
     instance::Instance,
@@ -28,6 +28,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
     sync::mpsc,
 };
 
@@ -283,6 +284,10 @@ pub trait Streams: Send + Sync + 'static {
     /// The same with a file of the web, from hosts that the operator allows.
     async fn source_web(&self, _url: &str, _name: &str) -> Result<Arc<dyn SourceFiles>, Error> {
         Err(no_images())
+    }
+    /// Listens on a new socket in a volume that is a directory. The socket's file stays when nobody listens any more.
+    async fn volume_socket(&self, _volume: VolumeId, _asked: SocketAsked) -> Result<UnixListener, Error> {
+        Err(Error::new(Code::Unsupported, "files of volumes cannot be reached"))
     }
     /// Makes an image of what a container changed of `base`. The config lacks `rootfs`.
     async fn commit(

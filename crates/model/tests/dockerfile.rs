@@ -25,7 +25,7 @@ fn build(text: &str, args: &[&str]) -> Result<(Vec<String>, Value), DockerfileEr
         .collect();
     let file = Dockerfile::read(text.as_bytes())?;
     let globals = Globals::of(&file, &given, "amd64")?;
-    let plan = file.plan(given.get("TARGET").map(String::as_str), &globals)?;
+    let plan = file.plan(given.get("TARGET").map(String::as_str), &globals, &|_| false)?;
     let mut done: BTreeMap<usize, Value> = BTreeMap::new();
     let mut works = vec![];
     for planned in &plan {
@@ -34,7 +34,7 @@ fn build(text: &str, args: &[&str]) -> Result<(Vec<String>, Value), DockerfileEr
             Base::Scratch => json!({}),
             Base::Stage(at) => done[at].clone(),
             Base::Image(name) if name == "triggers" => json!({"OnBuild": ["RUN first", "COPY a /b"]}),
-            Base::Image(_) => base(),
+            Base::Image(_) | Base::Given(_) => base(),
         };
         works = vec![format!("FROM {:?}", planned.base)];
         let mut progress = Progress::new(&globals, file.escape, config);
@@ -357,8 +357,27 @@ fn bases() {
     // Stages that nobody needs are not built.
     let file = Dockerfile::read(b"FROM a AS one\nFROM b AS two\nFROM c\nCOPY --from=two /x /y").unwrap();
     let globals = Globals::of(&file, &BTreeMap::new(), "amd64").unwrap();
-    let plan = file.plan(None, &globals).unwrap();
+    let plan = file.plan(None, &globals, &|_| false).unwrap();
     assert_eq!(plan.iter().map(|planned| planned.stage).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn what_is_given_stands_for_images_and_stages() {
+    let text = b"FROM a AS one\nFROM b AS two\nCOPY --from=one /x /y\nRUN x\nFROM two\nFROM base\nCOPY --from=two /x /y\nCOPY --from=2 / /";
+    let file = Dockerfile::read(text).unwrap();
+    let globals = Globals::of(&file, &BTreeMap::new(), "amd64").unwrap();
+    let planned = |given: &[&str]| {
+        let plan = file.plan(None, &globals, &|name| given.contains(&name)).unwrap();
+        let shown = plan.iter().map(|it| format!("{} {:?} {}", it.stage, it.base, it.is_given));
+        (shown.collect::<Vec<_>>(), file.count(&plan))
+    };
+    let wanted =
+        ["0 Image(\"a\") false", "1 Image(\"b\") false", "2 Stage(1) false", "3 Image(\"base\") false"];
+    assert_eq!(planned(&[]), (wanted.map(String::from).to_vec(), 8));
+    // What takes the place of a stage has none of its steps, and needs none of its sources.
+    let (plan, steps) = planned(&["two", "base"]);
+    let wanted = ["1 Given(\"two\") true", "2 Stage(1) false", "3 Given(\"base\") false"];
+    assert_eq!((plan, steps), (wanted.map(String::from).to_vec(), 5));
 }
 
 #[test]

@@ -18,6 +18,7 @@
 
 mod directory;
 pub mod files;
+pub mod socket;
 
 use crate::{
     driver::DriverError,

@@ -1,7 +1,11 @@
 //! Building images by the real `docker` command as it is installed, with its buildx plugin: BuildKit's protocol, its progress,
 //! its mounts and secrets, what fails, what is hostile, and what is left when a build is cut off.
 
+mod agent;
+mod given;
 mod hostile;
+mod output;
+mod side;
 
 use lab::{Docker, Lab, Registry, Said, eventually};
 use std::{
@@ -196,7 +200,10 @@ fn a_step_that_fails_is_shown_with_its_line() {
         ("FROM busybox\nFRM x", "dockerfile parse error on line 2: unknown instruction: FRM"),
         ("FROM busybox\nCOPY nosuch /", "file not found in build context"),
         ("FROM nosuch/image\nRUN true", "nosuch/image"),
-        ("FROM busybox\nRUN --mount=type=ssh true", "type=ssh is not served"),
+        (
+            "FROM busybox\nRUN --mount=type=ssh,required true",
+            "no SSH key \"default\" forwarded from the client",
+        ),
         ("FROM busybox\nRUN --mount=type=secret,id=x,required true", "secret x: not found"),
     ] {
         fs::write(fails.join("Dockerfile"), text).expect("writes");
@@ -204,12 +211,12 @@ fn a_step_that_fails_is_shown_with_its_line() {
         assert!(said.code != 0 && said.err.contains(words), "{words}: {said:?}");
     }
     fs::write(fails.join("Dockerfile"), "FROM busybox\nRUN true\n").expect("writes");
-    let out = lab.directory().join("out");
-    let out = format!("type=local,dest={}", out.display());
     for (arguments, words) in [
         (&["-f", "Nosuch"][..], "Nosuch"),
-        (&["--output", &out], "docker save"),
-        (&["--build-context", "base=docker-image://busybox"], "named contexts"),
+        (&["--output", "type=nosuch,dest=x"], "type=nosuch"),
+        (&["--cache-to", "type=registry,ref=shop/cache"], "--cache-to"),
+        (&["--attest", "type=sbom"], "Attestations are not supported"),
+        (&["--platform", "linux/amd64,linux/arm64"], "platform"),
         (&["--network", "host"], "NetworkMode"),
         (&["--target", "nosuch"], "nosuch"),
     ] {

@@ -9,15 +9,19 @@
 //! Everything that a build needs beside this are the things of other doors: containers, commits, copies, pulls. Its steps
 //! are kept as the project's build cache. A client that goes ends its build, and nothing is left of it.
 
+mod agent;
 mod asked;
 mod builder;
 mod cache;
 mod chain;
 mod context;
 mod copy;
+mod export;
+mod given;
 mod mounts;
 mod numbers;
 mod room;
+mod side;
 mod stage;
 mod tell;
 
@@ -25,6 +29,8 @@ pub(crate) use asked::Asked;
 pub(super) use builder::{Builder, Failed, arch};
 pub(super) use cache::{Kept, kept, list as cached, prune_caches};
 pub(super) use context::{Client, Context};
+pub(super) use export::{Output, OutputKind};
+pub(super) use given::{AllGiven, Given};
 pub(super) use tell::Tell;
 
 use super::{body, buildkit, door::Door, image, query::Query};

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //!   docker ── POST /grpc ────▶ Control, LLBBridge ──▶ docker::build ──▶ steps, images
-//!          ── POST /session ─▶ Session ◀──────────────────┘ files, credentials, secrets, when a step needs them
+//!          ── POST /session ─▶ Session ◀──────────────────┘ files, credentials, secrets, agents, when a step needs them
 //! ```
 //!
 //! Both connections leave HTTP/1 and are gRPC from there; on the second one the daemon calls the client. What a client
 //! compiled itself (LLB) is not read.
 
+mod agent;
 mod asked;
 mod connection;
 mod fault;
@@ -18,6 +19,7 @@ mod lent;
 mod older;
 mod progress;
 mod run;
+mod send;
 mod service;
 mod session;
 mod solve;

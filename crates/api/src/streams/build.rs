@@ -48,6 +48,19 @@ pub struct Target {
     pub newest_s: Option<i64>,
 }
 
+/// A socket that is made for a program of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketAsked {
+    /// Its name in the directory.
+    pub name: &'static str,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner inside.
+    pub uid: u32,
+    /// Group inside.
+    pub gid: u32,
+}
+
 /// What an entry of a list of files is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
@@ -80,6 +93,8 @@ pub struct SourceEntry {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// Bytes of a regular file; 0 for one that is to come.
+    pub size_bytes: u64,
     /// Last change, in seconds since 1970.
     pub mtime_s: i64,
     /// Where it leads, if it is a link.
@@ -95,6 +110,11 @@ pub trait SourceFiles: Send + Sync {
     async fn read(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error>;
     /// The same files without those that are left out.
     async fn without(&self, ignore: Ignore) -> Result<Arc<dyn SourceFiles>, Error>;
+    /// All of them, part by part of their paths in order: what lies in a directory comes behind it and before its next neighbour.
+    /// The first of several names of a file is the file, the others are links to it.
+    async fn list(&self) -> Result<Vec<SourceEntry>, Error>;
+    /// At most so many bytes of a file of the list from `offset` on; none at its end.
+    async fn read_at(&self, path: &str, offset: u64, bytes_max: usize) -> Result<Vec<u8>, Error>;
     /// What a pattern means among them.
     async fn pick(&self, asked: Pick) -> Result<Arc<dyn Picked>, Error>;
 }

@@ -8,14 +8,14 @@ mod registry;
 
 use api::streams::{
     Attach, Both, CommitAsked, Download, Duplex, Exec, FileChange, FileStat, FilesIn, ImageDetails, ImageIn,
-    LogLine, LogWanted, Process, Program, PushStep, Reader, RegistryLogin, Session, SourceEntry, SourceFiles,
-    Streams, Upload, Usage, Writer,
+    LogLine, LogWanted, Process, Program, PushStep, Reader, RegistryLogin, Session, SocketAsked, SourceEntry,
+    SourceFiles, Streams, Upload, Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
 use model::{
     error::{Code, Fault},
-    id::ImageId,
+    id::{ImageId, VolumeId},
     image::{Image, ImageContent},
     image_reference::Reference,
     instance::{Instance, InstanceStatus, Kind, State},
@@ -29,7 +29,10 @@ use node::{
 use serde_json::Value;
 use std::{os::fd::OwnedFd, sync::Arc};
 use store::{Change, Store};
-use tokio::{net::UnixStream, sync::mpsc};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::mpsc,
+};
 
 /// Lines of a log on their way to a client.
 const LINES_MAX: usize = 256;
@@ -370,6 +373,10 @@ impl Streams for NodeStreams {
 
     async fn source_web(&self, url: &str, name: &str) -> Result<Arc<dyn SourceFiles>, Error> {
         self.fetch_file(url, name).await
+    }
+
+    async fn volume_socket(&self, volume: VolumeId, asked: SocketAsked) -> Result<UnixListener, Error> {
+        self.listen_in(volume, asked).await
     }
 
     async fn registry_login(&self, registry: &str, login: RegistryLogin) -> Result<(), Error> {

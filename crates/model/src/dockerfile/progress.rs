@@ -159,6 +159,7 @@ impl<'a> Progress<'a> {
             Mount::Bind { target, .. }
             | Mount::Cache { target, .. }
             | Mount::Tmpfs { target }
+            | Mount::Ssh { target, .. }
             | Mount::Secret { target: Some(target), .. } => *target = self.target(target).0,
             Mount::Secret { target: None, .. } => {}
         }

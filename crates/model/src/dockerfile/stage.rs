@@ -52,6 +52,8 @@ pub enum Base {
     Image(String),
     /// An earlier stage.
     Stage(usize),
+    /// What was given under this name for the build.
+    Given(String),
 }
 
 /// A stage that is to be built.
@@ -63,6 +65,20 @@ pub struct Planned {
     pub base: Base,
     /// Platform that is asked for.
     pub platform: Option<String>,
+    /// Something was given in its place: its steps are not done.
+    pub is_given: bool,
+}
+
+impl Step {
+    /// Stages and images that it takes files from.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let (copied, mounts) = match &self.instruction {
+            Instruction::Copy(copy) => (copy.from.as_deref(), &[][..]),
+            Instruction::Run(run) => (None, &run.mounts[..]),
+            _ => (None, &[][..]),
+        };
+        copied.into_iter().chain(mounts.iter().filter_map(|mount| mount.from()))
+    }
 }
 
 impl Dockerfile {
@@ -101,7 +117,7 @@ impl Dockerfile {
     fn check_sources(&self) -> Result<()> {
         for (at, stage) in self.stages.iter().enumerate() {
             for step in &stage.steps {
-                let mut numbers = sources(&step.instruction).filter_map(|from| from.parse::<usize>().ok());
+                let mut numbers = step.sources().filter_map(|from| from.parse::<usize>().ok());
                 if let Some(number) = numbers.find(|number| *number >= at) {
                     let message = format!("invalid from flag value {number}: it is no stage before this one");
                     return Err(DockerfileError::new(step.line, message).hint("stages count from 0"));
@@ -121,11 +137,17 @@ impl Dockerfile {
         self.stages[..before].iter().rposition(is_named)
     }
 
-    /// The stages that have to be built for a target (the last when `None`), in their order.
+    /// The stages that have to be built for a target (the last when `None`), in their order. What is `given` under a name counts
+    /// before an image of that name, and before a stage of that name.
     ///
     /// # Errors
     /// No such target, or a name that cannot be read.
-    pub fn plan(&self, target: Option<&str>, globals: &Globals) -> Result<Vec<Planned>> {
+    pub fn plan(
+        &self,
+        target: Option<&str>,
+        globals: &Globals,
+        given: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<Planned>> {
         let last = match target.filter(|text| !text.is_empty()) {
             None => self.stages.len() - 1,
             Some(text) => self.stage_of(text, self.stages.len()).ok_or_else(|| {
@@ -135,7 +157,7 @@ impl Dockerfile {
                 DockerfileError::new(0, message).hint(format!("its stages are {}", names.join(", ")))
             })?,
         };
-        let planned = (0..=last).map(|at| self.planned(at, globals)).collect::<Result<Vec<_>>>()?;
+        let planned = (0..=last).map(|at| self.planned(at, globals, given)).collect::<Result<Vec<_>>>()?;
         let (mut needed, mut asked) = (BTreeSet::new(), vec![last]);
         while let Some(at) = asked.pop() {
             if !needed.insert(at) {
@@ -144,15 +166,23 @@ impl Dockerfile {
             if let Base::Stage(base) = planned[at].base {
                 asked.push(base);
             }
-            for step in &self.stages[at].steps {
-                asked.extend(sources(&step.instruction).filter_map(|from| self.stage_of(from, at)));
+            for step in self.stages[at].steps.iter().filter(|_| !planned[at].is_given) {
+                asked.extend(step.sources().filter_map(|from| self.stage_of(from, at)));
             }
         }
         Ok(planned.into_iter().filter(|planned| needed.contains(&planned.stage)).collect())
     }
 
-    fn planned(&self, at: usize, globals: &Globals) -> Result<Planned> {
+    fn planned(&self, at: usize, globals: &Globals, given: &dyn Fn(&str) -> bool) -> Result<Planned> {
         let stage = &self.stages[at];
+        if let Some(name) = stage.from.name.as_ref().filter(|name| given(name)) {
+            return Ok(Planned {
+                stage: at,
+                base: Base::Given(name.clone()),
+                platform: None,
+                is_given: true,
+            });
+        }
         let from = Instruction::From(stage.from.clone());
         let Instruction::From(from) = from.expanded(stage.line, self.escape, &|name| globals.value(name))?
         else {
@@ -166,9 +196,10 @@ impl Dockerfile {
         let base = match self.stage_of_name(&from.image, at) {
             Some(base) => Base::Stage(base),
             None if from.image == "scratch" => Base::Scratch,
+            None if given(&from.image) => Base::Given(from.image),
             None => Base::Image(from.image),
         };
-        Ok(Planned { stage: at, base, platform: from.platform })
+        Ok(Planned { stage: at, base, platform: from.platform, is_given: false })
     }
 
     /// `FROM` knows stages by their names alone.
@@ -192,19 +223,10 @@ impl Dockerfile {
 
     /// How many steps the stages of a plan have, their `FROM`s included.
     pub fn count(&self, plan: &[Planned]) -> usize {
-        plan.iter().map(|planned| 1 + self.stages[planned.stage].steps.len()).sum::<usize>()
-            + self.globals.len()
+        let steps =
+            |planned: &Planned| if planned.is_given { 0 } else { self.stages[planned.stage].steps.len() };
+        plan.iter().map(|planned| 1 + steps(planned)).sum::<usize>() + self.globals.len()
     }
-}
-
-/// Stages and images that an instruction takes files from.
-fn sources(instruction: &Instruction) -> impl Iterator<Item = &str> {
-    let (copied, mounts) = match instruction {
-        Instruction::Copy(copy) => (copy.from.as_deref(), &[][..]),
-        Instruction::Run(run) => (None, &run.mounts[..]),
-        _ => (None, &[][..]),
-    };
-    copied.into_iter().chain(mounts.iter().filter_map(|mount| mount.from()))
 }
 
 fn check_stage(stages: &[Stage], line: u32, from: &From) -> Result<()> {

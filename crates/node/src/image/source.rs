@@ -326,6 +326,53 @@ impl SourceFiles {
         Ok(Some(content))
     }
 
+    /// All of them, part by part of their paths in order. The first of several names of a file is the file, the others are links to
+    /// it. Blocking.
+    pub fn list(&self) -> Vec<Entry> {
+        let mut paths: Vec<&Vec<u8>> = self.index.keys().collect();
+        paths.sort_by(|a, b| a.split(|byte| *byte == b'/').cmp(b.split(|byte| *byte == b'/')));
+        let mut named: BTreeMap<(u64, u64), &[u8]> = BTreeMap::new();
+        let mut all = Vec::with_capacity(paths.len());
+        for path in paths {
+            let node = &self.index[path];
+            let mut entry = Entry {
+                path: path.clone(),
+                link: node.link.clone(),
+                kind: node.kind,
+                mode: node.mode,
+                uid: node.uid,
+                gid: node.gid,
+                size_bytes: 0,
+                mtime: (node.mtime_s, 0),
+                xattrs: node.xattrs.clone(),
+            };
+            if node.kind == Kind::File {
+                entry.size_bytes = node.place.1;
+                // Files share no bytes but those that are one; of empty ones nobody can tell.
+                match named.get(&node.place).filter(|_| node.place.1 > 0) {
+                    Some(first) => (entry.kind, entry.link) = (Kind::HardLink, first.to_vec()),
+                    None => drop(named.insert(node.place, path)),
+                }
+            }
+            all.push(entry);
+        }
+        all
+    }
+
+    /// At most so many bytes of a file, by its very path, from `offset` on; none at its end. Blocking.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn read_at(&self, path: &str, offset: u64, bytes_max: usize) -> Result<Vec<u8>, Fault> {
+        let node = self.index.get(path.as_bytes()).filter(|node| node.kind == Kind::File);
+        let node = node.ok_or_else(|| SourceError::Missing(path.to_string()).fault())?;
+        let left = node.place.1.saturating_sub(offset);
+        let mut content = vec![0; left.min(bytes_max as u64) as usize];
+        let read = self.file.read_exact_at(&mut content, node.place.0 + offset);
+        read.map_err(|error| io_at("read the archive")(error).fault())?;
+        Ok(content)
+    }
+
     /// The same files without those that a `.dockerignore` leaves out. Blocking.
     #[must_use]
     pub fn without(&self, ignore: &Ignore) -> Self {
@@ -538,6 +585,34 @@ mod tests {
             assert_eq!(read(path).as_deref(), Some(wanted), "{path}");
         }
         assert_eq!((read("d"), read("nosuch")), (None, None));
+    }
+
+    #[test]
+    fn files_are_listed_in_order_with_their_links() {
+        let entries = vec![
+            listed(Kind::File, "d-e", ""),
+            listed(Kind::File, "d/b", ""),
+            listed(Kind::HardLink, "a", "d/b"),
+            listed(Kind::File, "empty", ""),
+        ];
+        let files = keep(entries, &framed(&["one", "three", ""])).unwrap();
+        let told: Vec<_> =
+            files.list().into_iter().map(|it| (text(it.path), it.kind, text(it.link))).collect();
+        let wanted = [
+            ("a", Kind::File, ""),
+            ("d", Kind::Directory, ""),
+            ("d/b", Kind::HardLink, "a"),
+            ("d-e", Kind::File, ""),
+            ("empty", Kind::File, ""),
+        ];
+        assert_eq!(told, wanted.map(|(path, kind, link)| (path.to_string(), kind, link.to_string())));
+        let piece = |offset, bytes_max| files.read_at("a", offset, bytes_max).unwrap();
+        assert_eq!((piece(0, 3), piece(3, 9), piece(5, 9)), (b"thr".to_vec(), b"ee".to_vec(), vec![]));
+        assert!(files.read_at("d", 0, 9).is_err() && files.read_at("nosuch", 0, 9).is_err());
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]

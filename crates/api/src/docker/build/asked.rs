@@ -1,5 +1,6 @@
 //! What a build is asked for: the query of `POST /build`.
 
+use super::{export::Output, given::AllGiven};
 use crate::{
     docker::{
         container::host_config::{HostConfig, UlimitAsked},
@@ -43,6 +44,14 @@ pub struct Asked {
     pub host: HostConfig,
     /// No image is kept of a build without names, only its steps.
     pub forgets: bool,
+    /// What the client wants of the result.
+    pub outputs: Vec<Output>,
+    /// The image is sent to the registries of its names.
+    pub pushes: bool,
+    /// What takes the place of names in the Dockerfile.
+    pub given: AllGiven,
+    /// What people should know of what they asked for.
+    pub warnings: Vec<String>,
 }
 
 impl Asked {
@@ -106,6 +115,7 @@ impl Asked {
             network: query.text("networkmode").unwrap_or("default").to_string(),
             host,
             forgets: false,
+            ..Self::default()
         })
     }
 }
@@ -141,14 +151,17 @@ fn refuse(query: &Query) -> Result<()> {
     for (name, why) in [
         ("squash", "layers are not joined"),
         ("session", "the classic builder has none"),
-        ("outputs", "images stay here; `docker save` and `docker cp` take files out"),
+        (
+            "outputs",
+            "the classic protocol has no way for them; build by BuildKit, or take files out by `docker cp`",
+        ),
         ("isolation", "it is for Windows"),
         ("cgroupparent", "containers have a control group of holm's"),
         ("cpusetcpus", "CPUs are not chosen one by one; --cpu-quota limits them"),
         ("cpusetmems", "memory is not chosen by its place"),
     ] {
         let value = query.text(name).unwrap_or("");
-        if !(is_buildkit && name == "session")
+        if !(is_buildkit && matches!(name, "session" | "outputs"))
             && !matches!(value, "" | "0" | "false" | "null" | "[]" | "default")
         {
             return Err(not_honoured(name, why));

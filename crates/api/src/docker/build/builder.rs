@@ -4,7 +4,8 @@ use super::{
     asked::Asked,
     context::{Context, Files},
     room::Ended,
-    stage::Built,
+    side::{Once, Shared},
+    stage::{Base, Built},
     tell::Tell,
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     v1::audit::{deed, note_as},
 };
 use control::{Caller, image::NewStep};
+use futures::FutureExt;
 use jiff::Timestamp;
 use model::{
     dockerfile::{
@@ -29,12 +31,9 @@ use model::{
     image_reference::Reference,
 };
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -79,28 +78,40 @@ pub fn wrong(error: &DockerfileError) -> Failure {
     Failure::new(Code::Invalid, format!("dockerfile parse error{at}: {}", error.message)).hint(&error.hint)
 }
 
-/// A build that goes on.
+/// A build that goes on, or one of its stages: these share all but where they are.
 pub struct Builder {
     pub(super) door: Door,
     pub(super) caller: Caller,
-    pub(super) asked: Asked,
-    pub(super) logins: Logins,
+    pub(super) asked: Arc<Asked>,
+    logins: Arc<Logins>,
     pub(super) tell: Tell,
     /// Its id, in hex.
-    pub(super) build: String,
-    /// Cancelled when nobody hears it any more.
+    pub(super) build: Arc<str>,
+    /// Cancelled when nobody hears it any more, or another stage has failed.
     pub(super) cut: CancellationToken,
     /// No time in the image is later, in seconds since 1970.
     pub(super) newest_s: Option<i64>,
+    /// The line that is worked on.
+    line: AtomicU32,
+    notes: Arc<Notes>,
+    /// What its stages share.
+    pub(super) shared: Arc<Shared>,
+    /// The client's, for credentials and secrets.
+    pub(super) session: Option<Arc<Session>>,
+}
+
+/// What is known of a build.
+#[derive(Default)]
+struct Notes {
     rooms: Mutex<Vec<InstanceId>>,
     /// Steps that changed no files, kept together when the build ends.
     marks: Mutex<Vec<NewStep>>,
+    /// Images by the names that they were asked for by.
+    images: Once<Local>,
     number: AtomicUsize,
-    /// The line that is worked on.
-    line: AtomicU32,
+    /// Steps that were told.
+    told: AtomicUsize,
     text: OnceLock<Vec<u8>>,
-    /// The client's, for credentials and secrets.
-    pub(super) session: Option<Arc<Session>>,
 }
 
 /// What all stages of a build share.
@@ -122,25 +133,28 @@ impl Builder {
         tell: Tell,
         cut: CancellationToken,
     ) -> Self {
-        let build = format!("{:032x}", rand::random::<u128>());
+        let build = format!("{:032x}", rand::random::<u128>()).into();
         let newest_s = asked.args.get(EPOCH).and_then(|text| text.parse().ok());
-        let (rooms, marks, number) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        let (line, text) = (AtomicU32::new(0), OnceLock::new());
+        let (asked, logins, line) = (Arc::new(asked), Arc::new(logins), AtomicU32::new(0));
+        let (notes, shared) = (Arc::default(), Arc::default());
+        Self { door, caller, asked, logins, tell, build, cut, newest_s, line, notes, shared, session: None }
+    }
+
+    /// The same build, for what goes on beside the rest of it until `cut`.
+    pub(super) fn branch(&self, cut: CancellationToken) -> Self {
         Self {
-            door,
-            caller,
-            asked,
-            logins,
-            tell,
-            build,
+            door: self.door.clone(),
+            caller: self.caller.clone(),
+            asked: Arc::clone(&self.asked),
+            logins: Arc::clone(&self.logins),
+            tell: self.tell.beside(),
+            build: Arc::clone(&self.build),
             cut,
-            newest_s,
-            rooms,
-            marks,
-            number,
-            line,
-            text,
-            session: None,
+            newest_s: self.newest_s,
+            line: AtomicU32::new(0),
+            notes: Arc::clone(&self.notes),
+            shared: Arc::clone(&self.shared),
+            session: self.session.clone(),
         }
     }
 
@@ -155,6 +169,11 @@ impl Builder {
         self.line.store(line, Ordering::Relaxed);
     }
 
+    /// The line that is worked on.
+    pub(super) fn line(&self) -> u32 {
+        self.line.load(Ordering::Relaxed)
+    }
+
     /// As [`wrong`], with the line kept.
     pub(super) fn wrong(&self, error: &DockerfileError) -> Failure {
         self.at_line(error.line);
@@ -162,22 +181,28 @@ impl Builder {
     }
 
     pub(super) fn next_number(&self) -> usize {
-        self.number.fetch_add(1, Ordering::Relaxed)
+        self.notes.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells a step to who reads lines.
+    pub(super) async fn tell_step(&self, steps: usize, text: &str) {
+        let at = self.notes.told.fetch_add(1, Ordering::Relaxed) + 1;
+        self.tell.say(format!("Step {at}/{steps} : {text}\n")).await;
     }
 
     pub(super) fn note_room(&self, id: InstanceId) {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.notes.rooms.lock().unwrap_or_else(PoisonError::into_inner).push(id);
     }
 
     pub(super) fn note_mark(&self, mark: NewStep) {
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = self.notes.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if marks.len() < MARKS_MAX {
             marks.push(mark);
         }
     }
 
     async fn keep_marks(&self) {
-        let marks = std::mem::take(&mut *self.marks.lock().unwrap_or_else(PoisonError::into_inner));
+        let marks = std::mem::take(&mut *self.notes.marks.lock().unwrap_or_else(PoisonError::into_inner));
         if !marks.is_empty()
             && let Err(error) = self.door.control().keep_steps(&self.caller, &marks).await
         {
@@ -186,7 +211,7 @@ impl Builder {
     }
 
     pub(super) fn rooms(&self) -> Vec<InstanceId> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.notes.rooms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The time that is written into the image.
@@ -199,7 +224,7 @@ impl Builder {
     ///
     /// # Errors
     /// Why there is none. It was told.
-    pub async fn build(mut self, context: Context) -> std::result::Result<String, Failed> {
+    pub async fn build(self, context: Context) -> std::result::Result<String, Failed> {
         let outcome = self.make(context).await;
         let is_cut = self.cut.is_cancelled();
         self.leave_all().await;
@@ -221,28 +246,34 @@ impl Builder {
         let subject = |id: &String| (id.clone(), name.clone());
         // What failed is told to the client below.
         let _ = note_as(self.door.app(), &self.caller, deed("build", "image", &name), noted, subject).await;
-        let failure = match outcome {
+        let fault = match outcome {
             Ok(id) => return Ok(id),
-            Err(Fault::Refused(failure)) => {
-                self.tell.fail(&told(&failure), None).await;
-                failure
-            }
-            Err(Fault::Ran { code, shown }) => {
-                let message = match &self.tell {
-                    Tell::Lines(_) => self.returned(&shown, code),
-                    Tell::Steps(_) => did_not_complete(&shown, code),
-                };
-                self.tell.fail(&message, Some(code)).await;
-                Failure::new(Code::Conflict, message)
-            }
+            Err(fault) => fault,
         };
-        let line = self.line.load(Ordering::Relaxed);
-        Err(Failed { failure, line, dockerfile: self.text.take().unwrap_or_default() })
+        let (message, code) = self.words(&fault);
+        self.tell.fail(&message, code).await;
+        let failure = match fault {
+            Fault::Refused(failure) => failure,
+            Fault::Ran { .. } => Failure::new(Code::Conflict, message),
+        };
+        let dockerfile = self.notes.text.get().cloned().unwrap_or_default();
+        Err(Failed { failure, line: self.line(), dockerfile })
+    }
+
+    /// What is told of a fault, and the exit code if it is a program's.
+    pub(super) fn words(&self, fault: &Fault) -> (String, Option<i32>) {
+        match fault {
+            Fault::Refused(failure) => (told(failure), None),
+            Fault::Ran { code, shown } if self.tell.is_by_steps() => {
+                (did_not_complete(shown, *code), Some(*code))
+            }
+            Fault::Ran { code, shown } => (self.returned(shown, *code), Some(*code)),
+        }
     }
 
     /// In the classic builder's words.
     fn returned(&self, shown: &str, code: i32) -> String {
-        let line = self.line.load(Ordering::Relaxed);
+        let line = self.line();
         let file = &self.asked.dockerfile;
         format!("The command '{shown}' returned a non-zero code: {code} (line {line} of {file})")
     }
@@ -251,29 +282,25 @@ impl Builder {
         let plan = self.plan(context).await?;
         let order = plan
             .file
-            .plan(self.asked.target.as_deref(), &plan.globals)
+            .plan(self.asked.target.as_deref(), &plan.globals, &|name| self.asked.given.get(name).is_some())
             .map_err(|error| self.wrong(&error))?;
         let plan = Plan { steps: plan.file.count(&order), ..plan };
-        let mut at = 0;
         for step in &plan.file.globals {
-            at += 1;
-            self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, step.text)).await;
+            self.tell_step(plan.steps, &step.text).await;
         }
-        let mut built: BTreeMap<usize, Built> = BTreeMap::new();
-        for planned in &order {
-            let stage = self.stage(&plan, planned, &mut at, &built).await?;
-            built.insert(planned.stage, stage);
-        }
+        let built = self.stages(&plan, &order).boxed().await?;
         self.at_line(0);
-        let last = order.last().map_or(0, |planned| planned.stage);
-        let built = built.remove(&last).ok_or_else(|| Failure::new(Code::Internal, "no stage was built"))?;
         self.finish(&plan, built).await.map_err(Fault::from)
     }
 
     /// Reads the Dockerfile, and finds the files that it is for.
     async fn plan(&self, context: Context) -> Result<Plan> {
+        for warning in &self.asked.warnings {
+            self.tell.warn(warning).await;
+        }
         let (text, context) = self.read_context(context).await?;
-        let file = Dockerfile::read(self.text.get_or_init(|| text)).map_err(|error| self.wrong(&error))?;
+        let file =
+            Dockerfile::read(self.notes.text.get_or_init(|| text)).map_err(|error| self.wrong(&error))?;
         let globals = Globals::of(&file, &self.asked.args, arch()).map_err(|error| self.wrong(&error))?;
         Ok(Plan { file, globals, context, steps: 0 })
     }
@@ -292,21 +319,9 @@ impl Builder {
         }
         self.check()?;
         let id = base.config_digest.clone();
-        self.tell.begin(|| "exporting to image".into()).await;
-        let mut names = vec![];
-        for tag in &self.asked.tags {
-            names.push(
-                adopt(&self.door, &self.caller, "build", &base.content.digest, Some(tag.as_str())).await?,
-            );
-        }
-        self.tell.done(format!("writing image {id}")).await;
-        for tag in &self.asked.tags {
-            self.tell.done(format!("naming to {tag}")).await;
-        }
-        self.tell.end().await;
-        if names.is_empty() && !self.asked.forgets {
-            adopt(&self.door, &self.caller, "build", &base.content.digest, None).await?;
-        }
+        self.export(base).boxed().await?;
+        let names = if self.asked.forgets { vec![] } else { self.name_image(base).await? };
+        self.push_all(base).boxed().await?;
         self.tell.send_aux(&id).await;
         if self.asked.quiet {
             self.tell.send(json!({ "stream": format!("{id}\n") })).await;
@@ -319,8 +334,39 @@ impl Builder {
         Ok(id)
     }
 
-    /// An image by its name: the one that is here, or a registry's.
+    /// Makes what was built an image of the project.
+    async fn name_image(&self, base: &Base) -> Result<Vec<Local>> {
+        self.tell.begin(|| "exporting to image".into()).await;
+        let digest = &base.content.digest;
+        let mut names = vec![];
+        for tag in &self.asked.tags {
+            names.push(adopt(&self.door, &self.caller, "build", digest, Some(tag.as_str())).await?);
+        }
+        self.tell.done(format!("writing image {}", base.config_digest)).await;
+        for tag in &self.asked.tags {
+            self.tell.done(format!("naming to {tag}")).await;
+        }
+        self.tell.end().await;
+        if names.is_empty() {
+            adopt(&self.door, &self.caller, "build", digest, None).await?;
+        }
+        Ok(names)
+    }
+
+    /// An image by its name: the one that is here, or a registry's. It is found once for all of the build.
     pub(super) async fn image(&self, name: &str) -> Result<Local> {
+        let cell = self.notes.images.cell(name);
+        let found = cell.get_or_try_init(|| async {
+            let full = image::found::parse(name).map_or_else(|_| name.to_string(), |full| full.to_string());
+            self.tell.begin(|| format!("[internal] load metadata for {full}")).await;
+            let found = self.find_image(name).await?;
+            self.tell.end().await;
+            Ok::<_, Failure>(found)
+        });
+        self.unless_cut(async { found.await.cloned() }).await
+    }
+
+    async fn find_image(&self, name: &str) -> Result<Local> {
         if !self.asked.pull
             && let Ok(local) = image::found::find(&self.door, &self.caller, name)
         {

@@ -2,6 +2,7 @@
 
 use super::{
     builder::{Builder, Fault},
+    given::Given,
     stage::{Base, Built, StageWork},
 };
 use crate::{
@@ -120,21 +121,32 @@ impl Builder {
             }
             (Source::Path(path), None) => Ok((self.files(&work.plan.context).await?, path.clone())),
             (Source::Path(path), Some(from)) => {
+                if let Some(Given::Directory(directory)) = self.given(work, from) {
+                    return Ok((self.given_files(from, directory).await?, path.clone()));
+                }
                 let base = self.base_named(work, from).await?;
                 self.files_of_image(&base, path).await
             }
         }
     }
 
+    /// What was given under a name that no stage has.
+    fn given(&self, work: &StageWork<'_>, name: &str) -> Option<&Given> {
+        self.asked.given.get(name).filter(|_| work.plan.file.stage_of(name, work.stage).is_none())
+    }
+
     /// A stage before this one, or an image.
     async fn base_named(&self, work: &StageWork<'_>, name: &str) -> Result<Base> {
-        if let Some(built) = work.plan.file.stage_of(name, work.stage).and_then(|at| work.built.get(&at)) {
-            return built.base.clone().ok_or_else(|| {
+        if let Some(built) = self.stage_named(work.plan, work.stages, work.stage, name).await? {
+            return built.base.ok_or_else(|| {
                 Failure::new(Code::Invalid, format!("the stage {name} has no files"))
                     .hint("COPY some into it")
             });
         }
-        let local = self.image(name).await?;
+        let local = match self.given(work, name) {
+            Some(Given::Image(image)) => self.image(image).await?,
+            _ => self.image(name).await?,
+        };
         self.stand_on(&local.content.digest, "", name).await
     }
 

@@ -5,9 +5,11 @@
 //!   bind     a small file as it is; a directory as a volume of the step, which goes with it
 //!   tmpfs    memory
 //!   secret   asked of the client's session, sealed in the step's record, in memory in its container
+//!   ssh      a socket in a volume of the step, answered by the client's agent (`agent`)
 //! ```
 
 use super::{
+    agent::{Agent, Lent},
     builder::{Builder, Fault},
     stage::{Base, StageWork},
 };
@@ -62,6 +64,8 @@ pub struct Extra {
     pub secret_env: SecretEnv,
     /// Directories in memory.
     pub tmpfs: Vec<String>,
+    /// SSH agents of the client.
+    pub agents: Vec<Agent>,
     /// Digests of what is taken from elsewhere.
     pub digests: Vec<String>,
     /// Names of the volumes that are caches.
@@ -115,6 +119,9 @@ impl Builder {
                 }
                 Mount::Cache { id, target, made, is_read_only } => {
                     self.cache(&mut extra, id, target, *made, *is_read_only).await?;
+                }
+                Mount::Ssh { id, target, is_required, made } => {
+                    self.lend_agent(&mut extra, id, target, *is_required, *made).await?;
                 }
             }
         }
@@ -217,14 +224,15 @@ impl Builder {
         Ok(())
     }
 
-    /// Waits for the caches, makes the container, and fills its directories.
+    /// Waits for the caches, makes the container, fills its directories, and lends it the client's agents for as long as what
+    /// comes with it is kept.
     pub(super) async fn enter_with(
         &self,
         base: &Base,
         spec: ContainerSpec,
         nics: Option<Vec<NicAsked>>,
         extra: &Extra,
-    ) -> Result<Instance> {
+    ) -> Result<(Instance, Lent)> {
         let mut tries = 0;
         let room = loop {
             for name in &extra.caches {
@@ -242,11 +250,13 @@ impl Builder {
                 entered => break entered?,
             }
         };
-        if let Err(failure) = self.unless_cut(self.fill_all(&room, extra)).await {
-            self.leave(room.meta.id).await;
-            return Err(failure);
+        match self.unless_cut(self.fill_all(&room, extra)).await {
+            Ok(lent) => Ok((room, lent)),
+            Err(failure) => {
+                self.leave(room.meta.id).await;
+                Err(failure)
+            }
         }
-        Ok(room)
     }
 
     /// Waits until nobody has a cache.
@@ -262,20 +272,22 @@ impl Builder {
         Ok(())
     }
 
-    /// Files get in when all directories of the container are there, those that begin empty too.
-    async fn fill_all(&self, room: &Instance, extra: &Extra) -> Result<()> {
-        if extra.fills.is_empty() {
-            return Ok(());
+    /// Files get in when all directories of the container are there, those that begin empty too. Sockets are made first: to look
+    /// into the container is to mount what it will find.
+    async fn fill_all(&self, room: &Instance, extra: &Extra) -> Result<Lent> {
+        if extra.fills.is_empty() && extra.agents.is_empty() {
+            return Ok(Lent::default());
         }
         let deadline = Instant::now() + READY_TIMEOUT;
         for id in &room.volumes {
             self.until_made(*id, deadline).await?;
         }
+        let lent = self.open_agents(room, extra).await?;
         for (number, fill) in &extra.fills {
             let asked = extra.volumes.get(*number).and_then(|asked| asked.attach.mount_path.as_deref());
             self.fill(room, asked.unwrap_or_default(), fill).await?;
         }
-        Ok(())
+        Ok(lent)
     }
 
     /// Waits until a volume is a directory: of a container it is one, and of nobody a disk.

@@ -20,8 +20,9 @@ impl Numbers {
     /// Those of a stage.
     pub fn of(file: &Dockerfile, planned: &Planned) -> Self {
         let stage = &file.stages[planned.stage];
-        let own = usize::from(matches!(planned.base, Base::Image(_)));
-        let total = own + stage.steps.iter().filter(|step| counts(step)).count();
+        let own = usize::from(matches!(planned.base, Base::Image(_) | Base::Given(_)));
+        let steps = stage.steps.iter().filter(|step| counts(step) && !planned.is_given);
+        let total = own + steps.count();
         let name = match (&stage.from.name, file.stages.len()) {
             (_, 1) => String::new(),
             (Some(name), _) => format!("{name} "),
@@ -57,7 +58,7 @@ mod tests {
             let file = Dockerfile::read(text.as_bytes()).unwrap();
             let globals = Globals::of(&file, &BTreeMap::new(), "amd64").unwrap();
             let mut all = vec![];
-            for planned in file.plan(None, &globals).unwrap() {
+            for planned in file.plan(None, &globals, &|_| false).unwrap() {
                 let mut numbers = Numbers::of(&file, &planned);
                 if let Base::Image(name) = &planned.base {
                     all.push(numbers.next(&format!("FROM {name}")));

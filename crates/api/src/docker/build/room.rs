@@ -104,9 +104,23 @@ impl Builder {
             remove_on_exit: false,
             start: false,
         };
-        let made = self.door.control().create_instance(&self.caller, new).await?;
-        self.note_room(made.meta.id);
-        Ok(made)
+        loop {
+            let entering = self.shared.entering();
+            match self.door.control().create_instance(&self.caller, new.clone()).await {
+                Ok(made) => {
+                    self.note_room(made.meta.id);
+                    return Ok(made);
+                }
+                Err(error) if matches!(error.code, Code::QuotaExceeded | Code::NoCapacity) => {
+                    drop(entering);
+                    // Another step of the build may have what is missing.
+                    if !self.until_room().await? {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Removes a container. It is waited for at the end of the build.

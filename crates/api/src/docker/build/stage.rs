@@ -3,8 +3,10 @@
 use super::{
     builder::{Builder, Fault, Plan, short},
     chain::Key,
+    given::Given,
     mounts::Extra,
     numbers::{Numbers, counts},
+    side::{Made, Stages},
 };
 use crate::{
     docker::{container::environment, image, network},
@@ -12,6 +14,7 @@ use crate::{
     streams::{CommitAsked, FilesIn, ImageIn, Pick, Reader, Target},
 };
 use control::image::NewStep;
+use futures::{FutureExt, future::BoxFuture};
 use model::{
     dockerfile::{
         config::{self, env},
@@ -25,10 +28,12 @@ use model::{
     instance::ContainerSpec,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, io::Cursor};
+use std::io::Cursor;
 
 /// Most characters of an instruction that the history of an image tells.
 const HISTORY_CHARS_MAX: usize = 16 << 10;
+/// Where programs look for the socket of an SSH agent (ssh-agent(1)).
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// An archive without entries: two empty blocks.
 const ARCHIVE_END_BYTES: usize = 1024;
 
@@ -61,8 +66,8 @@ pub struct Built {
 /// A step that is worked on.
 pub(super) struct StageWork<'a> {
     pub plan: &'a Plan,
-    /// Stages that are built, by their number.
-    pub built: &'a BTreeMap<usize, Built>,
+    /// The stages of the build.
+    pub stages: &'a Stages,
     /// Number of this stage.
     pub stage: usize,
     /// Line of the step.
@@ -72,21 +77,19 @@ pub(super) struct StageWork<'a> {
 }
 
 impl Builder {
-    /// Builds a stage. `at` counts the steps that were told.
+    /// Builds a stage, which waits for those that it needs.
     pub(super) async fn stage(
         &self,
         plan: &Plan,
         planned: &Planned,
-        at: &mut usize,
-        built: &BTreeMap<usize, Built>,
+        stages: &Stages,
     ) -> std::result::Result<Built, Fault> {
         let stage = &plan.file.stages[planned.stage];
-        *at += 1;
-        self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, stage.text)).await;
+        self.tell_step(plan.steps, &stage.text).await;
         self.at_line(stage.line);
         image::check_platform(planned.platform.as_deref())?;
         let mut numbers = Numbers::of(&plan.file, planned);
-        let mut now = self.begin(planned, built, &mut numbers).await?;
+        let mut now = self.begin(plan, planned, stages, &mut numbers).boxed().await?;
         self.tell.say(format!(" ---> {}\n", now.shown())).await;
         let config = now.document["config"].clone();
         let mut progress = Progress::new(&plan.globals, plan.file.escape, config);
@@ -97,15 +100,17 @@ impl Builder {
             now.is_ahead = true;
         }
         for step in &triggers {
-            self.step(plan, planned.stage, built, step, &mut progress, &mut now).await?;
+            self.until_sources(plan, planned.stage, stages, step).await?;
+            // On the heap: stages are worked on side by side, and what a step is made of is large.
+            self.step(plan, planned.stage, stages, step, &mut progress, &mut now).boxed().await?;
         }
-        for step in &stage.steps {
-            *at += 1;
-            self.tell.say(format!("Step {at}/{} : {}\n", plan.steps, step.text)).await;
+        for step in stage.steps.iter().filter(|_| !planned.is_given) {
+            self.until_sources(plan, planned.stage, stages, step).await?;
+            self.tell_step(plan.steps, &step.text).await;
             if counts(step) {
                 self.tell.begin(|| numbers.next(&step.text)).await;
             }
-            self.step(plan, planned.stage, built, step, &mut progress, &mut now).await?;
+            self.step(plan, planned.stage, stages, step, &mut progress, &mut now).boxed().await?;
             if counts(step) {
                 self.tell.end().await;
             }
@@ -117,42 +122,54 @@ impl Builder {
     /// What a stage is built on.
     async fn begin(
         &self,
+        plan: &Plan,
         planned: &Planned,
-        built: &BTreeMap<usize, Built>,
+        stages: &Stages,
         numbers: &mut Numbers,
     ) -> Result<Built> {
         self.check()?;
-        let epoch = self.newest_s.map(|seconds| seconds.to_string()).unwrap_or_default();
         match &planned.base {
-            stage::Base::Scratch => Ok(Built {
-                base: None,
-                document: json!({}),
-                key: Key::base(&["scratch", &epoch]),
-                is_ahead: false,
-                is_known: !self.asked.no_cache,
-            }),
+            stage::Base::Scratch => {
+                Ok(Built::nothing(Key::base(&["scratch", &self.epoch()]), !self.asked.no_cache))
+            }
             stage::Base::Stage(at) => {
-                built.get(at).cloned().ok_or_else(|| Failure::new(Code::Internal, "a stage was not built"))
+                let built = self.unless_cut(async { Ok(stages.get(*at).await) }).await?;
+                built.ok_or_else(|| Failure::new(Code::Internal, "a stage was not built"))
             }
-            stage::Base::Image(name) => {
-                let full = image::found::parse(name).map_or_else(|_| name.clone(), |full| full.to_string());
-                self.tell.begin(|| format!("[internal] load metadata for {full}")).await;
-                let local = self.image(name).await?;
-                let details = self.door.app().streams().image_details(&local.content).await?;
-                self.tell.end().await;
-                self.tell.begin(|| numbers.next(&format!("FROM {full}"))).await;
-                self.tell.end().await;
-                let key = Key::base(&[&local.oci.config_digest, &epoch]);
-                let base = self.stand_on(&local.content.digest, "", name).await?;
-                Ok(Built {
-                    base: Some(base),
-                    document: details.config,
-                    key,
-                    is_ahead: false,
-                    is_known: !self.asked.no_cache,
-                })
-            }
+            stage::Base::Image(name) => self.begin_on_image(name, numbers).await,
+            stage::Base::Given(name) => match self.asked.given.get(name) {
+                Some(Given::Directory(directory)) => {
+                    self.begin_on_files(plan, name, directory, numbers).await
+                }
+                Some(Given::Image(image)) => self.begin_on_image(image, numbers).await,
+                None => self.begin_on_image(name, numbers).await,
+            },
         }
+    }
+
+    async fn begin_on_image(&self, name: &str, numbers: &mut Numbers) -> Result<Built> {
+        let full = image::found::parse(name).map_or_else(|_| name.to_string(), |full| full.to_string());
+        let local = self.image(name).await?;
+        let details = self.door.app().streams().image_details(&local.content).await?;
+        self.tell.begin(|| numbers.next(&format!("FROM {full}"))).await;
+        self.tell.end().await;
+        let key = Key::base(&[&local.oci.config_digest, &self.epoch()]);
+        let base = self.stand_on(&local.content.digest, "", name).await?;
+        let document = details.config;
+        Ok(Built { base: Some(base), document, ..Built::nothing(key, !self.asked.no_cache) })
+    }
+
+    /// The time that the whole image is of, for keys.
+    pub(super) fn epoch(&self) -> String {
+        self.newest_s.map(|seconds| seconds.to_string()).unwrap_or_default()
+    }
+
+    /// Waits for the stages that a step takes files from.
+    async fn until_sources(&self, plan: &Plan, stage: usize, stages: &Stages, step: &Step) -> Result<()> {
+        for from in step.sources() {
+            self.stage_named(plan, stages, stage, from).await?;
+        }
+        Ok(())
     }
 
     /// A record for what the node has, on which containers of this build can stand.
@@ -160,7 +177,7 @@ impl Builder {
         let step = NewStep {
             key: key.to_string(),
             digest: digest.to_string(),
-            build: self.build.clone(),
+            build: self.build.to_string(),
             what: what.to_string(),
         };
         let made = self.door.control().keep_step(&self.caller, &step).await?;
@@ -176,7 +193,7 @@ impl Builder {
         &self,
         plan: &Plan,
         stage: usize,
-        built: &BTreeMap<usize, Built>,
+        stages: &Stages,
         step: &Step,
         progress: &mut Progress<'_>,
         now: &mut Built,
@@ -185,7 +202,7 @@ impl Builder {
         self.at_line(step.line);
         let told = progress.step(step).map_err(|error| self.wrong(&error))?;
         check_signal(step, progress)?;
-        let work = StageWork { plan, built, stage, line: step.line, progress };
+        let work = StageWork { plan, stages, stage, line: step.line, progress };
         match &told.work {
             Work::Nothing => {
                 now.key = now.key.next(&[&told.created_by]);
@@ -196,46 +213,68 @@ impl Builder {
                 Ok(())
             }
             Work::Copy(copy) => {
-                let files = self.gather(&work, copy).await.map_err(|fault| at_line(fault, &work))?;
+                let _place = self.place_to_work().await?;
+                let files = self.gather(&work, copy).boxed().await.map_err(|fault| at_line(fault, &work))?;
                 let key = now.key.next(&[&told.created_by, &step.text, &files.digest]);
-                let created_by = files.created_by(copy);
-                if self.take_known(now, key.clone(), progress).await? {
-                    return Ok(());
-                }
-                let placed = self.place(&work, now, copy, &files, &created_by).await;
-                let made = placed.map_err(|fault| at_line(fault, &work))?;
-                self.keep(now, key, made, &created_by).await.map_err(Fault::from)
+                let (created_by, before) = (files.created_by(copy), now.clone());
+                let make = async {
+                    let placed = self.place(&work, &before, copy, &files, &created_by).await;
+                    placed.map_err(|fault| at_line(fault, &work))
+                };
+                self.do_step(now, key, progress, &created_by, make.boxed()).await
             }
             Work::Directory(path) => {
-                let key = now.key.next(&[&told.created_by]);
-                if self.take_known(now, key.clone(), progress).await? {
-                    return Ok(());
-                }
-                let made = self.make_directory(&work, now, path, &told.created_by).await?;
-                self.keep(now, key, made, &told.created_by).await.map_err(Fault::from)
+                let _place = self.place_to_work().await?;
+                let (key, before) = (now.key.next(&[&told.created_by]), now.clone());
+                let make = async {
+                    self.make_directory(&work, &before, path, &told.created_by).await.map_err(Fault::from)
+                };
+                self.do_step(now, key, progress, &told.created_by, make.boxed()).await
             }
-            Work::Run { argv, args, is_offline, mounts, .. } => {
-                let extra = self.bound(&work, mounts).await.map_err(|fault| at_line(fault, &work))?;
-                // The environment and all else of the config is in the key of the steps before.
-                let counted: Vec<String> =
-                    args.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                let parts =
-                    [argv.join("\0"), counted.join("\0"), is_offline.to_string(), self.asked.network.clone()];
-                // A secret is in no key: who has another one does not run the step again.
-                let shown = if mounts.is_empty() { vec![] } else { vec![format!("{mounts:?}")] };
-                let parts: Vec<&str> = std::iter::once("RUN")
-                    .chain(parts.iter().chain(&shown).chain(&extra.digests).map(String::as_str))
-                    .collect();
-                let key = now.key.next(&parts);
-                if self.take_known(now, key.clone(), progress).await? {
-                    return Ok(());
-                }
-                let extra = self.lent(extra, mounts).await;
-                let extra = extra.map_err(|failure| at_line(failure.into(), &work))?;
-                let made = self.run_step(&work, now, &told, &extra).await?;
-                self.keep(now, key, made, &told.created_by).await.map_err(Fault::from)
+            Work::Run { mounts, .. } => {
+                let _place = self.place_to_work().await?;
+                let extra = self.bound(&work, mounts).boxed().await.map_err(|fault| at_line(fault, &work))?;
+                let (key, before) = (self.key_of_run(now, &told.work, &extra), now.clone());
+                let make = async {
+                    let extra = self.lent(extra, mounts).await;
+                    let extra = extra.map_err(|failure| at_line(failure.into(), &work))?;
+                    self.run_step(&work, &before, &told, &extra).await
+                };
+                self.do_step(now, key, progress, &told.created_by, make.boxed()).await
             }
         }
+    }
+
+    /// What running a program depends on.
+    fn key_of_run(&self, now: &Built, work: &Work, extra: &Extra) -> Key {
+        let Work::Run { argv, args, is_offline, mounts, .. } = work else { return now.key.clone() };
+        // The environment and all else of the config is in the key of the steps before.
+        let counted: Vec<String> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let parts = [argv.join("\0"), counted.join("\0"), is_offline.to_string(), self.asked.network.clone()];
+        // A secret is in no key: who has another one does not run the step again.
+        let shown = if mounts.is_empty() { vec![] } else { vec![format!("{mounts:?}")] };
+        let parts: Vec<&str> = std::iter::once("RUN")
+            .chain(parts.iter().chain(&shown).chain(&extra.digests).map(String::as_str))
+            .collect();
+        now.key.next(&parts)
+    }
+
+    /// Takes a step that changes files from an earlier build or another stage, or makes it.
+    async fn do_step(
+        &self,
+        now: &mut Built,
+        key: Key,
+        progress: &Progress<'_>,
+        what: &str,
+        make: BoxFuture<'_, std::result::Result<ImageIn, Fault>>,
+    ) -> std::result::Result<(), Fault> {
+        if self.take_known(now, key.clone(), progress).await? {
+            return Ok(());
+        }
+        let kept = async { Ok(self.keep(&key, make.await?, what).await?) };
+        let (base, document) = self.once(key.text(), kept).await?;
+        (now.base, now.document, now.key, now.is_ahead) = (Some(base), document, key, false);
+        Ok(())
     }
 
     /// Notes a step that changed no files, and says if an earlier build had it. There is nothing to take: it is done either way.
@@ -247,13 +286,18 @@ impl Builder {
         self.note_mark(NewStep {
             key: now.key.text().to_string(),
             digest: base.content.digest.clone(),
-            build: self.build.clone(),
+            build: self.build.to_string(),
             what: what.to_string(),
         });
     }
 
     /// Takes a step from an earlier build, if that has the same.
-    async fn take_known(&self, now: &mut Built, key: Key, progress: &Progress<'_>) -> Result<bool> {
+    pub(super) async fn take_known(
+        &self,
+        now: &mut Built,
+        key: Key,
+        progress: &Progress<'_>,
+    ) -> Result<bool> {
         if !now.is_known {
             return Ok(false);
         }
@@ -274,10 +318,16 @@ impl Builder {
     }
 
     /// Keeps what a step made.
-    async fn keep(&self, now: &mut Built, key: Key, made: ImageIn, what: &str) -> Result<()> {
+    async fn keep(&self, key: &Key, made: ImageIn, what: &str) -> Result<Made> {
         let base = self.stand_on(&made.digest, key.text(), what).await?;
         let details = self.door.app().streams().image_details(&base.content).await?;
-        (now.base, now.document, now.key, now.is_ahead) = (Some(base), details.config, key, false);
+        Ok((base, details.config))
+    }
+
+    /// Goes on with what was made.
+    pub(super) async fn stand(&self, now: &mut Built, key: Key, made: ImageIn, what: &str) -> Result<()> {
+        let (base, document) = self.keep(&key, made, what).await?;
+        (now.base, now.document, now.key, now.is_ahead) = (Some(base), document, key, false);
         Ok(())
     }
 
@@ -322,6 +372,9 @@ impl Builder {
         let config = &work.progress.config;
         let mut variables = environment::read(&env(config))?.set;
         variables.extend(args.iter().chain(uncounted).map(|(name, value)| (name.clone(), value.clone())));
+        if let Some(agent) = extra.agents.first() {
+            variables.entry(AGENT_VARIABLE.into()).or_insert_with(|| agent.target.clone());
+        }
         let text = |name: &str| config[name].as_str().filter(|text| !text.is_empty()).map(str::to_string);
         let spec = ContainerSpec {
             entrypoint: Some(argv.clone()),
@@ -332,9 +385,10 @@ impl Builder {
         };
         let mode = if *is_offline { "none" } else { self.asked.network.as_str() };
         let nics = network::nics(&self.door, &self.caller, mode, &Default::default(), false)?;
-        let room = self.enter_with(base, spec, nics, extra).await?;
+        let (room, lent) = self.enter_with(base, spec, nics, extra).await?;
         self.tell.say(format!(" ---> Running in {}\n", crate::docker::id::short(room.meta.id))).await;
         let outcome = self.run_program(&room, &argv.join(" ")).await;
+        drop(lent);
         let made = match outcome {
             Ok(()) => self.commit(&room, base, now, work, &told.created_by).await.map_err(Fault::from),
             Err(fault) => Err(fault),
@@ -425,12 +479,17 @@ impl Builder {
             return Ok(built);
         }
         let made = self.door.app().streams().image_of_config(&base.content, built.document.clone()).await?;
-        self.keep(&mut built, key, made, "the image").await?;
+        self.stand(&mut built, key, made, "the image").await?;
         Ok(built)
     }
 }
 
 impl Built {
+    /// The beginning of a stage without files. Its steps may come from earlier builds if `is_known`.
+    pub(super) fn nothing(key: Key, is_known: bool) -> Self {
+        Self { base: None, document: json!({}), key, is_ahead: false, is_known }
+    }
+
     /// What people are shown: the id of its image, or of its step while that is a config alone.
     fn shown(&self) -> &str {
         match &self.base {

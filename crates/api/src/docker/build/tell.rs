@@ -2,7 +2,7 @@
 
 use crate::docker::buildkit::Progress;
 use serde_json::{Value, json};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Most lines that a quiet build keeps for the case that it fails.
@@ -11,7 +11,7 @@ const HELD_MAX: usize = 10_000;
 /// The way to the client.
 pub enum Tell {
     /// By lines.
-    Lines(Lines),
+    Lines(Arc<Lines>),
     /// By steps.
     Steps(Progress),
 }
@@ -35,7 +35,21 @@ pub enum Output {
 impl Tell {
     /// Tells by these lines; a quiet one only what is asked for at its end.
     pub fn new(lines: mpsc::Sender<Value>, is_quiet: bool) -> Self {
-        Self::Lines(Lines { lines, is_quiet, held: Mutex::default() })
+        Self::Lines(Arc::new(Lines { lines, is_quiet, held: Mutex::default() }))
+    }
+
+    /// A way for what goes on beside this one.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        match self {
+            Self::Lines(lines) => Self::Lines(Arc::clone(lines)),
+            Self::Steps(steps) => Self::Steps(steps.beside()),
+        }
+    }
+
+    /// Whether steps can be told that go on at the same time: lines come one after the other.
+    pub fn is_by_steps(&self) -> bool {
+        matches!(self, Self::Steps(_))
     }
 
     /// A text for who reads lines.
@@ -98,6 +112,18 @@ impl Tell {
     pub async fn done(&self, what: impl Into<String>) {
         if let Self::Steps(steps) = self {
             steps.done(what.into()).await;
+        }
+    }
+
+    /// Something that people should know, as a step of its own.
+    pub async fn warn(&self, text: &str) {
+        match self {
+            Self::Lines(_) => self.say(format!("[Warning] {text}\n")).await,
+            Self::Steps(steps) => {
+                steps.begin("[internal] read the options of the build".into()).await;
+                steps.warn(text).await;
+                steps.end(None).await;
+            }
         }
     }
 

@@ -181,7 +181,7 @@ fn check(stat: &Stat, before: Option<&str>) -> grpc::Result<()> {
 }
 
 /// Bits of Go's `io/fs.FileMode`.
-mod go {
+pub(super) mod go {
     pub const DIRECTORY: u32 = 1 << 31;
     pub const SYMLINK: u32 = 1 << 27;
     pub const DEVICE: u32 = 1 << 26;
@@ -192,6 +192,15 @@ mod go {
     pub const STICKY: u32 = 1 << 20;
     const SOCKET: u32 = 1 << 24;
     const IRREGULAR: u32 = 1 << 19;
+    /// The bits that POSIX has among the permissions, and what they are here.
+    pub const SPECIAL: [(u32, u32); 3] = [(SET_UID, 0o4000), (SET_GID, 0o2000), (STICKY, 0o1000)];
+
+    /// Permissions of POSIX in these bits.
+    pub fn permissions(mode: u32) -> u32 {
+        let special = SPECIAL.iter().filter(|(_, posix)| mode & posix != 0);
+        special.fold(mode & 0o777, |bits, (bit, _)| bits | bit)
+    }
+
     /// Those that make a file something else than a regular one.
     pub const KINDS: u32 = DIRECTORY | SYMLINK | DEVICE | FIFO | SOCKET | CHAR_DEVICE | IRREGULAR;
 }
@@ -210,14 +219,15 @@ fn entry(stat: Stat) -> grpc::Result<(SourceEntry, i64)> {
             return Err(Status::new(Code::Invalid, message));
         }
     };
-    let special = [(go::SET_UID, 0o4000), (go::SET_GID, 0o2000), (go::STICKY, 0o1000)];
-    let special: u32 = special.iter().filter(|(bit, _)| stat.mode & bit != 0).map(|(_, mode)| mode).sum();
+    let special: u32 = go::SPECIAL.iter().filter(|(bit, _)| stat.mode & bit != 0).map(|(_, mode)| mode).sum();
     let entry = SourceEntry {
         path: stat.path,
         kind,
         mode: stat.mode & 0o777 | special,
         uid: stat.uid,
         gid: stat.gid,
+        // Known when it has come.
+        size_bytes: 0,
         mtime_s: stat.changed_ns.div_euclid(1_000_000_000),
         link: stat.link,
         // The others are the client's own host's.

@@ -1,9 +1,9 @@
 //! Clients before 23, which speak to BuildKit without a plugin: `POST /build?version=2`, and steps as lines of JSON.
 
 use super::{
-    asked::{Files, Read},
+    asked::{Files, Read, results},
     run::Run,
-    wire::StatusResponse,
+    wire::{Exporter, StatusResponse},
 };
 use crate::{
     docker::{build::Asked, door::Door, query::Query},
@@ -15,7 +15,9 @@ use control::Caller;
 use futures::{StreamExt, stream, stream::BoxStream};
 use model::error::Code;
 use prost::Message;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// Events that wait for a slow client.
@@ -36,7 +38,7 @@ pub async fn lines(door: Door, caller: Caller, query: &Query) -> Result<BoxStrea
             "only a directory of the client is a context: an archive is built with DOCKER_BUILDKIT=0";
         return Err(Failure::new(Code::Invalid, message).field("remote"));
     }
-    let asked = Asked::read(query)?;
+    let asked = with_outputs(Asked::read(query)?, query.text("outputs"))?;
     let is_quiet = asked.quiet;
     let id = query.text("session").unwrap_or("");
     let found = door.buildkit().sessions.get(caller.project, id).await;
@@ -86,6 +88,30 @@ pub async fn lines(door: Door, caller: Caller, query: &Query) -> Result<BoxStrea
     });
     let lines = stream::unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
     Ok(lines.map(|line| Bytes::from(format!("{line}\r\n"))).boxed())
+}
+
+/// What such a client wants of the result: nothing is said of an image that stays here.
+#[derive(Deserialize)]
+struct OutputAsked {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(rename = "Attrs", default)]
+    attributes: Option<BTreeMap<String, String>>,
+}
+
+fn with_outputs(asked: Asked, text: Option<&str>) -> Result<Asked> {
+    let wrong =
+        |error| Failure::new(Code::Invalid, format!("error reading outputs: {error}")).field("outputs");
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(asked) };
+    let wanted: Option<Vec<OutputAsked>> = serde_json::from_str(text).map_err(wrong)?;
+    let wanted = wanted.unwrap_or_default().into_iter();
+    let all: Vec<Exporter> =
+        wanted.map(|it| Exporter { kind: it.kind, attributes: it.attributes.unwrap_or_default() }).collect();
+    if all.is_empty() {
+        return Ok(asked);
+    }
+    let results = results(&all, None)?;
+    Ok(Asked { forgets: results.image.is_none(), outputs: results.outputs, ..asked })
 }
 
 fn trace(event: &StatusResponse) -> Value {

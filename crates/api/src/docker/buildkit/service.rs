@@ -151,10 +151,11 @@ impl Called {
         let platform = Platform { architecture: arch().into(), os: "linux".into() };
         Worker {
             id: "holm".into(),
-            labels: BTreeMap::from([(
-                "org.mobyproject.buildkit.worker.executor".into(),
-                "containers".into(),
-            )]),
+            // Clients take one with the second label for able to give images as archives.
+            labels: BTreeMap::from([
+                ("org.mobyproject.buildkit.worker.executor".into(), "containers".into()),
+                ("org.mobyproject.buildkit.worker.snapshotter".into(), "overlayfs".into()),
+            ]),
             platforms: vec![platform],
             version: Some(version()),
         }
@@ -166,7 +167,7 @@ impl Called {
         };
         Pong {
             gateway: all(&["solve.base", "return", "returnmap", "proto.refarray", "gateway.evaluate"]),
-            steps: all(&["source.local", "meta.description"]),
+            steps: all(&["source.local", "meta.description", "exporter.multiple"]),
             workers: vec![self.worker()],
         }
     }
@@ -182,9 +183,10 @@ impl Called {
             exporters
                 .push(super::wire::Exporter { kind: asked.exporter, attributes: asked.exporter_attributes });
         }
-        let exporter = asked::exporter(&exporters).map_err(|failure| fault::refused(&failure))?.cloned();
+        let results = asked::results(&exporters, asked.cache.as_ref());
+        let results = results.map_err(|failure| fault::refused(&failure))?;
         let solves = &self.door.buildkit().solves;
-        let mut going = solves.begin(self.caller.project, &asked.reference, &asked.session, exporter)?;
+        let mut going = solves.begin(self.caller.project, &asked.reference, &asked.session, results)?;
         let solve = Arc::clone(&going.solve);
         let image = if asked.frontend.is_empty() {
             let lost = |_| Status::new(Code::Cancelled, "the client's build was lost");
@@ -226,7 +228,7 @@ impl Called {
         options: &BTreeMap<String, String>,
     ) -> Result<String> {
         let refused = |failure: error::Failure| fault::refused(&failure);
-        let read = asked::read(frontend, options, solve.exporter.as_ref()).map_err(refused)?;
+        let read = asked::read(frontend, options, &solve.results).map_err(refused)?;
         let session = self.door.buildkit().sessions.get(self.caller.project, &solve.session).await?;
         let gone = || Status::new(Code::Cancelled, "the build has ended");
         let run = Run {
@@ -287,13 +289,16 @@ fn returned(solve: &Solve, asked: ReturnRequest) -> Result<()> {
 
 /// What an image's exporter tells.
 fn told(solve: &Solve, image: Option<String>) -> BTreeMap<String, String> {
-    let (Some(image), Some(exporter)) = (image, &solve.exporter) else { return BTreeMap::new() };
+    let results = &solve.results;
+    let is_image = |output: &build::Output| matches!(output.kind, build::OutputKind::Archive(_));
+    let has_image = results.image.is_some() || results.outputs.iter().any(is_image);
+    let Some(image) = image.filter(|_| has_image) else { return BTreeMap::new() };
     let mut all = BTreeMap::from([
         ("containerimage.config.digest".to_string(), image.clone()),
         ("containerimage.digest".to_string(), image),
     ]);
-    if let Some(name) = exporter.attributes.get("name") {
-        all.insert("image.name".into(), name.clone());
+    if let Some(names) = results.image.as_ref().filter(|names| !names.is_empty()) {
+        all.insert("image.name".into(), names.join(","));
     }
     all
 }

@@ -1,8 +1,9 @@
-//! Sessions: connections on which the daemon calls the client, for its files, credentials and secrets.
+//! Sessions: connections on which the daemon calls the client, for its files, credentials, secrets and agents, and to give it
+//! what was built.
 //!
 //! ```text
 //!   docker ── POST /session, Upgrade: h2c ──▶ holm      headers: the session's id, and what the client serves
-//!   docker ◀── FileSync, Auth, Secrets ────── holm      gRPC the other way round
+//!   docker ◀── FileSync, Auth, Secrets, SSH, FileSend ── holm      gRPC the other way round
 //! ```
 //!
 //! A session is found by its id in the project of who opened it, and ends with its connection. Ids are the clients' own
@@ -23,7 +24,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use http_body_util::{StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Frame, client::conn::http2};
 use model::id::ProjectId;
@@ -69,6 +70,39 @@ pub struct Stream {
     pub send: mpsc::Sender<Bytes>,
     /// From the client.
     pub messages: Messages,
+}
+
+/// A call that goes both ways, whose answer begins when the client has something to say: it may wait for what is sent.
+pub struct Call {
+    /// To the client; dropped, that half ends.
+    pub send: mpsc::Sender<Bytes>,
+    /// From the client.
+    pub answer: Answer,
+}
+
+/// What a client says to a call.
+pub struct Answer {
+    coming: BoxFuture<'static, grpc::Result<Messages>>,
+    messages: Option<Messages>,
+}
+
+impl Answer {
+    /// The next message; `None` at the end.
+    ///
+    /// # Errors
+    /// How the call ended, what is no message, and `Deadline` if nothing came for `patience`: it can be asked again then.
+    pub async fn next<M: Message + Default>(&mut self, patience: Duration) -> grpc::Result<Option<M>> {
+        if self.messages.is_none() {
+            let stalled =
+                |_| Status::new(Code::Deadline, format!("nothing came for {} s", patience.as_secs()));
+            let messages = tokio::time::timeout(patience, &mut self.coming).await.map_err(stalled)??;
+            self.messages = Some(messages);
+        }
+        match &mut self.messages {
+            Some(messages) => messages.next(patience).await,
+            None => Ok(None),
+        }
+    }
 }
 
 /// Sessions by their project and id.
@@ -188,12 +222,38 @@ impl Session {
         Ok(Stream { send, messages })
     }
 
+    /// A call that goes both ways, with these headers, which the client may answer late.
+    ///
+    /// # Errors
+    /// The client does not take it.
+    pub async fn open(&self, method: &str, headers: &[(&str, &[String])]) -> grpc::Result<Call> {
+        let (send, queue) = mpsc::channel(MESSAGES_MAX);
+        let coming = self.ask(method, headers, queue).await?.boxed();
+        Ok(Call { send, answer: Answer { coming, messages: None } })
+    }
+
     async fn begin(
         &self,
         method: &str,
         headers: &[(&str, &[String])],
         queue: mpsc::Receiver<Bytes>,
     ) -> grpc::Result<Messages> {
+        let answer = async { self.ask(method, headers, queue).await?.await };
+        tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| {
+            Status::new(
+                Code::Deadline,
+                format!("the client did not answer within {} s", ANSWER_TIMEOUT.as_secs()),
+            )
+        })?
+    }
+
+    /// Sends a call. Its answer is what is given.
+    async fn ask(
+        &self,
+        method: &str,
+        headers: &[(&str, &[String])],
+        queue: mpsc::Receiver<Bytes>,
+    ) -> grpc::Result<impl Future<Output = grpc::Result<Messages>> + Send + use<>> {
         if !self.serves(method) {
             return Err(Status::new(Code::Unimplemented, format!("the client does not serve {method}")));
         }
@@ -208,21 +268,29 @@ impl Session {
         *request.headers_mut() = head(headers);
         let mut calls = self.calls.clone();
         let broken = |error| Status::new(Code::Unavailable, format!("the client is gone: {error}"));
-        let answer = async {
-            calls.ready().await.map_err(broken)?;
-            calls.send_request(request).await.map_err(broken)
-        };
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| {
-            Status::new(
-                Code::Deadline,
-                format!("the client did not answer within {} s", ANSWER_TIMEOUT.as_secs()),
-            )
-        })??;
-        let (parts, body) = answer.into_parts();
-        if parts.status != 200 {
-            return Err(Status::new(Code::Unavailable, format!("the client answered {}", parts.status)));
-        }
-        Ok(Messages::new(body, &parts.headers))
+        let ready = tokio::time::timeout(ANSWER_TIMEOUT, calls.ready()).await;
+        ready.map_err(|_| Status::new(Code::Deadline, "the client takes no more calls"))?.map_err(broken)?;
+        let answer = calls.send_request(request);
+        Ok(async move {
+            let (parts, body) = answer.await.map_err(broken)?.into_parts();
+            if parts.status != 200 {
+                return Err(Status::new(Code::Unavailable, format!("the client answered {}", parts.status)));
+            }
+            Ok(Messages::new(body, &parts.headers))
+        })
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// A session on a connection to who serves one method.
+    pub async fn on(connection: tokio::io::DuplexStream, method: &str) -> Self {
+        let tasks = Tasks(tokio_util::task::TaskTracker::new());
+        let io = hyper_util::rt::TokioIo::new(connection);
+        let (calls, connection) = http2::Builder::new(tasks).handshake::<_, Body>(io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let methods = BTreeSet::from([method.to_ascii_lowercase()]);
+        Self { methods, calls, ended: CancellationToken::new() }
     }
 }
 

@@ -7,8 +7,9 @@
 //! ```
 
 use super::{
+    asked::Results,
     grpc::{Code, Result, Status},
-    wire::{Exporter, StatusResponse},
+    wire::StatusResponse,
 };
 use model::id::ProjectId;
 use std::{
@@ -41,7 +42,7 @@ pub struct Solve {
     /// The client's session.
     pub session: String,
     /// What becomes of its result.
-    pub exporter: Option<Exporter>,
+    pub results: Results,
     state: Mutex<State>,
 }
 
@@ -52,8 +53,8 @@ struct State {
     /// `None` once somebody hears them.
     status: Option<mpsc::Receiver<StatusResponse>>,
     returned: Option<oneshot::Sender<Returned>>,
-    /// Images by the id of a result.
-    results: BTreeMap<String, String>,
+    /// Images by the id of what was made.
+    made: BTreeMap<String, String>,
     ended_at: Option<Instant>,
 }
 
@@ -78,18 +79,18 @@ impl Solve {
     /// There are too many.
     pub fn keep(&self, image: String) -> Result<String> {
         let mut state = self.state();
-        if state.results.len() == RESULTS_MAX {
+        if state.made.len() == RESULTS_MAX {
             let message = format!("a build has at most {RESULTS_MAX} results");
             return Err(Status::new(Code::Exhausted, message));
         }
-        let id = format!("{}-{}", self.reference, state.results.len());
-        state.results.insert(id.clone(), image);
+        let id = format!("{}-{}", self.reference, state.made.len());
+        state.made.insert(id.clone(), image);
         Ok(id)
     }
 
     /// The image of a result.
     pub fn result(&self, id: &str) -> Option<String> {
-        self.state().results.get(id).cloned()
+        self.state().made.get(id).cloned()
     }
 
     /// The client's own build has ended so. It is told once.
@@ -130,7 +131,7 @@ impl Solves {
         project: ProjectId,
         reference: &str,
         session: &str,
-        exporter: Option<Exporter>,
+        results: Results,
     ) -> Result<Going<'_>> {
         if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX {
             let message = format!("a build has an id of at most {REFERENCE_BYTES_MAX} bytes");
@@ -147,7 +148,7 @@ impl Solves {
         let solve = Arc::new(Solve {
             reference: reference.to_string(),
             session: session.to_string(),
-            exporter,
+            results,
             state: Mutex::new(state),
         });
         let mut all = self.all();
@@ -210,8 +211,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn calls_find_their_build() {
         let (solves, project) = (Solves::default(), ProjectId::from_random([1; 16]));
-        let going = solves.begin(project, "one", "session", None).unwrap();
-        assert!(solves.begin(project, "one", "session", None).is_err(), "ids are not shared");
+        let going = solves.begin(project, "one", "session", Results::default()).unwrap();
+        assert!(solves.begin(project, "one", "session", Results::default()).is_err(), "ids are not shared");
         let other = ProjectId::from_random([2; 16]);
         assert_eq!(solves.get(other, "one").await.err().map(|e| e.code), Some(Code::NotFound));
         let found = solves.get(project, "one").await.unwrap();
@@ -229,15 +230,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_has_ended_can_be_asked_how_it_went() {
         let (solves, project) = (Solves::default(), ProjectId::from_random([1; 16]));
-        drop(solves.begin(project, "one", "", None).unwrap());
+        drop(solves.begin(project, "one", "", Results::default()).unwrap());
         let mut status = solves.get(project, "one").await.unwrap().status().unwrap();
         assert_eq!(status.recv().await, None);
         for (reference, code) in [("", Code::Invalid), (&"x".repeat(129), Code::Invalid)] {
-            assert_eq!(solves.begin(project, reference, "", None).err().map(|e| e.code), Some(code));
+            assert_eq!(
+                solves.begin(project, reference, "", Results::default()).err().map(|e| e.code),
+                Some(code)
+            );
         }
-        let all: Vec<_> =
-            (1..SOLVES_MAX).map(|n| solves.begin(project, &n.to_string(), "", None).unwrap()).collect();
-        assert_eq!(solves.begin(project, "x", "", None).err().map(|e| e.code), Some(Code::Exhausted));
+        let all: Vec<_> = (1..SOLVES_MAX)
+            .map(|n| solves.begin(project, &n.to_string(), "", Results::default()).unwrap())
+            .collect();
+        assert_eq!(
+            solves.begin(project, "x", "", Results::default()).err().map(|e| e.code),
+            Some(Code::Exhausted)
+        );
         drop(all);
     }
 }

@@ -77,12 +77,26 @@ pub struct SolveRequest {
     /// What it is told.
     #[prost(btree_map = "string, string", tag = "7")]
     pub frontend_attributes: BTreeMap<String, String>,
+    /// Where steps are taken from and sent to beside the cloud's own cache.
+    #[prost(message, optional, tag = "8")]
+    pub cache: Option<CacheOptions>,
     /// What the client may want to be allowed.
     #[prost(string, repeated, tag = "9")]
     pub entitlements: Vec<String>,
     /// What becomes of the result.
     #[prost(message, repeated, tag = "13")]
     pub exporters: Vec<Exporter>,
+}
+
+/// Caches of steps elsewhere.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CacheOptions {
+    /// Where they are sent to.
+    #[prost(message, repeated, tag = "4")]
+    pub exports: Vec<Exporter>,
+    /// Where they are taken from.
+    #[prost(message, repeated, tag = "5")]
+    pub imports: Vec<Exporter>,
 }
 
 /// Steps as a client compiled them: they are not read.
@@ -96,7 +110,7 @@ pub struct Definition {
 /// What becomes of a result.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Exporter {
-    /// `moby` is an image of this cloud.
+    /// `moby` is an image of this cloud. Of a cache: `registry`, `inline`, `local`.
     #[prost(string, tag = "1")]
     pub kind: String,
     /// How.
@@ -132,6 +146,9 @@ pub struct StatusResponse {
     /// What they say.
     #[prost(message, repeated, tag = "3")]
     pub logs: Vec<VertexLog>,
+    /// What people should know.
+    #[prost(message, repeated, tag = "4")]
+    pub warnings: Vec<VertexWarning>,
 }
 
 /// Something that was done in a step.
@@ -192,6 +209,20 @@ pub struct VertexLog {
     /// What.
     #[prost(bytes = "vec", tag = "4")]
     pub message: Vec<u8>,
+}
+
+/// Something that people should know of a step.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct VertexWarning {
+    /// Which.
+    #[prost(string, tag = "1")]
+    pub vertex: String,
+    /// How much it matters.
+    #[prost(int64, tag = "2")]
+    pub level: i64,
+    /// What, in a line.
+    #[prost(bytes = "vec", tag = "3")]
+    pub short: Vec<u8>,
 }
 
 /// `Control.ListWorkers`: who builds here.
@@ -438,6 +469,14 @@ pub struct SecretResponse {
     /// Its bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub data: Vec<u8>,
+}
+
+/// `SSH.CheckAgent` of a session.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AgentRequest {
+    /// Which agent.
+    #[prost(string, tag = "1")]
+    pub id: String,
 }
 
 /// A packet of `FileSync.DiffCopy` of a session.

@@ -1,15 +1,24 @@
 //! Files that images are built from: from the door's words to the node's.
 
-use super::{NodeStreams, refused};
-use api::streams::{Owner, Pick, Picked, Reader, SourceEntry, SourceFiles, SourceKind, Target};
+use super::{NodeStreams, local, refused};
+use api::streams::{Owner, Pick, Picked, Reader, SocketAsked, SourceEntry, SourceFiles, SourceKind, Target};
 use async_trait::async_trait;
 use control::Error;
-use model::{dockerfile::ignore::Ignore, error::Code};
-use node::image::{
-    source,
-    tar::{Entry, Kind},
+use model::{
+    dockerfile::ignore::Ignore,
+    error::Code,
+    id::VolumeId,
+    volume::{Form, VolumeStatus},
 };
-use std::sync::Arc;
+use node::{
+    image::{
+        source,
+        tar::{Entry, Kind},
+    },
+    volume::socket,
+};
+use std::{path::PathBuf, sync::Arc};
+use tokio::net::UnixListener;
 
 struct Files(source::SourceFiles);
 
@@ -31,6 +40,16 @@ impl SourceFiles for Files {
     async fn without(&self, ignore: Ignore) -> Result<Arc<dyn SourceFiles>, Error> {
         let files = self.0.clone();
         Ok(Arc::new(Files(blocking(move || files.without(&ignore)).await?)))
+    }
+
+    async fn list(&self) -> Result<Vec<SourceEntry>, Error> {
+        let files = self.0.clone();
+        blocking(move || files.list()).await?.into_iter().map(listed).collect()
+    }
+
+    async fn read_at(&self, path: &str, offset: u64, bytes_max: usize) -> Result<Vec<u8>, Error> {
+        let (files, path) = (self.0.clone(), path.to_string());
+        blocking(move || files.read_at(&path, offset, bytes_max)).await?.map_err(refused)
     }
 
     async fn pick(&self, asked: Pick) -> Result<Arc<dyn Picked>, Error> {
@@ -96,6 +115,60 @@ impl NodeStreams {
     pub(super) async fn fetch_file(&self, url: &str, name: &str) -> Result<Arc<dyn SourceFiles>, Error> {
         Ok(Arc::new(Files(self.images.source_web(url, name).await.map_err(refused)?)))
     }
+}
+
+impl NodeStreams {
+    /// Listens on a new socket in a volume that is a directory.
+    pub(super) async fn listen_in(
+        &self,
+        volume: VolumeId,
+        asked: SocketAsked,
+    ) -> Result<UnixListener, Error> {
+        let status = self.store.get::<VolumeStatus>(&volume.to_string());
+        let status = status.filter(|status| status.record.form() == Some(Form::Directory));
+        let Some(path) = status.and_then(|status| status.record.path.clone()) else {
+            return Err(Error::new(Code::Conflict, "the volume is no directory, or is not there yet"));
+        };
+        let SocketAsked { name, mode, uid, gid } = asked;
+        let listening =
+            blocking(move || socket::listen(&PathBuf::from(path), name, mode, (uid, gid))).await?;
+        listening.and_then(UnixListener::from_std).map_err(local)
+    }
+}
+
+fn listed(entry: Entry) -> Result<SourceEntry, Error> {
+    let kind = match entry.kind {
+        Kind::File => SourceKind::File,
+        Kind::HardLink => SourceKind::HardLink,
+        Kind::Symlink => SourceKind::Symlink,
+        Kind::Directory => SourceKind::Directory,
+        Kind::Fifo => SourceKind::Fifo,
+        Kind::CharDevice => SourceKind::CharDevice,
+        Kind::BlockDevice => SourceKind::BlockDevice,
+    };
+    let text = |bytes: Vec<u8>| {
+        String::from_utf8(bytes).map_err(|error| {
+            let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            Error::new(Code::Unsupported, format!("the name {shown:.200?} is no UTF-8"))
+                .hint("take the files as a tar: --output type=tar")
+        })
+    };
+    let id = |id: u64| u32::try_from(id).unwrap_or(u32::MAX);
+    Ok(SourceEntry {
+        path: text(entry.path)?,
+        kind,
+        mode: entry.mode,
+        uid: id(entry.uid),
+        gid: id(entry.gid),
+        size_bytes: entry.size_bytes,
+        mtime_s: entry.mtime.0,
+        link: text(entry.link)?,
+        xattrs: entry
+            .xattrs
+            .into_iter()
+            .map(|(name, value)| Ok((text(name)?, value)))
+            .collect::<Result<_, _>>()?,
+    })
 }
 
 fn entry(listed: SourceEntry) -> Entry {

@@ -4,6 +4,7 @@
 //!   --mount=type=cache,target=/root/.cache      a directory that builds share
 //!   --mount=type=tmpfs,target=/tmp              one in memory
 //!   --mount=type=secret,id=token                /run/secrets/token, of the client
+//!   --mount=type=ssh                            a socket that leads to the client's SSH agent
 //!   --mount=type=bind,from=tools,source=/x,target=/y    files of a stage, an image or the context
 //! ```
 //!
@@ -17,6 +18,10 @@ use std::collections::BTreeMap;
 pub const MOUNTS_MAX: usize = 16;
 /// Where secrets are by themselves.
 const SECRETS: &str = "/run/secrets";
+/// Where sockets of agents are by themselves, with their number behind.
+const AGENTS: &str = "/run/buildkit/ssh_agent.";
+/// What a client calls the agent that is meant where none is named.
+const USUAL_AGENT: &str = "default";
 
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +63,17 @@ pub enum Mount {
         is_required: bool,
         /// Permissions.
         mode: u32,
+    },
+    /// A socket that leads to an SSH agent of the client.
+    Ssh {
+        /// What the client calls the agent.
+        id: String,
+        /// Where the socket is.
+        target: String,
+        /// Without it the program is not run.
+        is_required: bool,
+        /// Permissions, owner and group of the socket.
+        made: (u32, u32, u32),
     },
 }
 
@@ -129,12 +145,14 @@ pub(super) fn take(flags: &mut Flags) -> WordResult<Vec<Mount>> {
         if all.len() == MOUNTS_MAX {
             return Err(format!("RUN has more than {MOUNTS_MAX} mounts"));
         }
-        all.push(read(&text)?);
+        let agents = all.iter().filter(|mount| matches!(mount, Mount::Ssh { .. })).count();
+        all.push(read(&text, agents)?);
     }
     Ok(all)
 }
 
-fn read(text: &str) -> WordResult<Mount> {
+/// Reads one; `agents` is how many sockets of agents are mounted before it.
+fn read(text: &str, agents: usize) -> WordResult<Mount> {
     let mut options = Options::read(text)?;
     let kind = options.text("type").unwrap_or_else(|| "bind".into());
     let mount = match kind.as_str() {
@@ -145,9 +163,7 @@ fn read(text: &str) -> WordResult<Mount> {
             Mount::Tmpfs { target: options.needed("target")? }
         }
         "secret" => secret(&mut options)?,
-        "ssh" => {
-            return Err("--mount=type=ssh is not served: COPY what it would fetch, or use a secret".into());
-        }
+        "ssh" => ssh(&mut options, agents)?,
         other => return Err(format!("--mount: there is no type {other:.40}")),
     };
     options.end()?;
@@ -203,6 +219,16 @@ fn secret(options: &mut Options) -> WordResult<Mount> {
     Ok(Mount::Secret { target, variable, is_required, mode: options.mode(0o400)? & 0o777, id })
 }
 
+fn ssh(options: &mut Options, agents: usize) -> WordResult<Mount> {
+    let (uid, gid) = (options.number("uid", 10)?.unwrap_or(0), options.number("gid", 10)?.unwrap_or(0));
+    Ok(Mount::Ssh {
+        id: options.text("id").unwrap_or_else(|| USUAL_AGENT.into()),
+        target: options.text("target").unwrap_or_else(|| format!("{AGENTS}{agents}")),
+        is_required: options.switch("required")?.unwrap_or(false),
+        made: (options.mode(0o600)? & 0o777, uid, gid),
+    })
+}
+
 impl Mount {
     /// Stage or image that it is taken from.
     pub fn from(&self) -> Option<&str> {
@@ -230,6 +256,9 @@ impl Mount {
                 is_required: *is_required,
                 mode: *mode,
             },
+            Self::Ssh { id, target, is_required, made } => {
+                Self::Ssh { id: word(id)?, target: word(target)?, is_required: *is_required, made: *made }
+            }
         })
     }
 }
@@ -285,13 +314,32 @@ mod tests {
                 Mount::Bind { from: Some("tools".into()), source: "/x".into(), target: "/y".into() },
             ),
             ("target=/y", Mount::Bind { from: None, source: "/".into(), target: "/y".into() }),
+            (
+                "type=ssh",
+                Mount::Ssh {
+                    id: "default".into(),
+                    target: "/run/buildkit/ssh_agent.1".into(),
+                    is_required: false,
+                    made: (0o600, 0, 0),
+                },
+            ),
+            (
+                "type=ssh,id=git,target=/tmp/agent,required,mode=0660,uid=7,gid=8",
+                Mount::Ssh {
+                    id: "git".into(),
+                    target: "/tmp/agent".into(),
+                    is_required: true,
+                    made: (0o660, 7, 8),
+                },
+            ),
         ] {
-            assert_eq!(read(text), Ok(wanted), "{text}");
+            assert_eq!(read(text, 1), Ok(wanted), "{text}");
         }
         for text in [
             "type=cache",
             "type=nosuch,target=/x",
-            "type=ssh",
+            "type=ssh,source=/x",
+            "type=ssh,required=perhaps",
             "type=secret",
             "type=tmpfs,target=/x,nosuch=1",
             "type=cache,target=/x,target=/y",
@@ -300,7 +348,7 @@ mod tests {
             "type=cache,target=/x,sharing=nosuch",
             "type=secret,id=x,uid=7",
         ] {
-            assert!(read(text).is_err(), "{text}");
+            assert!(read(text, 0).is_err(), "{text}");
         }
     }
 }
