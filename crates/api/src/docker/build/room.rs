@@ -49,6 +49,34 @@ impl Builder {
         nics: Option<Vec<NicAsked>>,
         extra: &Extra,
     ) -> Result<Instance> {
+        let new = self.room(base, spec, nics, extra)?;
+        loop {
+            let entering = self.shared.entering();
+            match self.door.control().create_instance(&self.caller, new.clone()).await {
+                Ok(made) => {
+                    self.note_room(made.meta.id);
+                    return Ok(made);
+                }
+                Err(error) if matches!(error.code, Code::QuotaExceeded | Code::NoCapacity) => {
+                    drop(entering);
+                    // Another step of the build may have what is missing.
+                    if !self.until_room().await? {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What is asked for.
+    fn room(
+        &self,
+        base: &Base,
+        spec: ContainerSpec,
+        nics: Option<Vec<NicAsked>>,
+        extra: &Extra,
+    ) -> Result<NewInstance> {
         let number = self.next_number();
         let name = format!("build-{}-{number}", &self.build[..12]);
         let size = self.asked.host.size()?;
@@ -63,7 +91,7 @@ impl Builder {
             ..spec
         };
         let secret_env = extra.secret_env.clone();
-        let new = NewInstance {
+        Ok(NewInstance {
             name,
             description: "a step of a build".into(),
             labels: Labels::new(),
@@ -103,24 +131,7 @@ impl Builder {
             grace_s: Some(0),
             remove_on_exit: false,
             start: false,
-        };
-        loop {
-            let entering = self.shared.entering();
-            match self.door.control().create_instance(&self.caller, new.clone()).await {
-                Ok(made) => {
-                    self.note_room(made.meta.id);
-                    return Ok(made);
-                }
-                Err(error) if matches!(error.code, Code::QuotaExceeded | Code::NoCapacity) => {
-                    drop(entering);
-                    // Another step of the build may have what is missing.
-                    if !self.until_room().await? {
-                        return Err(error.into());
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        })
     }
 
     /// Removes a container. It is waited for at the end of the build.

@@ -314,6 +314,14 @@ mod tests {
                 Mount::Bind { from: Some("tools".into()), source: "/x".into(), target: "/y".into() },
             ),
             ("target=/y", Mount::Bind { from: None, source: "/".into(), target: "/y".into() }),
+        ] {
+            assert_eq!(read(text, 1), Ok(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn agents_are_found_where_they_are_said_to_be() {
+        for (text, wanted) in [
             (
                 "type=ssh",
                 Mount::Ssh {
@@ -335,6 +343,10 @@ mod tests {
         ] {
             assert_eq!(read(text, 1), Ok(wanted), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_mount_is_refused() {
         for text in [
             "type=cache",
             "type=nosuch,target=/x",
