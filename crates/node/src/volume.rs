@@ -331,6 +331,10 @@ impl Volumes {
             }
             // Its containers count on a file system, and nobody has made one yet.
             (Some(User::PodInMachine), _) if !is_written && self.holder(volume).is_none() => {
+                let file = self.files.layer(id, 0).map_err(at("look for a layer in", self.files.dir()))?;
+                if !has_directory && file.is_none() && self.made_before(id).is_some() {
+                    return Err(VolumeError::Lost { path: self.files.path(id, 0, DiskFormat::Raw) });
+                }
                 self.make_directory(volume).await?;
                 self.make_disk_of_files(volume).await?;
             }

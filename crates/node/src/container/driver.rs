@@ -56,7 +56,7 @@ use tokio::sync::{Mutex, broadcast};
 /// Name of the file that tells which ports a pod has, below its run directory.
 const NICS: &str = "nics.json";
 /// How long a shim may take to have its pod up.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(175);
 /// Changes that wait for a slow reader before it misses some and has to look at all.
 const CHANGES_MAX: usize = 1024;
 /// Most bytes of a shim's complaint that are told.

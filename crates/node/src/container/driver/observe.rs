@@ -29,6 +29,8 @@ use tokio::io::AsyncBufReadExt;
 pub(super) const VOLUMES: &str = "volumes.json";
 /// How long a shim may take to end after everything was killed.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a pod with a kernel of its own, which brings to its disks what is in its memory.
+const MACHINE_END_TIMEOUT: Duration = Duration::from_secs(50);
 /// Between two looks at a shim that is ending.
 const END_POLL: Duration = Duration::from_millis(5);
 
@@ -36,7 +38,11 @@ const END_POLL: Duration = Duration::from_millis(5);
 pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
     match ask_state(places)? {
         Some(state) if state.alive() => return Ok(alive(&state, machine::of(places).as_ref())),
-        Some(state) => return Ok(Seen::Stopped(exit(&state))),
+        Some(state) => match machine::of(places) {
+            // Its disks are open until its relay has let go.
+            Some(machine) if shim_starts(places) => return Ok(alive(&state, Some(&machine))),
+            _ => return Ok(Seen::Stopped(exit(&state))),
+        },
         None => {}
     }
     let pod: Option<Pod> = read_json(&places.state.join(POD));
@@ -208,6 +214,10 @@ pub(super) fn shim_starts(places: &Places) -> bool {
 
 /// Ends all processes of the pod and its shim. Nothing there is no error.
 pub(super) fn end(places: &Places) -> Result<(), DriverError> {
+    if machine::of(places).is_some() {
+        end_machine(places)?;
+        return kill_orphans(places).map(|_| ());
+    }
     let deadline = Instant::now() + END_TIMEOUT;
     if let Some(mut client) = Client::connect(&places.run).map_err(io_error("connect to the shim"))? {
         // Whether it answers or not, what matters is that it ends.
@@ -221,6 +231,33 @@ pub(super) fn end(places: &Places) -> Result<(), DriverError> {
         }
     }
     kill_orphans(places).map(|_| ())
+}
+
+/// Ends a pod with a machine of its own: by a word if it listens, else by its plug. It has let go of its disks then.
+fn end_machine(places: &Places) -> Result<(), DriverError> {
+    let deadline = Instant::now() + MACHINE_END_TIMEOUT;
+    let mut is_asked = false;
+    while shim_starts(places) {
+        if !is_asked
+            && let Some(mut client) =
+                Client::connect(&places.run).map_err(io_error("connect to the relay"))?
+        {
+            let _ = client.ask(&Request::Shutdown, &[]);
+            is_asked = true;
+        }
+        if !is_asked {
+            // It boots, and its relay ends with its machine.
+            let group = PodGroup::open(places).map_err(io_error("look at the cgroups"))?;
+            group.kill().map_err(io_error("kill the pod's machine"))?;
+        }
+        if Instant::now() >= deadline {
+            end_shim(places)?;
+            let after_ms = MACHINE_END_TIMEOUT.as_millis() as u64;
+            return Err(DriverError::Timeout { what: "the end of the pod's machine".into(), after_ms });
+        }
+        std::thread::sleep(END_POLL);
+    }
+    Ok(())
 }
 
 /// Kills a shim that does not end by itself.

@@ -36,6 +36,10 @@ const WINDOW_BYTES: u32 = 256 * 1024;
 const DATA_BYTES_MAX: usize = 32 * 1024;
 /// Most bytes of a message: what a guest is told first holds all the files of its pod.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// The same of what a guest says.
+const GUEST_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Most bytes that wait for an end that does not read.
+const OUTGOING_BYTES_MAX: usize = 32 << 20;
 /// Most channels at a time.
 const CHANNELS_MAX: usize = 2048;
 /// Most bytes that wait for the port before streams are read no further.
@@ -70,7 +74,10 @@ pub struct Link {
     outgoing: VecDeque<u8>,
     channels: BTreeMap<ChannelId, Channel>,
     next: ChannelId,
+    side: Side,
     over: bool,
+    /// Nobody takes what is said any more; what was said before can still be read.
+    deaf: bool,
 }
 
 /// One end of a channel.
@@ -122,13 +129,20 @@ impl Link {
             outgoing: VecDeque::new(),
             channels: BTreeMap::new(),
             next,
+            side,
             over: false,
+            deaf: false,
         })
     }
 
     /// Whether the other end hung up or was hung up on.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Hears and says nothing any more.
+    pub fn hang_up(&mut self) {
+        self.over = true;
     }
 
     /// Whether all that was said is on its way.
@@ -147,22 +161,41 @@ impl Link {
         Ok(())
     }
 
-    /// Makes a channel: what is read from `source` is sent, what comes is written to `sink`.
-    pub fn open(&mut self, source: Option<OwnedFd>, sink: Option<OwnedFd>) -> ChannelId {
+    /// Makes a channel: what is read from `source` is sent, what comes is written to `sink`. `None` while there are too many.
+    pub fn open(&mut self, source: Option<OwnedFd>, sink: Option<OwnedFd>) -> Option<ChannelId> {
+        if self.channels.len() >= CHANNELS_MAX {
+            return None;
+        }
         let id = self.next;
-        self.next = self.next.wrapping_add(2).max(1);
+        self.next = self.next.checked_add(2).unwrap_or(if self.side == Side::Host { 2 } else { 1 });
         self.bind(id, source, sink, false);
-        id
+        Some(id)
+    }
+
+    /// Whether a channel is there.
+    pub fn has(&self, id: ChannelId) -> bool {
+        self.channels.contains_key(&id)
     }
 
     /// Takes the other end's channel, before its first data can come: right when it is told of.
     pub fn accept(&mut self, id: ChannelId, source: Option<OwnedFd>, sink: Option<OwnedFd>) {
-        self.bind(id, source, sink, false);
+        if self.is_others(id) {
+            self.bind(id, source, sink, false);
+        }
     }
 
     /// Takes the other end's channel and keeps what comes.
     pub fn accept_kept(&mut self, id: ChannelId) {
-        self.bind(id, None, None, true);
+        if self.is_others(id) {
+            self.bind(id, None, None, true);
+        }
+    }
+
+    /// Whether a number is one that the other end may give; who gives another is hung up on.
+    fn is_others(&mut self, id: ChannelId) -> bool {
+        let is_odd = id % 2 == 1;
+        self.over |= id == 0 || is_odd != (self.side == Side::Host);
+        !self.over
     }
 
     fn bind(&mut self, id: ChannelId, source: Option<OwnedFd>, sink: Option<OwnedFd>, keeps: bool) {
@@ -198,7 +231,14 @@ impl Link {
         if self.channels.contains_key(&id) {
             self.end_source(id);
             self.end_sink(id, true);
-            self.channels.remove(&id);
+        }
+        // What is only kept here has nothing to close: its sender is told all the same.
+        if let Some(channel) = self.channels.remove(&id)
+            && channel.keeps
+            && !channel.ended
+        {
+            self.frame(GONE, id, &[]);
+            self.flush();
         }
     }
 
@@ -278,7 +318,11 @@ impl Link {
         let word =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let (kind, id, length) = (header[0], word(1), word(5) as usize);
-        let most = if kind == MESSAGE { MESSAGE_BYTES_MAX } else { DATA_BYTES_MAX };
+        let most = match (kind, self.side) {
+            (MESSAGE, Side::Host) => GUEST_MESSAGE_BYTES_MAX,
+            (MESSAGE, Side::Guest) => MESSAGE_BYTES_MAX,
+            _ => DATA_BYTES_MAX,
+        };
         if length > most {
             eprintln!("hanging up on the other end: a frame of {length} bytes");
             self.over = true;
@@ -312,7 +356,9 @@ impl Link {
                 self.pump_sink(id);
             }
             GONE => {
-                if let Some(source) = channel.source.take() {
+                if let Some(source) = channel.source.take()
+                    && channel.sink.is_some()
+                {
                     let _ = shutdown(source.as_raw_fd(), Shutdown::Read);
                 }
                 self.forget(id);
@@ -329,6 +375,15 @@ impl Link {
     }
 
     fn frame(&mut self, kind: u8, id: ChannelId, bytes: &[u8]) {
+        if self.deaf || self.over {
+            return;
+        }
+        if self.outgoing.len() + bytes.len() > OUTGOING_BYTES_MAX {
+            eprintln!("hanging up on the other end: it does not read");
+            self.outgoing.clear();
+            self.over = true;
+            return;
+        }
         self.outgoing.push_back(kind);
         self.outgoing.extend(id.to_le_bytes());
         self.outgoing.extend((bytes.len() as u32).to_le_bytes());
@@ -365,11 +420,15 @@ impl Link {
     }
 
     fn end_source(&mut self, id: ChannelId) {
-        if let Some(channel) = self.channels.get_mut(&id)
-            && channel.source.take().is_some()
-        {
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        if let Some(source) = channel.source.take() {
+            // One that is closed in both directions takes nothing any more either.
+            let is_gone = channel.sink.is_some() && is_hung_up(source.as_fd());
             self.frame(EOF, id, &[]);
             self.flush();
+            if is_gone {
+                return self.end_sink(id, true);
+            }
         }
         self.forget(id);
     }
@@ -406,8 +465,10 @@ impl Link {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         channel.waiting.clear();
         if let Some(sink) = channel.sink.take() {
-            // Of a socket for both directions a copy is open still.
-            let _ = shutdown(sink.as_raw_fd(), Shutdown::Write);
+            if channel.source.is_some() {
+                // Of a socket for both directions a copy is open still.
+                let _ = shutdown(sink.as_raw_fd(), Shutdown::Write);
+            }
             if tells && !channel.ended {
                 self.frame(GONE, id, &[]);
             }
@@ -441,7 +502,10 @@ impl Link {
                 Ok(length) => drop(self.outgoing.drain(..length)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => self.over = true,
+                Err(_) => {
+                    self.outgoing.clear();
+                    self.deaf = true;
+                }
             }
         }
     }
@@ -467,6 +531,14 @@ fn is_ready(fd: BorrowedFd<'_>) -> bool {
     use nix::poll::{PollFd, PollTimeout, poll};
     let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO).is_ok() && polled[0].any().unwrap_or(true)
+}
+
+/// Whether the other end of a socket is closed in both directions.
+fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    use nix::poll::{PollFd, PollTimeout, poll};
+    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO).is_ok()
+        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
 /// Writes without waiting, though the descriptor may be one that waits. 0 when it takes nothing now.

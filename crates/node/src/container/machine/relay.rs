@@ -45,11 +45,21 @@ use std::{
 use sys::{cgroup::Tree, file::Lock, jail::process::borrowed, spawn::Child};
 
 /// Longest time from QEMU's start to the pod's.
-pub const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(150);
 /// How long the guest may take to say how the pod is, before what it said last is told.
 const STATE_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a guest may take to power off once everything in it has ended.
+/// How long a guest may take for its end when it is told to, or is of no use any more.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long it may take to bring to its disks what is in its memory, once everything in it has ended.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(40);
+/// How often logs are looked at that the guest can make longer, and to what they are cut.
+const CUT_EVERY: Duration = Duration::from_secs(10);
+const CUT_TO: [(&str, u64); 3] =
+    [(qemu::CONSOLE_LOG, 4 << 20), (qemu::QEMU_LOG, 1 << 20), ("shim.log", 1 << 20)];
+/// Most replies to one client that wait for his streams.
+const HELD_MAX: usize = 64;
+/// Most breaches of the rules that are told of; then the guest is hung up on.
+const COMPLAINTS_MAX: u32 = 20;
 /// How long clients may take to read the last words.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Most clients at a time.
@@ -80,11 +90,11 @@ enum Phase {
     Ended,
 }
 
-/// The log of a container, which comes over a channel.
+/// The log of a container, as it comes over a channel.
 #[derive(Default)]
 struct Coming {
     bytes: Vec<u8>,
-    log: Option<LogWriter>,
+    container: Option<String>,
 }
 
 /// What is kept of a client beside its connection.
@@ -113,7 +123,13 @@ pub struct Relay {
     connections_made: u64,
     clients: BTreeMap<u64, Client>,
     logs: BTreeMap<ChannelId, Coming>,
+    /// One of each container, whatever the guest says.
+    writers: BTreeMap<String, LogWriter>,
     phase: Phase,
+    greeted: bool,
+    hung_up: bool,
+    complaints: u32,
+    cut_at: Instant,
     /// Told when the pod is up, or why it is not.
     told: Option<File>,
     kernel: String,
@@ -126,7 +142,7 @@ pub struct Relay {
     /// Somebody asked for the end.
     is_asked_to_end: bool,
     failure: Option<String>,
-    _lock: Lock,
+    lock: Option<Lock>,
 }
 
 impl Relay {
@@ -161,7 +177,12 @@ impl Relay {
             connections_made: WATCH,
             clients: BTreeMap::new(),
             logs: BTreeMap::new(),
+            writers: BTreeMap::new(),
             phase: Phase::Booting,
+            greeted: false,
+            hung_up: false,
+            complaints: 0,
+            cut_at: Instant::now() + CUT_EVERY,
             told: Some(told),
             kernel: String::new(),
             process: ProcessId { pid, start_time },
@@ -171,7 +192,7 @@ impl Relay {
             kill_at: Some(Instant::now() + BOOT_TIMEOUT),
             is_asked_to_end: false,
             failure: None,
-            _lock: lock,
+            lock: Some(lock),
         };
         if let Some(stream) = first {
             relay.add(stream);
@@ -189,6 +210,13 @@ impl Relay {
             }
         }
         let _ = self.qemu.process.reap();
+        // What it said last lies in the port still.
+        let deadline = Instant::now() + FAREWELL;
+        while !self.link.is_over() && Instant::now() < deadline {
+            self.turn(true);
+        }
+        self.write_logs();
+        self.writers.values_mut().for_each(|log| log.flush(Timestamp::now()));
         self.conclude();
         self.flush_clients();
         if let Err(error) = self.cgroups.delete(&self.pod.places.cgroup) {
@@ -197,6 +225,8 @@ impl Relay {
         if self.listener.is_some() {
             let _ = fs::remove_file(self.pod.places.run.join(SOCKET));
         }
+        // Before those who watch see their connections end, and look.
+        self.lock = None;
     }
 
     /// Waits for something and does it. Waits for nothing where the machine has ended: what it said last is still read.
@@ -211,16 +241,16 @@ impl Relay {
             self.forward(id);
         }
         self.forget_the_gone();
-        if self.link.is_over() && !has_ended && self.kill_at.is_none() {
-            // A guest that hangs up, or was hung up on, is of no use any more.
-            self.kill_at = Some(Instant::now() + POWER_OFF_TIMEOUT);
+        if self.link.is_over() && !has_ended && !std::mem::replace(&mut self.hung_up, true) {
+            // A guest that hangs up, or was hung up on, is of no use any more; one that has said good bye powers off.
+            self.kill_by(if self.phase == Phase::Ended { FLUSH_TIMEOUT } else { POWER_OFF_TIMEOUT });
         }
         self.tell();
     }
 
     fn next_time(&self) -> Option<Duration> {
         let asked = self.clients.values().filter_map(|client| client.state_until.front().copied());
-        let next = self.kill_at.into_iter().chain(asked).min()?;
+        let next = self.kill_at.into_iter().chain(asked).fold(self.cut_at, Instant::min);
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
@@ -282,7 +312,7 @@ impl Relay {
 
     fn on_message(&mut self, message: ToHost) {
         match message {
-            ToHost::Hello { kernel } if self.phase == Phase::Booting => {
+            ToHost::Hello { kernel } if !std::mem::replace(&mut self.greeted, true) => {
                 self.kernel = kernel.chars().filter(|it| it.is_ascii_graphic()).take(64).collect();
                 match shown_files(&self.pod.places.files()) {
                     Ok(files) => self.give_order(files),
@@ -292,10 +322,9 @@ impl Relay {
             ToHost::Prepared if self.phase == Phase::Booting => self.start_shim(),
             ToHost::Failed { message } => self.fail(readable(&message)),
             ToHost::Line { connection, line, stream } => self.on_line(connection, &line, stream),
-            ToHost::Closed { connection } => {
-                self.clients.remove(&connection);
-                self.connections.retain(|it| it.id != connection);
-            }
+            ToHost::Closed { connection } => self.let_go(connection),
+            // Each container has one, and one that just ended may be read still.
+            ToHost::Log { .. } if self.logs.len() > 2 * self.pod.containers.len() => self.link.hang_up(),
             ToHost::Log { channel } => {
                 self.link.accept_kept(channel);
                 self.logs.insert(channel, Coming::default());
@@ -305,14 +334,34 @@ impl Relay {
                 self.reply(connection, Reply::Processes { processes }, None);
             }
             ToHost::Usage { connection, usage } => self.reply(connection, Reply::Usage { usage }, None),
+            ToHost::Ended if self.phase == Phase::Ended => {}
             ToHost::Ended => {
                 self.write_logs();
                 self.phase = Phase::Ended;
                 self.say(&ToGuest::Bye);
-                self.kill_by(POWER_OFF_TIMEOUT);
+                // Whatever was asked for before: now it brings to its disks what is in its memory.
+                self.kill_at = Some(Instant::now() + FLUSH_TIMEOUT);
             }
-            ToHost::Hello { .. } | ToHost::Prepared => eprintln!("the guest begins anew, which is not heard"),
+            ToHost::Hello { .. } | ToHost::Prepared => self.complain("the guest begins anew"),
         }
+    }
+
+    /// The guest broke the rules, which is told, but not for ever.
+    fn complain(&mut self, what: &str) {
+        self.complaints += 1;
+        if self.complaints > COMPLAINTS_MAX {
+            return self.link.hang_up();
+        }
+        eprintln!("{what}, which is not heard");
+    }
+
+    /// The shim has closed the connection of a client, who gets what is known of what he asked.
+    fn let_go(&mut self, id: u64) {
+        let asked = self.clients.remove(&id).map_or(0, |client| client.state_until.len());
+        if let Some(state) = self.state.clone() {
+            (0..asked).for_each(|_| self.reply(id, Reply::State(state.clone()), None));
+        }
+        self.connections.retain(|it| it.id != id);
     }
 
     fn kill_by(&mut self, patience: Duration) {
@@ -324,13 +373,18 @@ impl Relay {
         let Some(machine) = self.pod.machine.clone() else { return };
         let now_ns = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         let order = order(&self.pod, &machine, files, now_ns);
-        self.say(&ToGuest::Order(Box::new(order)));
+        if let Err(error) = self.link.tell(&ToGuest::Order(Box::new(order))) {
+            self.fail(format!("cannot tell the guest what to run: {error}"));
+        }
     }
 
     /// The pod cannot run, or not go on.
     fn fail(&mut self, message: String) {
+        if self.failure.is_some() {
+            return;
+        }
         eprintln!("{message}");
-        self.failure.get_or_insert(message);
+        self.failure = Some(message);
         self.say(&ToGuest::Bye);
         self.kill_by(POWER_OFF_TIMEOUT);
     }
@@ -380,6 +434,13 @@ impl Relay {
 
     fn on_request(&mut self, id: u64, request: Request, early: bool) {
         match &request {
+            // A guest that is at its end answers nobody.
+            Request::State if self.phase == Phase::Ended || self.link.is_over() => {
+                if let Some(state) = self.state.clone() {
+                    self.reply(id, Reply::State(state), None);
+                }
+                return;
+            }
             Request::State => {
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.state_until.push_back(Instant::now() + STATE_PATIENCE);
@@ -421,21 +482,34 @@ impl Relay {
     fn take_streams(&mut self, id: u64) -> Option<Vec<ChannelId>> {
         let [input, output, errors] = self.connection(id)?.take_three()?;
         let streams = vec![
-            self.link.open(Some(input), None),
-            self.link.open(None, Some(output)),
-            self.link.open(None, Some(errors)),
+            self.link.open(Some(input), None)?,
+            self.link.open(None, Some(output))?,
+            self.link.open(None, Some(errors))?,
         ];
-        self.clients.entry(id).or_default().streams.extend(&streams);
+        streams.iter().for_each(|stream| self.keep_stream(id, *stream));
         Some(streams)
     }
 
+    /// Notes a stream of a client, and forgets those that have ended.
+    fn keep_stream(&mut self, id: u64, stream: ChannelId) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.streams.retain(|known| self.link.has(*known));
+        client.streams.push(stream);
+    }
+
     fn dial(&mut self, id: u64, port: u16, limit_ms: u64) {
-        match UnixStream::pair().and_then(|(near, far)| Ok((near.try_clone()?, near, far))) {
-            Ok((source, sink, far)) => {
-                let channel = self.link.open(Some(source.into()), Some(sink.into()));
-                let client = self.clients.entry(id).or_default();
-                client.streams.push(channel);
-                client.dialled.insert(channel, far);
+        let opened = UnixStream::pair().and_then(|(near, far)| Ok((near.try_clone()?, near, far)));
+        let opened = opened.and_then(|(source, sink, far)| {
+            let channel = self.link.open(Some(source.into()), Some(sink.into()));
+            let channel = channel.ok_or_else(|| io::Error::other("there are too many already"))?;
+            Ok((channel, far))
+        });
+        match opened {
+            Ok((channel, far)) => {
+                self.keep_stream(id, channel);
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.dialled.insert(channel, far);
+                }
                 self.say(&ToGuest::Dial { connection: id, port, limit_ms, channel });
             }
             Err(error) => {
@@ -463,10 +537,11 @@ impl Relay {
 
     fn on_line(&mut self, id: u64, line: &str, stream: Option<ChannelId>) {
         let Ok(mut reply) = serde_json::from_str::<Reply>(line) else {
-            eprintln!("the guest's shim says what is no reply");
-            return;
+            return self.complain("the guest's shim says what is no reply");
         };
         if let Reply::State(state) = &mut reply {
+            // Who hears of an end finds the last words of it in the log.
+            self.write_logs();
             *state = self.as_seen_here(state.clone());
             if id == WATCH {
                 return self.changed(state.clone());
@@ -479,7 +554,12 @@ impl Relay {
             client.state_until.pop_front();
         }
         match self.clients.get_mut(&id) {
-            Some(client) => client.held.push_back((reply, stream)),
+            Some(client) if client.held.len() < HELD_MAX => {
+                // Only the terminal of a program comes along.
+                let stream = stream.filter(|_| matches!(reply, Reply::Executing { .. }));
+                client.held.push_back((reply, stream));
+            }
+            Some(_) => return self.complain("the guest says more than its client takes"),
             None => return,
         }
         self.forward(id);
@@ -491,7 +571,10 @@ impl Relay {
         state.shim = self.process;
         state.since_ms = self.since_ms;
         let machine = ProcessId { pid: self.qemu.pid(), start_time: self.qemu.start_time };
-        state.containers.retain(|it| self.pod.containers.iter().any(|known| known.name == it.name));
+        let mut told = std::mem::take(&mut state.containers);
+        let one = |name: &str| Some(told.swap_remove(told.iter().position(|it| it.name == name)?));
+        state.containers =
+            self.pod.containers.iter().map(|known| known.name.as_str()).filter_map(one).collect();
         for container in &mut state.containers {
             if let Status::Running { process, .. } = &mut container.status {
                 *process = machine;
@@ -507,7 +590,7 @@ impl Relay {
 
     fn changed(&mut self, state: PodState) {
         self.state = Some(state);
-        if self.phase == Phase::Starting {
+        if self.phase == Phase::Starting && self.failure.is_none() {
             self.phase = Phase::Up;
             self.kill_at = None;
             match listen(&self.pod.places.run.join(SOCKET)) {
@@ -546,7 +629,7 @@ impl Relay {
         let (near, far) = UnixStream::pair().ok()?;
         let copy = near.try_clone().ok()?;
         self.link.accept(stream, Some(near.into()), Some(copy.into()));
-        self.clients.entry(id).or_default().streams.push(stream);
+        self.keep_stream(id, stream);
         Some(far.into())
     }
 
@@ -565,10 +648,10 @@ impl Relay {
             };
             let Some(coming) = self.logs.get_mut(&channel).filter(|_| !bytes.is_empty()) else { continue };
             coming.bytes.extend(bytes);
-            if let Err(what) = coming.write(&self.pod) {
-                eprintln!("{what}");
+            if let Err(what) = coming.write(&self.pod, &mut self.writers) {
                 self.link.close(channel);
                 self.logs.remove(&channel);
+                self.complain(what);
             }
         }
     }
@@ -581,7 +664,17 @@ impl Relay {
                 let waited = BOOT_TIMEOUT.as_secs();
                 self.failure.get_or_insert(format!("the guest did not come up within {waited} s"));
             }
+            if self.phase == Phase::Ended {
+                eprintln!("the guest does not power off: its plug is pulled");
+            }
             let _ = self.qemu.process.send_signal(Signal::SIGKILL);
+        }
+        if self.cut_at <= now {
+            self.cut_at = now + CUT_EVERY;
+            for (name, bytes_max) in CUT_TO {
+                // All of them are appended to.
+                let _ = crate::vm::console::rotate(&self.pod.places.state.join(name), bytes_max);
+            }
         }
         let Some(state) = self.state.clone() else { return };
         let mut late = Vec::new();
@@ -674,14 +767,17 @@ impl Relay {
 }
 
 impl Coming {
-    fn write(&mut self, pod: &Pod) -> Result<(), &'static str> {
-        if self.log.is_none() {
-            let Some(name) = take_name(&mut self.bytes)? else { return Ok(()) };
-            let container = pod.containers.iter().find(|it| it.name == name);
-            let container = container.ok_or("a log of a container that the pod has not")?;
-            self.log = Some(LogWriter::new(&container.log, container.log_limits));
+    fn write(&mut self, pod: &Pod, writers: &mut BTreeMap<String, LogWriter>) -> Result<(), &'static str> {
+        if self.container.is_none() {
+            self.container = take_name(&mut self.bytes)?;
         }
-        match &mut self.log {
+        let Some(name) = &self.container else { return Ok(()) };
+        if !writers.contains_key(name) {
+            let container = pod.containers.iter().find(|it| it.name == *name);
+            let container = container.ok_or("the guest has a log of a container that the pod has not")?;
+            writers.insert(name.clone(), LogWriter::new(&container.log, container.log_limits));
+        }
+        match writers.get_mut(name) {
             Some(log) => write_records(&mut self.bytes, log),
             None => Ok(()),
         }

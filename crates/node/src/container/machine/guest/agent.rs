@@ -6,7 +6,7 @@
 //! until all output that was there before is on its way, so that nobody hears of an end and misses the last words.
 
 use super::super::{
-    GUEST_LOG, GUEST_RUN, GUEST_STATE,
+    GUEST_LOG, GUEST_NETNS, GUEST_RUN, GUEST_STATE,
     link::{ChannelId, Link, Side},
     order::Order,
     talk::{ConnectionId, ToGuest, ToHost},
@@ -18,14 +18,14 @@ use crate::{
         driver::processes,
         protocol::{LINE_BYTES_MAX, Reply, Request, SOCKET},
     },
-    driver::Usage,
+    driver::{ProcessSeen, Usage},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -34,7 +34,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use sys::{fdpass, jail::process::borrowed};
+use sys::{fdpass, jail::process::borrowed, netns::NetNs};
 
 /// How long the host may take to open its end, and to say good bye.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +42,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const REAP_EVERY: Duration = Duration::from_millis(1000);
 /// The same while the shim starts.
 const REAP_OFTEN: Duration = Duration::from_millis(20);
+/// How long a state waits for logs that do not end.
+const LOG_PATIENCE: Duration = Duration::from_millis(500);
+/// Most bytes of arguments of all processes that are told of, and most processes.
+const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
+const PROCESSES_MAX: usize = 4000;
 /// The connection that watches.
 const WATCH: ConnectionId = 0;
 /// Most bytes of the shim's complaint that are told.
@@ -187,6 +192,9 @@ struct Agent {
     /// The far end of who attached before the start.
     early: Option<(ConnectionId, UnixStream)>,
     launching: Option<Child>,
+    /// Since when a state waits for the logs.
+    held_since: Option<Instant>,
+    dialling: Vec<Dialling>,
     ended: bool,
     bye: bool,
 }
@@ -202,6 +210,8 @@ impl Agent {
             address: Ipv4Addr::LOCALHOST.into(),
             early: None,
             launching: None,
+            held_since: None,
+            dialling: Vec::new(),
             ended: false,
             bye: false,
         })
@@ -245,9 +255,12 @@ impl Agent {
             if self.link.is_over() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            if self.bye {
+                return Ok(());
+            }
             if self.ended {
                 let at = *leaves_at.get_or_insert(Instant::now() + PATIENCE);
-                if self.bye || Instant::now() >= at {
+                if Instant::now() >= at {
                     return Ok(());
                 }
             }
@@ -257,12 +270,14 @@ impl Agent {
 
     /// Waits for something and does it.
     fn turn(&mut self) {
-        let patience = if self.launching.is_some() { REAP_OFTEN } else { REAP_EVERY };
+        let is_busy = self.launching.is_some() || self.held_since.is_some() || !self.dialling.is_empty();
+        let patience = if is_busy { REAP_OFTEN } else { REAP_EVERY };
         self.wait(Some(patience));
         while let Some(message) = self.link.next::<ToGuest>() {
             self.on_message(message);
         }
         self.accept_logs();
+        self.look_at_dialling();
         self.reap();
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.forward(id);
@@ -349,7 +364,8 @@ impl Agent {
             }
             ToGuest::Processes { connection } => {
                 let processes = self.places.as_ref().and_then(|places| processes::of(places).ok());
-                self.tell(&ToHost::Processes { connection, processes: processes.unwrap_or_default() });
+                let processes = short(processes.unwrap_or_default());
+                self.tell(&ToHost::Processes { connection, processes });
             }
             ToGuest::Usage { connection } => {
                 let stats = self.places.as_ref().and_then(|places| PodGroup::open(places).ok()?.stats().ok());
@@ -460,9 +476,11 @@ impl Agent {
 
     fn accept_logs(&mut self) {
         while let Some(Ok((socket, _))) = self.logs.as_ref().map(UnixListener::accept) {
-            let channel = self.link.open(Some(socket.into()), None);
-            self.log_channels.push(channel);
-            self.tell(&ToHost::Log { channel });
+            // One too many is closed: its output is lost, and nothing else.
+            if let Some(channel) = self.link.open(Some(socket.into()), None) {
+                self.log_channels.push(channel);
+                self.tell(&ToHost::Log { channel });
+            }
         }
     }
 
@@ -473,6 +491,18 @@ impl Agent {
         log_channels.iter().fold(true, |dry, id| link.is_dry(*id) && dry)
     }
 
+    /// Whether the words that were before a state are on their way. The shim wrote those of an end before it told it; others'
+    /// may be endless, and are waited for no longer than a moment.
+    fn are_logs_sent(&mut self) -> bool {
+        let is_dry = self.drain_logs();
+        let since = *self.held_since.get_or_insert_with(Instant::now);
+        if !is_dry && since.elapsed() < LOG_PATIENCE {
+            return false;
+        }
+        self.held_since = None;
+        true
+    }
+
     /// Hands the shim's replies on, each when the output that was before it is on its way.
     fn forward(&mut self, id: ConnectionId) {
         while let Some(connection) = self.connections.get_mut(&id) {
@@ -480,7 +510,7 @@ impl Agent {
             let tells_end = id == WATCH || matches!(serde_json::from_str(line), Ok(Reply::Exited { .. }));
             let streams = if tells_end { connection.streams.clone() } else { Vec::new() };
             let is_dry = streams.into_iter().fold(true, |dry, stream| self.link.is_dry(stream) && dry);
-            if !is_dry || (id == WATCH && !self.drain_logs()) {
+            if !is_dry || (id == WATCH && !self.are_logs_sent()) {
                 return;
             }
             let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -501,29 +531,101 @@ impl Agent {
     fn share_terminal(&mut self, id: ConnectionId, terminal: OwnedFd) -> Option<ChannelId> {
         super::super::link::never_wait(&terminal).ok()?;
         let copy = terminal.try_clone().ok()?;
-        let channel = self.link.open(Some(terminal), Some(copy));
+        let channel = self.link.open(Some(terminal), Some(copy))?;
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.streams.push(channel);
         }
         Some(channel)
     }
 
-    /// Connects to the pod's own address. Inside of one kernel that is answered at once, or dropped by rules of the pod's own.
+    /// Begins to connect to the pod's own address, in the pod's own network.
     fn dial(&mut self, connection: ConnectionId, port: u16, limit: Duration, channel: ChannelId) {
-        let to = SocketAddr::new(self.address, port);
-        let limit = limit.clamp(Duration::from_millis(1), Duration::from_secs(1));
-        let connected = TcpStream::connect_timeout(&to, limit).and_then(|stream| {
-            stream.set_nonblocking(true)?;
-            let copy = stream.try_clone()?;
-            Ok((OwnedFd::from(stream), OwnedFd::from(copy)))
-        });
-        let error = match connected {
-            Ok((source, sink)) => {
-                self.link.accept(channel, Some(source), Some(sink));
-                None
+        match begin_to_connect(SocketAddr::new(self.address, port)) {
+            Ok(socket) => {
+                let until = Instant::now() + limit;
+                self.dialling.push(Dialling { connection, channel, socket, until });
             }
-            Err(error) => Some(error.to_string()),
-        };
-        self.tell(&ToHost::Dialled { connection, channel, error });
+            Err(error) => self.tell(&ToHost::Dialled { connection, channel, error: Some(error.to_string()) }),
+        }
     }
+
+    /// Tells of connections that are made, refused or given up.
+    fn look_at_dialling(&mut self) {
+        let mut pending = Vec::new();
+        for one in std::mem::take(&mut self.dialling) {
+            let made = match one.socket.outcome() {
+                None if Instant::now() < one.until => {
+                    pending.push(one);
+                    continue;
+                }
+                None => Err(io::ErrorKind::TimedOut.into()),
+                Some(made) => made.and_then(|()| Ok((one.socket.0.try_clone()?, one.socket.0))),
+            };
+            let (connection, channel) = (one.connection, one.channel);
+            let error = match made {
+                Ok((source, sink)) => {
+                    self.link.accept(channel, Some(source), Some(sink));
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            self.tell(&ToHost::Dialled { connection, channel, error });
+        }
+        self.dialling = pending;
+    }
+}
+
+/// A connection that is being made.
+struct Dialling {
+    connection: ConnectionId,
+    channel: ChannelId,
+    socket: Connecting,
+    until: Instant,
+}
+
+/// A socket that does not wait.
+struct Connecting(OwnedFd);
+
+impl Connecting {
+    /// How it came out; `None` while that is open.
+    fn outcome(&self) -> Option<io::Result<()>> {
+        let mut polled = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+        let is_open = poll(&mut polled, PollTimeout::ZERO).is_ok() && !polled[0].any().unwrap_or(true);
+        if is_open {
+            return None;
+        }
+        use nix::sys::socket::{getsockopt, sockopt::SocketError};
+        Some(match getsockopt(&self.0, SocketError) {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(io::Error::from_raw_os_error(code)),
+            Err(errno) => Err(errno.into()),
+        })
+    }
+}
+
+fn begin_to_connect(to: SocketAddr) -> io::Result<Connecting> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let namespace = NetNs::open(Path::new(GUEST_NETNS))?;
+    let made = namespace.run(|| socket(family, SockType::Stream, flags, None))??;
+    match connect(made.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(Connecting(made)),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// So many processes, with so much of their arguments, as go into one message.
+fn short(mut processes: Vec<ProcessSeen>) -> Vec<ProcessSeen> {
+    processes.truncate(PROCESSES_MAX);
+    let mut left = ARGUMENTS_BYTES_MAX;
+    for process in &mut processes {
+        let length: usize = process.argv.iter().map(String::len).sum();
+        if length > left {
+            process.argv.truncate(1);
+            process.argv.iter_mut().for_each(|word| *word = word.chars().take(32).collect());
+        }
+        left = left.saturating_sub(length);
+    }
+    processes
 }

@@ -10,7 +10,7 @@ use std::{
 use sys::machine;
 
 /// How long killed processes may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(3);
 const KILL_POLL: Duration = Duration::from_millis(5);
 
 /// Ends everything and takes the power away. What is on a disk is whole then.

@@ -28,7 +28,7 @@ fn settle(a: &mut Link, b: &mut Link) {
 fn messages_come_in_order_with_what_streams_said_before() {
     let (mut host, mut guest) = pair();
     let (mut near, far) = UnixStream::pair().unwrap();
-    let id = guest.open(Some(far.into()), None);
+    let id = guest.open(Some(far.into()), None).unwrap();
     guest.tell(&Word("open".into())).unwrap();
     near.write_all(b"last words").unwrap();
     assert!(guest.is_dry(id));
@@ -46,7 +46,7 @@ fn a_reader_who_takes_nothing_stops_his_own_stream_alone() {
     let (mut slow, slow_far) = UnixStream::pair().unwrap();
     let (mut quick, quick_far) = UnixStream::pair().unwrap();
     let (slow_id, quick_id) =
-        (guest.open(Some(slow_far.into()), None), guest.open(Some(quick_far.into()), None));
+        (guest.open(Some(slow_far.into()), None).unwrap(), guest.open(Some(quick_far.into()), None).unwrap());
     // Nobody reads what comes out of the first.
     let (stuck, stuck_far) = UnixStream::pair().unwrap();
     let (mut out, out_far) = UnixStream::pair().unwrap();
@@ -81,7 +81,7 @@ fn ends_travel_both_ways() {
     let (mut host, mut guest) = pair();
     let (near, far) = UnixStream::pair().unwrap();
     let copy = far.try_clone().unwrap();
-    let id = guest.open(Some(far.into()), Some(copy.into()));
+    let id = guest.open(Some(far.into()), Some(copy.into())).unwrap();
     let (mut out, out_far) = UnixStream::pair().unwrap();
     let out_copy = out_far.try_clone().unwrap();
     host.accept(id, Some(out_far.into()), Some(out_copy.into()));
@@ -102,7 +102,7 @@ fn ends_travel_both_ways() {
 fn who_reads_no_more_ends_the_writer() {
     let (mut host, mut guest) = pair();
     let (mut near, far) = UnixStream::pair().unwrap();
-    let id = guest.open(Some(far.into()), None);
+    let id = guest.open(Some(far.into()), None).unwrap();
     let (out, out_far) = UnixStream::pair().unwrap();
     host.accept(id, None, Some(out_far.into()));
     drop(out);
