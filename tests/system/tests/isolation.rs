@@ -304,8 +304,7 @@ fn one_suite_passes_alike_under_the_hosts_kernel_and_a_guest_kernel() {
         "7 out: out\n err: err\n",
         "137 out: ",
         "127 out: ",
-        "4 /dev/pts/0",
-        "33 99",
+        "|/dev/pts/0|33 99",
         "250000\ndone",
         "exited 5 false",
     ] {

@@ -112,6 +112,8 @@ fn a_step_reaches_the_agent_of_its_client() {
     assert_eq!(id(&docker, "lent"), made);
     lent_in_other_ways(&docker, &lent, &first);
     docker.does(&["rmi", "-f", "lent"]);
+    // Or they would be taken for something that is left.
+    drop((first, other));
     finish(lab, &docker);
 }
 
