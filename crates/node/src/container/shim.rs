@@ -34,7 +34,7 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -232,7 +232,8 @@ fn set_up(pod: Pod, first: Option<UnixStream>) -> Result<ShimPod, ShimError> {
     ShimPod::start(pod, netns.as_fd(), listener, lock, first)
 }
 
-fn listen(path: &PathBuf) -> io::Result<UnixListener> {
+/// Listens at a path in place of whoever did before.
+pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

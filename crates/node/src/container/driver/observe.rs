@@ -31,6 +31,8 @@ pub(super) const VOLUMES: &str = "volumes.json";
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for a pod with a kernel of its own, which brings to its disks what is in its memory.
 const MACHINE_END_TIMEOUT: Duration = Duration::from_secs(50);
+/// How long a look waits for a machine whose containers have ended.
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at a shim that is ending.
 const END_POLL: Duration = Duration::from_millis(5);
 
@@ -39,8 +41,8 @@ pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
     match ask_state(places)? {
         Some(state) if state.alive() => return Ok(alive(&state, machine::of(places).as_ref())),
         Some(state) => match machine::of(places) {
-            // Its disks are open until its relay has let go.
-            Some(machine) if shim_starts(places) => return Ok(alive(&state, Some(&machine))),
+            // Its disks are open until its relay has let go, which is a matter of a moment.
+            Some(machine) if !lets_go(places) => return Ok(alive(&state, Some(&machine))),
             _ => return Ok(Seen::Stopped(exit(&state))),
         },
         None => {}
@@ -75,6 +77,18 @@ pub(super) fn observe(places: &Places) -> Result<Seen, DriverError> {
             Ok(Seen::Absent)
         }
     }
+}
+
+/// Waits for a moment until nobody holds the pod. Tells whether that is so.
+fn lets_go(places: &Places) -> bool {
+    let deadline = Instant::now() + LET_GO_TIMEOUT;
+    while shim_starts(places) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(END_POLL);
+    }
+    true
 }
 
 /// The state as the shim tells it. `None` if no shim lives.

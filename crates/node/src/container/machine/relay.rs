@@ -9,8 +9,11 @@
 //!  booting ── Hello, Order, Prepared ──▶ starting ── first state ──▶ up ── Ended ──▶ QEMU ends ──▶ over
 //! ```
 
+mod coming;
+mod files;
+mod words;
+
 use super::{
-    far_log::{take_name, write_records},
     link::{ChannelId, Link, Side},
     order::{Machine, order},
     qemu,
@@ -20,10 +23,12 @@ use crate::container::{
     bundle::Pod,
     log::LogWriter,
     protocol::{ContainerExit, Exec, PodState, ProcessId, Reply, Request, SOCKET, STATE, Status},
-    shim::connection::Connection,
+    shim::{self, connection::Connection},
 };
+use coming::Coming;
+use files::shown_files;
 use jiff::Timestamp;
-use model::plan::{FilePlan, FileSetPlan};
+use model::plan::FileSetPlan;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::Signal,
@@ -31,18 +36,15 @@ use nix::{
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{
-            fs::PermissionsExt,
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::{UnixListener, UnixStream},
     },
-    path::Path,
     time::{Duration, Instant},
 };
 use sys::{cgroup::Tree, file::Lock, jail::process::borrowed, spawn::Child};
+use words::{describe, readable, tail};
 
 /// Longest time from QEMU's start to the pod's.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(150);
@@ -64,8 +66,6 @@ const COMPLAINTS_MAX: u32 = 20;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Most clients at a time.
 const CONNECTIONS_MAX: usize = 256;
-/// Most bytes of logs that are looked at where a guest does not come up.
-const TAIL_BYTES: u64 = 2000;
 /// The connection by which the guest watches its shim.
 const WATCH: u64 = 0;
 
@@ -88,13 +88,6 @@ enum Phase {
     Starting,
     Up,
     Ended,
-}
-
-/// The log of a container, as it comes over a channel.
-#[derive(Default)]
-struct Coming {
-    bytes: Vec<u8>,
-    container: Option<String>,
 }
 
 /// What is kept of a client beside its connection.
@@ -393,7 +386,7 @@ impl Relay {
     fn start_shim(&mut self) {
         self.phase = Phase::Starting;
         if let Some(first) = self.connections.first().map(|connection| connection.id) {
-            for _ in 0..crate::container::shim::ATTACHMENTS_MAX {
+            for _ in 0..shim::ATTACHMENTS_MAX {
                 self.serve(first, true);
             }
         }
@@ -593,7 +586,7 @@ impl Relay {
         if self.phase == Phase::Starting && self.failure.is_none() {
             self.phase = Phase::Up;
             self.kill_at = None;
-            match listen(&self.pod.places.run.join(SOCKET)) {
+            match shim::listen(&self.pod.places.run.join(SOCKET)) {
                 Ok(listener) => self.listener = Some(listener),
                 Err(error) => return self.fail(format!("cannot listen: {error}")),
             }
@@ -766,24 +759,6 @@ impl Relay {
     }
 }
 
-impl Coming {
-    fn write(&mut self, pod: &Pod, writers: &mut BTreeMap<String, LogWriter>) -> Result<(), &'static str> {
-        if self.container.is_none() {
-            self.container = take_name(&mut self.bytes)?;
-        }
-        let Some(name) = &self.container else { return Ok(()) };
-        if !writers.contains_key(name) {
-            let container = pod.containers.iter().find(|it| it.name == *name);
-            let container = container.ok_or("the guest has a log of a container that the pod has not")?;
-            writers.insert(name.clone(), LogWriter::new(&container.log, container.log_limits));
-        }
-        match writers.get_mut(name) {
-            Some(log) => write_records(&mut self.bytes, log),
-            None => Ok(()),
-        }
-    }
-}
-
 /// A state in which nothing runs any more.
 fn ended(mut state: PodState, failure: Option<&str>) -> PodState {
     for container in state.containers.iter_mut().filter(|it| it.status != Status::Exited) {
@@ -800,74 +775,4 @@ fn ended(mut state: PodState, failure: Option<&str>) -> PodState {
     }
     state.paused = false;
     state
-}
-
-/// The files that the containers of a pod are shown, as the daemon wrote them.
-fn shown_files(all: &Path) -> io::Result<Vec<FileSetPlan>> {
-    let sets = match fs::read_dir(all) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        sets => sets?,
-    };
-    let mut found = Vec::new();
-    for set in sets {
-        let set = set?;
-        let mut files = Vec::new();
-        collect(&set.path(), &set.path(), &mut files)?;
-        found.push(FileSetPlan { name: set.file_name().to_string_lossy().into_owned(), files });
-    }
-    Ok(found)
-}
-
-fn collect(top: &Path, directory: &Path, files: &mut Vec<FilePlan>) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(top, &path, files)?;
-            continue;
-        }
-        let name = path.strip_prefix(top).unwrap_or(&path).to_string_lossy().into_owned();
-        let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
-        files.push(FilePlan { path: name, mode, bytes: fs::read(&path)? });
-    }
-    Ok(())
-}
-
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// The last lines of a file; `None` where it has none.
-fn tail(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES))).ok()?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes).trim().to_string();
-    (!text.is_empty()).then_some(text)
-}
-
-/// What a guest says, for people: without what moves a terminal, and not endless.
-fn readable(text: &str) -> String {
-    const CHARS_MAX: usize = 2000;
-    let plain = text.chars().map(|it| if it.is_control() && it != '\n' { ' ' } else { it });
-    plain.take(CHARS_MAX).collect::<String>().trim().to_string()
-}
-
-/// An error with its causes.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
 }
