@@ -30,6 +30,9 @@ pub enum Ended {
     Cut,
 }
 
+/// So often in a row a step is refused while no other has a container, before that is told.
+const REFUSED_ALONE_MAX: u32 = 3;
+
 impl Builder {
     /// Makes a container on what a stage is so far. It does not run yet.
     pub(super) async fn enter(
@@ -50,6 +53,7 @@ impl Builder {
         extra: &Extra,
     ) -> Result<Instance> {
         let new = self.room(base, spec, nics, extra)?;
+        let mut refused_alone = 0;
         loop {
             let entering = self.shared.entering();
             match self.door.control().create_instance(&self.caller, new.clone()).await {
@@ -59,8 +63,10 @@ impl Builder {
                 }
                 Err(error) if matches!(error.code, Code::QuotaExceeded | Code::NoCapacity) => {
                     drop(entering);
-                    // Another step of the build may have what is missing.
-                    if !self.until_room().await? {
+                    // Another step of the build may have what is missing, or just have given it back: then nobody is left to
+                    // wait for, and the next try tells.
+                    refused_alone = if self.until_room().await? { 0 } else { refused_alone + 1 };
+                    if refused_alone > REFUSED_ALONE_MAX {
                         return Err(error.into());
                     }
                 }
