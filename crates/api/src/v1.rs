@@ -7,6 +7,7 @@ mod address_scope;
 mod advice;
 pub(crate) mod audit;
 mod build;
+mod deployment;
 mod described;
 mod exposed;
 mod flavor;
@@ -32,6 +33,8 @@ mod token;
 pub mod types;
 mod volume;
 
+pub use deployment::copy_asked;
+
 use crate::routing::get;
 use crate::{
     app::{App, frame, unknown_path},
@@ -52,7 +55,7 @@ pub const DOCUMENT_PATH: &str = "/openapi.json";
 
 /// All routes of this version.
 pub fn all_routes() -> Routes {
-    let groups: [fn(Routes) -> Routes; 22] = [
+    let groups: [fn(Routes) -> Routes; 23] = [
         project::routes,
         flavor::routes,
         keypair::routes,
@@ -70,6 +73,7 @@ pub fn all_routes() -> Routes {
         snapshot::routes,
         server_group::routes,
         instance::routes,
+        deployment::routes,
         exposed::routes,
         advice::routes,
         node::routes,

@@ -24,6 +24,7 @@ use crate::{
     Caller, Control, Error, Result, Role,
     floating_ip::{NewFloatingIp, TargetAsked},
     port::NewPort,
+    resolve::Noun,
     transact::Transaction,
     volume::{Attach, NewVolume, parse_name},
 };
@@ -217,13 +218,47 @@ impl Control {
     /// # Errors
     /// `invalid`, `not_found`, `taken`, `quota_exceeded`, `no_capacity`, `conflict`; nothing is left of a refused one.
     pub async fn create_instance(&self, caller: &Caller, new: NewInstance) -> Result<Instance> {
-        caller.require(Role::Member, "creating an instance")?;
+        self.check_new_instance(caller, &new)?;
         let id = InstanceId::from_random(rand::random());
-        check_limits(&new)?;
-        self.check_content(&new)?;
-        pod::check(&new)?;
-        self.check_lent(caller, &new)?;
         self.transact(|tx| self.add_instance(tx, caller, id, &new)).await
+    }
+
+    /// As [`Self::create_instance`], as long as what it is made for is as it was seen.
+    ///
+    /// # Errors
+    /// As [`Self::create_instance`]; `conflict` once that is another or gone.
+    pub(crate) async fn create_instance_for<R: Noun>(
+        &self,
+        caller: &Caller,
+        new: NewInstance,
+        reason: &Stored<R>,
+    ) -> Result<Instance> {
+        self.check_new_instance(caller, &new)?;
+        let id = InstanceId::from_random(rand::random());
+        self.transact(|tx| {
+            let meta = reason.record.meta();
+            let now = self.get::<R>(meta.id).filter(|now| now.mod_revision == reason.mod_revision);
+            if now.is_none() {
+                let message = format!("{} {} was changed meanwhile", R::WORD, meta.name);
+                return Err(Error::new(Code::Conflict, message));
+            }
+            let made = self.add_instance(tx, caller, id, &new)?;
+            tx.expect(reason);
+            Ok(made)
+        })
+        .await
+    }
+
+    /// Refuses what no instance can be, whatever there is in the cloud.
+    ///
+    /// # Errors
+    /// `invalid`, `too_large`, `forbidden`.
+    pub fn check_new_instance(&self, caller: &Caller, new: &NewInstance) -> Result<()> {
+        caller.require(Role::Member, "creating an instance")?;
+        check_limits(new)?;
+        self.check_content(new)?;
+        pod::check(new)?;
+        self.check_lent(caller, new)
     }
 
     fn add_instance(

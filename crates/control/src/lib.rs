@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod caller;
 pub mod capacity;
 pub mod change;
+pub mod deployment;
 pub mod domain;
 pub mod error;
 pub mod event;

@@ -119,6 +119,7 @@ impl Control {
         }
         self.refuse_leftovers(id)?;
         let inside = Caller { project: id, ..caller.clone() };
+        self.drop_deployments(&inside, id).await?;
         self.remove_all_networking(&inside).await?;
         self.transact(|tx| {
             let found = self.find_project(caller, reference)?;

@@ -76,6 +76,7 @@ nouns! {
     model::router::Router, RouterId, "router";
     model::security_group::SecurityGroup, SecurityGroupId, "security group";
     model::server_group::ServerGroup, ServerGroupId, "server group";
+    model::deployment::Deployment, DeploymentId, "deployment";
     model::volume::Volume, VolumeId, "volume";
     model::snapshot::Snapshot, SnapshotId, "snapshot";
 }

@@ -11,6 +11,7 @@ use model::{
     address_scope::AddressScope,
     application_credential::ApplicationCredential,
     assignment::Assignment,
+    deployment::{Deployment, DeploymentStatus, OBJECT_LABEL},
     domain::Domain,
     flavor::Flavor,
     floating_ip::FloatingIp,
@@ -62,6 +63,9 @@ pub const ROUTER_BY_SUBNET: Index<Router> =
 /// Instances by the server group that they are in.
 pub const INSTANCE_BY_SERVER_GROUP: Index<Instance> =
     Index::new("server_group", |instance| instance.server_group.iter().map(ToString::to_string).collect());
+/// Instances by the object of a file that they were made of.
+pub const INSTANCE_BY_OBJECT: Index<Instance> =
+    Index::new("object", |instance| instance.meta.labels.get(OBJECT_LABEL).cloned().into_iter().collect());
 /// Volumes by the instance that has them.
 pub const VOLUME_BY_INSTANCE: Index<Volume> =
     Index::new("instance", |volume| volume.attached_to.iter().map(ToString::to_string).collect());
@@ -104,6 +108,7 @@ pub fn schema() -> Schema {
         .table::<ImageStatus>()
         .table::<HostPort>()
         .table::<InstanceStatus>()
+        .table::<DeploymentStatus>()
         .table::<ContainerHealth>()
         .table::<VolumeStatus>()
         .table::<Transfer>()
@@ -139,6 +144,7 @@ fn nouns(schema: Schema) -> Schema {
     let schema = noun::<FloatingIp>(schema);
     let schema = noun::<ServerGroup>(schema);
     let schema = noun::<Instance>(schema);
+    let schema = noun::<Deployment>(schema);
     let schema = noun::<Volume>(schema);
     let schema = noun::<VolumeType>(schema);
     let schema = noun::<Snapshot>(schema);
@@ -154,6 +160,7 @@ fn indexed(schema: Schema) -> Schema {
         .index(SUBNET_BY_NETWORK)
         .index(ROUTER_BY_SUBNET)
         .index(INSTANCE_BY_SERVER_GROUP)
+        .index(INSTANCE_BY_OBJECT)
         .index(VOLUME_BY_INSTANCE)
         .index(VOLUME_BY_GROUND)
         .index(SNAPSHOT_BY_VOLUME)

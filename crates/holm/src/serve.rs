@@ -4,6 +4,7 @@
 
 mod backup;
 mod config;
+mod deployments;
 mod finalizer;
 mod heartbeat;
 mod host;
@@ -178,6 +179,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let stopping = CancellationToken::new();
     let doors = doors(&options, &dirs, &control, streams, &stopping).await?;
     let finalizer = tokio::spawn(finalizer::run(control.clone(), stopping.clone()));
+    let deployed = tokio::spawn(deployments::run(control.clone(), stopping.clone()));
     let copies = tokio::spawn(backup::run(engine, dirs.state.clone(), stopping.clone()));
     let heart =
         tokio::spawn(heartbeat::run(control.clone(), node_id, dirs.state.clone(), known, stopping.clone()));
@@ -200,6 +202,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
         let _ = door.await;
     }
     let _ = finalizer.await;
+    let _ = deployed.await;
     let _ = clock.await;
     let _ = heart.await;
     let _ = copies.await;

@@ -87,6 +87,8 @@ ids! {
     KeypairId,
     /// A server group.
     ServerGroupId,
+    /// So many copies of an instance.
+    DeploymentId,
     /// A volume.
     VolumeId,
     /// A snapshot of a volume.

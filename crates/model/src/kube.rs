@@ -101,6 +101,17 @@ pub struct Workload {
     pub recreate: bool,
     /// Its pods follow each other, and keep their names.
     pub sequence: Option<Sequence>,
+    /// Its pods are copies of this one, and are watched over.
+    pub copies: Option<Copies>,
+}
+
+/// Copies of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// What they are made of. [`COPY`](crate::deployment::COPY) stands for their names.
+    pub template: Pod,
+    /// How many are wanted; as many as there are to be already, or one, where the file does not say.
+    pub replicas: Option<u32>,
 }
 
 /// How pods follow each other.

@@ -8,6 +8,7 @@ pub mod address_scope;
 pub mod application_credential;
 pub mod assignment;
 pub mod dataplane;
+pub mod deployment;
 pub mod dockerfile;
 pub mod domain;
 pub mod error;

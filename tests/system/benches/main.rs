@@ -10,6 +10,7 @@
 mod containers;
 mod daemon;
 mod density;
+mod deployment;
 mod engines;
 mod network;
 mod openstack;
@@ -23,8 +24,19 @@ use std::{fmt::Write as _, fs};
 use table::Table;
 
 /// What can be measured alone.
-const SECTIONS: [&str; 10] =
-    ["daemon", "containers", "build", "pull", "crowd", "network", "vms", "density", "many", "openstack"];
+const SECTIONS: [&str; 11] = [
+    "daemon",
+    "containers",
+    "build",
+    "pull",
+    "crowd",
+    "network",
+    "vms",
+    "density",
+    "deployment",
+    "many",
+    "openstack",
+];
 
 fn main() {
     let sections: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
@@ -53,6 +65,9 @@ fn main() {
     }
     if wanted("density") {
         density::crowd(&mut table, &lab, &shop);
+    }
+    if wanted("deployment") {
+        deployment::scale(&mut table, &lab);
     }
     lab.finish();
     if wanted("many") {

@@ -22,6 +22,7 @@ mod health;
 mod image;
 mod isolation;
 mod kube;
+mod kube_deployment;
 mod kube_pod;
 mod machine;
 mod neighbour;

@@ -1,8 +1,8 @@
 //! Which paths and requests belong to which view.
 
 use crate::v1::types::{
-    event, flavor, floating_ip, image, instance, keypair, network, node, operation, port, project, publish,
-    router, security_group, server_group, snapshot, subnet, subnet_pool, token, volume,
+    deployment, event, flavor, floating_ip, image, instance, keypair, network, node, operation, port,
+    project, publish, router, security_group, server_group, snapshot, subnet, subnet_pool, token, volume,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -61,6 +61,8 @@ nouns! {
         create snapshot::CreateSnapshot, update snapshot::UpdateSnapshot;
     instance::Instance, "instances", "instance",
         create instance::CreateInstance, update instance::UpdateInstance;
+    deployment::Deployment, "deployments", "deployment",
+        create deployment::CreateDeployment, update deployment::UpdateDeployment;
     node::Node, "nodes", "node", update node::UpdateNode;
     operation::Operation, "operations", "operation";
     event::Event, "events", "event";

@@ -9,6 +9,8 @@ mod sessions;
 mod streams;
 mod view;
 
+pub(super) use make::translate;
+
 use super::{
     audit::{deed, note},
     described::describe,

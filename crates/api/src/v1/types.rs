@@ -6,6 +6,7 @@
 
 pub mod advice;
 pub mod build;
+pub mod deployment;
 pub mod error;
 pub mod event;
 pub mod flavor;

@@ -27,7 +27,12 @@ async fn call(house: &House, method: &str, path: &str, body: Value) -> (bool, Ve
 
 #[tokio::test]
 async fn every_change_leaves_one_row() {
-    let house = House::open().await;
+    let key = model::seal::SealKey::new([7; model::seal::KEY_BYTES]);
+    let house = House::open_with(|store| control::Control::new(store).with_seal_key(key)).await;
+    let deployment = json!({
+        "name": "copies", "kind": "deployment", "replicas": 2,
+        "template": { "instance": { "kind": "container", "image": "busybox" }, "revision": "abc12" },
+    });
     let rule = json!({ "direction": "ingress", "protocol": "tcp", "ports": "22" });
     for (method, path, body, noun, action) in [
         ("POST", "/v1/projects", json!({ "name": "shop" }), "project", "create"),
@@ -66,6 +71,9 @@ async fn every_change_leaves_one_row() {
             "create",
         ),
         ("DELETE", "/v1/server_groups/sg", Value::Null, "server_group", "delete"),
+        ("POST", "/v1/deployments", deployment, "deployment", "create"),
+        ("PATCH", "/v1/deployments/copies", json!({ "replicas": 3 }), "deployment", "update"),
+        ("DELETE", "/v1/deployments/copies", Value::Null, "deployment", "delete"),
         (
             "POST",
             "/v1/instances",

@@ -1,5 +1,6 @@
 //! What callers may ask, on a store in memory: races, refusals and that nothing half done stays.
 
+mod deployment;
 mod golden;
 mod image;
 mod isolation;

@@ -6,8 +6,10 @@
 //!   generate  an instance ──► a Pod that can be played again
 //! ```
 //! What was played is known by labels: `kube` says which object of a file an instance or a volume is, `kube-digest` what
-//! the file asked for. So a file that is played twice changes nothing, and one that was cut off is played again.
+//! the file asked for. So a file that is played twice changes nothing, and one that was cut off is played again. What is
+//! made of several copies is told to the daemon, which keeps as many; here is only waited for it.
 
+mod deployment;
 mod generate;
 mod request;
 mod roll;
@@ -17,6 +19,7 @@ mod service;
 use super::{
     completion,
     failure::{Failure, Result},
+    noun::ListArgs,
     session::Session,
     wait::{self, WaitArgs},
 };
@@ -36,9 +39,9 @@ use std::{
 };
 
 /// Label that tells which object of a file something is.
-const OBJECT: &str = "kube";
+const OBJECT: &str = model::deployment::OBJECT_LABEL;
 /// Label that tells what the file asked for.
-const DIGEST: &str = "kube-digest";
+const DIGEST: &str = model::deployment::REVISION_LABEL;
 
 /// Verbs of `holm kube`.
 #[derive(Debug, clap::Subcommand)]
@@ -47,6 +50,13 @@ pub enum Verb {
     Play(PlayArgs),
     /// Delete what a file asks for
     Down(DownArgs),
+    /// List the Deployments and DaemonSets that were played, with their copies
+    #[command(visible_alias = "ls")]
+    Get(ListArgs),
+    /// Ask for another number of copies
+    Scale(deployment::ScaleArgs),
+    /// Wait until all copies are there and ready
+    Status(deployment::StatusArgs),
     /// Print an instance of containers as a Pod of Kubernetes
     Generate {
         /// Name or id
@@ -89,6 +99,9 @@ pub async fn run(session: &Session, project: Option<&str>, verb: Verb) -> Result
     match verb {
         Verb::Play(args) => play(session, project, &args).await,
         Verb::Down(args) => down(session, project, &args).await,
+        Verb::Get(args) => deployment::list(session, &args).await,
+        Verb::Scale(args) => deployment::scale(session, &args).await,
+        Verb::Status(args) => deployment::status(session, &args).await,
         Verb::Generate { name } => generate::generate(session, &name).await,
     }
 }
@@ -222,6 +235,9 @@ async fn down(session: &Session, project: Option<&str>, args: &DownArgs) -> Resu
 
 async fn down_plan(session: &Session, plan: &Plan, args: &DownArgs) -> Result {
     for workload in plan.workloads.iter().rev() {
+        if workload.copies.is_some() {
+            deployment::forget(session, workload).await?;
+        }
         let all = made_of(session, workload).await?;
         roll::remove(session, &all, &args.wait).await?;
         done(session, &workload.reference(), if all.is_empty() { "is not there" } else { "deleted" })?;

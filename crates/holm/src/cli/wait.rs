@@ -36,7 +36,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 const SPIN_INTERVAL: Duration = Duration::from_millis(100);
 const SPINNER: [char; 8] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧'];
 /// Exit code after Ctrl-C, as shells have it: 128 and SIGINT.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Options of commands that can wait.
 #[derive(Debug, Clone, Default, clap::Args)]

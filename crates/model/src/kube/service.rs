@@ -4,8 +4,9 @@
 //! name that no Service can have. One without (`clusterIP: None`) gives its names to the pods themselves.
 
 use super::{
-    Reading, Refusal,
+    Reading, Refusal, Workload,
     field::{Fields, Warnings},
+    pod::Pod,
 };
 use crate::port::alias::ALIASES_MAX;
 use serde_json::Value;
@@ -136,7 +137,7 @@ impl Reading {
             };
             let mut numbers: BTreeMap<String, u16> = BTreeMap::new();
             let mut is_any = false;
-            for pod in self.workloads.iter_mut().flat_map(|workload| &mut workload.pods) {
+            for pod in self.workloads.iter_mut().flat_map(pods) {
                 let fits = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
                 if !service.selector.iter().all(fits) {
                     continue;
@@ -167,6 +168,11 @@ impl Reading {
         }
         Ok(all)
     }
+}
+
+/// The pods of a workload, and what further copies of them are made of.
+fn pods(workload: &mut Workload) -> impl Iterator<Item = &mut Pod> {
+    workload.pods.iter_mut().chain(workload.copies.iter_mut().map(|copies| &mut copies.template))
 }
 
 impl Read {

@@ -1,13 +1,13 @@
 //! Pods, and what makes pods: Deployments, StatefulSets, DaemonSets, Jobs and CronJobs.
 
 use super::{
-    Kind, PODS_MAX, REPLICAS_MAX, Reading, Refusal, Workload,
+    Copies, Kind, PODS_MAX, REPLICAS_MAX, Reading, Refusal, Workload,
     config::Claim,
     field::Fields,
     pod::{self, Pod, Scene, Times},
     stateful,
 };
-use crate::{plan::RestartPolicy, schedule::Cron};
+use crate::{deployment::COPY, plan::RestartPolicy, schedule::Cron};
 use std::collections::BTreeMap;
 
 /// What pods that serve are restarted by.
@@ -24,7 +24,7 @@ pub(super) fn add(
     metadata: &Fields<'_>,
 ) -> Result<(), Refusal> {
     let spec = fields.child("spec")?.ok_or_else(|| fields.wrong("spec", "is missing"))?;
-    let (mut recreate, mut sequence) = (false, None);
+    let (mut recreate, mut sequence, mut copied) = (false, None, None);
     let (kind, pods) = match kind {
         "Pod" => {
             let labels = pod::labels(Some(metadata))?;
@@ -46,15 +46,20 @@ pub(super) fn add(
         "CronJob" => (Kind::CronJob, vec![cron_job(reading, name, &spec)?]),
         "DaemonSet" => {
             spec.pass_over(&["revisionHistoryLimit"]);
-            (Kind::DaemonSet, copies(reading, name, &spec, 1)?)
+            let (pods, template) = copies(reading, name, &spec, 1)?;
+            copied = Some(Copies { template, replicas: Some(1) });
+            (Kind::DaemonSet, pods)
         }
         _ => {
             spec.pass_over(&["revisionHistoryLimit"]);
-            let replicas = spec.number("replicas", 0..=REPLICAS_MAX)?.unwrap_or(1);
+            let replicas = spec.number("replicas", 0..=REPLICAS_MAX)?;
             if let Some(strategy) = spec.child("strategy")? {
                 recreate = strategy.word("type", &[("RollingUpdate", false), ("Recreate", true)])?;
             }
-            (Kind::Deployment, copies(reading, name, &spec, replicas)?)
+            let (pods, template) = copies(reading, name, &spec, replicas.unwrap_or(1))?;
+            let replicas = replicas.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+            copied = Some(Copies { template, replicas });
+            (Kind::Deployment, pods)
         }
     };
     let taken = |pod: &Pod| reading.workloads.iter().flat_map(|it| &it.pods).any(|it| it.name == pod.name);
@@ -69,8 +74,9 @@ pub(super) fn add(
     }
     // What one pod alone can have cannot be the next one's as well while that gets ready.
     let is_held = |pod: &Pod| !pod.publish.is_empty() || !pod::claims(pod).is_empty();
-    let recreate = recreate || pods.iter().any(is_held);
-    reading.workloads.push(Workload { kind, name: name.to_string(), pods, recreate, sequence });
+    let recreate = recreate || pods.iter().chain(copied.iter().map(|it| &it.template)).any(is_held);
+    let name = name.to_string();
+    reading.workloads.push(Workload { kind, name, pods, recreate, sequence, copies: copied });
     Ok(())
 }
 
@@ -111,8 +117,8 @@ pub(super) fn template<'a>(spec: &Fields<'a>) -> Result<(BTreeMap<String, String
     Ok((labels, inner))
 }
 
-/// So many copies of a pod, each with a name of its own.
-fn copies(reading: &Reading, name: &str, spec: &Fields<'_>, count: u64) -> Result<Vec<Pod>, Refusal> {
+/// So many copies of a pod, each with a name of its own, and what all are made of.
+fn copies(reading: &Reading, name: &str, spec: &Fields<'_>, count: u64) -> Result<(Vec<Pod>, Pod), Refusal> {
     let (labels, inner) = template(spec)?;
     selects(spec, &labels)?;
     // Read once even where no copy is wanted, so that what is wrong is told.
@@ -133,7 +139,9 @@ fn copies(reading: &Reading, name: &str, spec: &Fields<'_>, count: u64) -> Resul
         let pod = one(reading, &format!("{name}-{revision}-{number}"), &labels, &inner, &[ALWAYS])?;
         Ok(Pod { digest: first.digest.clone(), ..pod })
     };
-    (1..=count).map(copy).collect()
+    let template = one(reading, COPY, &labels, &inner, &[ALWAYS])?;
+    let template = Pod { digest: first.digest.clone(), ..template };
+    Ok(((1..=count).map(copy).collect::<Result<_, Refusal>>()?, template))
 }
 
 /// A selector that does not fit its own template would select nothing.

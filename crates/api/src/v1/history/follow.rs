@@ -17,9 +17,9 @@ use bytes::Bytes;
 use control::{Caller, Control, Role, resolve::Noun};
 use futures::{StreamExt, stream};
 use model::{
-    flavor::Flavor, floating_ip::FloatingIp, id::ProjectId, image::Image, instance::Instance,
-    keypair::Keypair, network::Network, operation::Event, port::Port, project::Project, router::Router,
-    security_group::SecurityGroup, server_group::ServerGroup, subnet::Subnet, volume::Volume,
+    deployment::Deployment, flavor::Flavor, floating_ip::FloatingIp, id::ProjectId, image::Image,
+    instance::Instance, keypair::Keypair, network::Network, operation::Event, port::Port, project::Project,
+    router::Router, security_group::SecurityGroup, server_group::ServerGroup, subnet::Subnet, volume::Volume,
 };
 use std::{collections::HashSet, convert::Infallible};
 use store::Change as Stirred;
@@ -112,6 +112,7 @@ impl Eyes {
         self.look_at::<Volume>();
         self.look_at::<ServerGroup>();
         self.look_at::<Instance>();
+        self.look_at::<Deployment>();
     }
 
     fn look_at<R: Noun>(&mut self) {
@@ -151,6 +152,7 @@ impl Eyes {
             "server_group" => self.sees::<ServerGroup>(key),
             "volume" => self.sees::<Volume>(key),
             "instance" => self.sees::<Instance>(key),
+            "deployment" => self.sees::<Deployment>(key),
             "node" => Some(("node", true)),
             _ => None,
         };

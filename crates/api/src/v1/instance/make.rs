@@ -35,7 +35,11 @@ pub async fn make(control: &Control, caller: &Caller, input: &CreateInstance) ->
     control.create_instance(caller, translate(control, caller, input)?).await
 }
 
-fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<NewInstance> {
+/// What control takes.
+///
+/// # Errors
+/// What the request lacks, or has of another kind of instance.
+pub fn translate(control: &Control, caller: &Caller, input: &CreateInstance) -> control::Result<NewInstance> {
     let kind = kind_of(control, caller, input)?;
     refuse_foreign_fields(kind, input)?;
     let nics = input.networks.as_ref().map(|networks| {

@@ -1,13 +1,8 @@
-//! Bringing the pods of a workload to what its file asks for, so that somebody answers all the time.
+//! Bringing a pod, a Job or a CronJob to what its file asks for, and the steps that StatefulSets have in common with them.
 //!
-//! ```text
-//!   make one that is missing ──► wait until it runs and is ready ──► take one that is not wanted any more out of what
-//!            ▲                                                        its Services lead to, wait, delete it
-//!            └────────────────────── as long as any is missing ◄──────┘
-//! ```
 //! Each step looks at what is there. Whoever is cut off in the middle is followed by whoever plays the file again.
 
-use super::{DIGEST, PlayArgs, made_of, request, sequence};
+use super::{DIGEST, PlayArgs, deployment, made_of, request, sequence};
 use crate::cli::{
     failure::{Failure, Result},
     publish,
@@ -25,99 +20,58 @@ use api::{
 use model::{
     error::Code,
     instance::phase::Phase,
-    kube::{Kind, Workload, pod::Pod, service::PODS},
+    kube::{Kind, Workload, pod::Pod},
     port::alias::Alias,
 };
 use std::time::{Duration, Instant};
 
-/// How long a name may lead to a pod after it was taken out: twice what DNS answers are kept for.
-const FORGET_PAUSE: Duration = Duration::from_secs(10);
-/// How long what is under way to a pod may take to arrive after its Service's address stopped leading there.
-const ARRIVE_PAUSE: Duration = Duration::from_secs(3);
 /// Between two looks at a pod that is not ready.
-const READY_PAUSE: Duration = Duration::from_millis(300);
+pub(super) const READY_PAUSE: Duration = Duration::from_millis(300);
 
-/// Brings a workload about. Tells what was done in a word.
+/// Brings a workload about, whatever it is. Tells what was done in a word.
 ///
 /// # Errors
 /// As the server refuses, a pod that differs and may not be replaced, or one that does not become ready in time.
 pub async fn settle(session: &Session, workload: &Workload, args: &PlayArgs) -> Result<&'static str> {
+    if let Some(copies) = &workload.copies {
+        return deployment::settle(session, workload, copies, args).await;
+    }
     let there = made_of(session, workload).await?;
     if let Some(sequence) = workload.sequence {
         return sequence::settle(session, workload, sequence, there, args).await;
     }
+    let to_its_end = WaitArgs { no_wait: false, ..args.wait.clone() };
     // What somebody began to delete is none of those that are there.
     let (going, there): (Vec<_>, Vec<_>) = there.into_iter().partition(is_going);
-    remove(session, &going, &WaitArgs { no_wait: false, ..args.wait.clone() }).await?;
-    let (mut old, mut kept) = (vec![], vec![]);
-    for instance in there {
-        let wanted = workload.pods.iter().find(|pod| pod.name == instance.head.name);
-        match wanted.filter(|pod| instance.head.labels.get(DIGEST) == Some(&pod.digest)) {
-            Some(pod) => kept.push((instance, pod)),
-            None => old.push(instance),
-        }
-    }
-    if !old.is_empty() && is_alone(workload.kind) {
+    remove(session, &going, &to_its_end).await?;
+    let pod = &workload.pods[0];
+    let is_kept = |it: &Instance| it.head.name == pod.name && it.head.labels.get(DIGEST) == Some(&pod.digest);
+    let (kept, old): (Vec<_>, Vec<_>) = there.into_iter().partition(is_kept);
+    if !old.is_empty() {
         if !args.replace {
             let message = format!("{} is there and differs from the file", workload.reference());
             return Err(Failure::new(Code::Conflict, message).hint("--replace makes it anew"));
         }
         // Its name, ports and volumes are needed for the one in its place.
-        remove(session, &old, &WaitArgs { no_wait: false, ..args.wait.clone() }).await?;
-        make(session, workload, &workload.pods[0], args).await?;
+        remove(session, &old, &to_its_end).await?;
+        make(session, workload, pod, args).await?;
         return Ok("replaced");
     }
-    for (instance, pod) in &kept {
-        lead_names(session, instance, &request::aliases(pod)?).await?;
-    }
-    let is_there = |pod: &&Pod| kept.iter().any(|(instance, _)| instance.head.name == pod.name);
-    let missing: Vec<&Pod> = workload.pods.iter().filter(|pod| !is_there(pod)).collect();
-    let word = match (missing.is_empty(), old.is_empty(), kept.is_empty()) {
-        (true, true, _) => "unchanged",
-        (false, true, true) => "created",
-        (false, false, _) => "replaced",
-        _ => "scaled",
-    };
-    if workload.recreate {
-        remove(session, &old, &WaitArgs { no_wait: false, ..args.wait.clone() }).await?;
-        old.clear();
-    }
-    // One that a broken run before this left behind has to be ready as well before an old one may go.
-    if !old.is_empty() {
-        for (instance, _) in &kept {
-            ready(session, instance, &args.wait).await?;
+    match kept.first() {
+        Some(instance) => {
+            lead_names(session, instance, &request::aliases(pod)?).await?;
+            Ok("unchanged")
+        }
+        None => {
+            make(session, workload, pod, args).await?;
+            Ok("created")
         }
     }
-    // Copies that nobody makes room for come all at once, and are waited for together.
-    let at_once = PlayArgs { wait: WaitArgs { no_wait: true, ..args.wait.clone() }, ..args.clone() };
-    let mut made = vec![];
-    for pod in missing {
-        match old.pop() {
-            Some(last) => {
-                let instance = make(session, workload, pod, args).await?;
-                ready(session, &instance, &args.wait).await?;
-                retire(session, &mut vec![last], &args.wait).await?;
-            }
-            // A pod by itself has nobody who waits for it to be ready: it is seen to run.
-            None if is_alone(workload.kind) => drop(make(session, workload, pod, args).await?),
-            None => made.push(make(session, workload, pod, &at_once).await?),
-        }
-    }
-    for instance in made.iter().filter(|_| !args.wait.no_wait) {
-        ready(session, instance, &args.wait).await?;
-    }
-    retire(session, &mut old, &args.wait).await?;
-    Ok(word)
 }
 
 /// Whether it is being deleted, or goes when it has ended.
 pub(super) fn is_going(instance: &Instance) -> bool {
     instance.phase == Phase::Deleting || instance.remove_on_exit
-}
-
-/// Whether it is one pod with a name of its own, which cannot be there twice.
-fn is_alone(kind: Kind) -> bool {
-    matches!(kind, Kind::Pod | Kind::Job | Kind::CronJob)
 }
 
 /// Makes a pod and, unless it is not waited for, sees it run.
@@ -170,24 +124,6 @@ pub(super) async fn ready(session: &Session, instance: &Instance, args: &WaitArg
         }
         tokio::time::sleep(READY_PAUSE).await;
     }
-}
-
-/// Takes pods out of the names that lead to them, lets those who know their addresses finish, and deletes them.
-async fn retire(session: &Session, old: &mut Vec<Instance>, args: &WaitArgs) -> Result {
-    let mut pause = Duration::ZERO;
-    for instance in old.iter() {
-        let port = instance.ports.first();
-        let by_address = |alias: &Alias| alias.as_str().ends_with(PODS);
-        let is_asked_for = port.is_some_and(|port| !port.aliases.iter().all(by_address));
-        if lead_names(session, instance, &[]).await? {
-            pause = pause.max(if is_asked_for { FORGET_PAUSE } else { ARRIVE_PAUSE });
-        }
-    }
-    tokio::time::sleep(pause).await;
-    // Whoever comes next may need what they hold.
-    remove(session, old, &WaitArgs { no_wait: false, ..args.clone() }).await?;
-    old.clear();
-    Ok(())
 }
 
 /// Deletes pods, all at once. Those that run are asked to end first, with all that their hooks and grace periods say.
@@ -246,14 +182,14 @@ async fn ended(session: &Session, instance: &Instance, args: &WaitArgs) -> Resul
     }
 }
 
-/// Gives an instance these names in its first network. Tells whether it had others.
-pub(super) async fn lead_names(session: &Session, instance: &Instance, aliases: &[Alias]) -> Result<bool> {
+/// Gives an instance these names in its first network, where it has others.
+pub(super) async fn lead_names(session: &Session, instance: &Instance, aliases: &[Alias]) -> Result {
     let Some(port) = instance.ports.first().filter(|port| port.aliases != aliases) else {
-        return Ok(false);
+        return Ok(());
     };
     let request = UpdatePort { aliases: Some(aliases.to_vec()), ..UpdatePort::default() };
     session.client.update::<Port>(&port.id.to_string(), &request, &WaitQuery::default()).await?;
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -268,9 +204,10 @@ mod tests {
                     {containers: [{name: web, image: web}]}\n";
         let plan = model::kube::plan(text, "default").unwrap();
         let workload = &plan.workloads[0];
-        let all: Vec<_> =
-            workload.pods.iter().map(|pod| request::request(pod, &workload.reference()).unwrap()).collect();
-        assert_eq!(all.len(), 2);
+        let template = workload.copies.iter().map(|copies| &copies.template);
+        let all = workload.pods.iter().chain(template);
+        let all: Vec<_> = all.map(|pod| request::request(pod, &workload.reference()).unwrap()).collect();
+        assert_eq!(all.len(), 3);
         assert_ne!(all[0].name, all[1].name);
         for one in &all {
             assert_eq!(one.labels[OBJECT], "deployment/web");

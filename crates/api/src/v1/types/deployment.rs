@@ -1,0 +1,97 @@
+//! Deployments on the wire.
+
+use super::{Fault, Head, instance::CreateInstance};
+use model::{deployment::Kind, meta::Labels};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// So many copies of one instance, which holm makes, replaces and removes by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Deployment {
+    /// Head.
+    #[serde(flatten)]
+    pub head: Head,
+    /// `deployment`, or `daemonset`: one copy for each host.
+    #[schema(value_type = String)]
+    pub kind: Kind,
+    /// Copies that are wanted.
+    pub replicas: u32,
+    /// Tells its template from others. Its copies have it as their label `kube-digest`.
+    pub revision: String,
+    /// The old copies go before new ones come.
+    pub recreate: bool,
+    /// All copies, those that are on their way out included.
+    pub copies: u32,
+    /// Copies of this revision that are there to stay.
+    pub current: u32,
+    /// Of these, those that can be given work.
+    pub ready: u32,
+    /// holm has looked at the last change.
+    pub is_observed: bool,
+    /// Why there are not as many copies as are wanted; holm goes on trying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+impl Deployment {
+    /// Kind and name, like `deployment/web`: the label `kube` of its copies.
+    pub fn reference(&self) -> String {
+        format!("{}/{}", self.kind.as_str(), self.head.name)
+    }
+
+    /// There are as many copies as are wanted, all of this revision and all of use.
+    pub fn is_complete(&self) -> bool {
+        self.is_observed && [self.copies, self.current, self.ready] == [self.replicas; 3]
+    }
+}
+
+/// What copies are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateRequest {
+    /// A copy, without a name. Where its texts and files hold the character U+E000, `name of the copy` and U+E000 again, a
+    /// copy has its own name there. It is kept sealed and not told again; at most 704 KiB.
+    pub instance: CreateInstance,
+    /// Tells it from others: 5 to 20 small letters and digits. Copies of another revision are replaced, one after the other.
+    pub revision: String,
+    /// The old copies go before new ones come.
+    #[serde(default)]
+    pub recreate: bool,
+}
+
+/// A new deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDeployment {
+    /// Name; its copies are called after it.
+    pub name: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Labels.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub labels: Labels,
+    /// `deployment` or `daemonset`.
+    #[schema(value_type = String)]
+    pub kind: Kind,
+    /// Copies that are wanted, at most 100.
+    pub replicas: u32,
+    /// What these are made of.
+    pub template: TemplateRequest,
+}
+
+/// Changes to a deployment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateDeployment {
+    /// Free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Copies that are wanted, at most 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// What these are made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateRequest>,
+}

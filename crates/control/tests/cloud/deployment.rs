@@ -1,0 +1,321 @@
+//! Deployments: copies that are missing are made, those too many go, nothing is doubled, and refusals are told.
+
+use crate::{container, node_status, said_of};
+use control::{
+    Caller, Control, Error, Role,
+    bootstrap::Beginning,
+    deployment::{Counts, DeploymentChange, NewDeployment, Template},
+    instance::NewInstance,
+};
+use jiff::Timestamp;
+use model::{
+    deployment::{Deployment, DeploymentStatus, Kind, OBJECT_LABEL, REVISION_LABEL},
+    error::Code,
+    id::{DeploymentId, NodeId},
+    instance::{Instance, InstanceStatus, State},
+    meta::Labels,
+    operation::Event,
+    quota::Resource,
+    seal::{KEY_BYTES, SealKey},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use store::{Memory, Store, Tx};
+
+/// Enough for copies to go one after the other.
+const ROUNDS: usize = 25;
+const SECRET: &str = "hunter2-is-here";
+
+struct Lab {
+    control: Control,
+    caller: Caller,
+    now_s: Arc<AtomicI64>,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let store = Store::open(Arc::new(Memory::new()), control::schema::schema()).await.unwrap();
+        let now_s = Arc::new(AtomicI64::new(1_800_000_000));
+        let clock = Arc::clone(&now_s);
+        let clock = move || Timestamp::from_second(clock.load(Ordering::SeqCst)).unwrap();
+        let control = Control::with_clock(store, Arc::new(clock)).with_seal_key(SealKey::new([7; KEY_BYTES]));
+        let beginning = Beginning { external_v4: "203.0.113.0/28".parse().unwrap(), external_v6: None };
+        control.bootstrap(&beginning).await.unwrap();
+        let node = NodeId::from_random([9; 16]);
+        control.join_node(node, "here").await.unwrap();
+        let mut tx = Tx::new();
+        tx.put(&node_status(node));
+        control.store().commit(tx).await.unwrap();
+        let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
+        let project = control.find_project(&root, "default").unwrap().record.meta.id;
+        let caller = Caller { project, role: Role::Member, actor: "test".into(), request_id: "r".into() };
+        Self { control, caller, now_s }
+    }
+
+    fn admin(&self) -> Caller {
+        Caller { role: Role::Admin, ..self.caller.clone() }
+    }
+
+    async fn make(&self, replicas: u32, recreate: bool) -> DeploymentId {
+        let new = NewDeployment {
+            name: "web".into(),
+            description: String::new(),
+            labels: Labels::new(),
+            kind: Kind::Deployment,
+            replicas,
+            template: template("aaaaa11111", recreate),
+        };
+        self.control.create_deployment(&self.caller, new).await.unwrap().meta.id
+    }
+
+    async fn scale(&self, replicas: u32) {
+        let change = DeploymentChange { replicas: Some(replicas), ..DeploymentChange::default() };
+        self.control.change_deployment(&self.caller, "web", &change).await.unwrap();
+    }
+
+    async fn change_to(&self, revision: &str, recreate: bool) {
+        let template = Some(template(revision, recreate));
+        let change = DeploymentChange { template, ..DeploymentChange::default() };
+        self.control.change_deployment(&self.caller, "web", &change).await.unwrap();
+    }
+
+    async fn run(&self, id: DeploymentId) -> Result<Option<Duration>, Error> {
+        self.control.reconcile_deployment(id, &translate).await
+    }
+
+    /// The node: all that is to run runs, all that is to go is gone.
+    async fn node_does_its_work(&self) {
+        for found in self.control.store().list::<Instance>() {
+            let instance = &found.record;
+            let is_on = instance.power == model::instance::Power::On;
+            let ended = State::Stopped {
+                code: Some(0),
+                cause: "it ended".into(),
+                failed: false,
+                at: Timestamp::UNIX_EPOCH,
+            };
+            let state = if is_on { State::Running { since: Timestamp::UNIX_EPOCH } } else { ended };
+            let gone = instance.meta.is_deleting();
+            let mut tx = Tx::new();
+            tx.put(&InstanceStatus { state, boot: instance.boots, gone, ..said_of(instance) });
+            self.control.store().commit(tx).await.unwrap();
+            self.control.finalize_instance(instance.meta.id).await.unwrap();
+            self.control.finalize_instance(instance.meta.id).await.unwrap();
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let all = self.control.store().list::<Instance>();
+        let mut names: Vec<String> = all.iter().map(|found| found.record.meta.name.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    fn counts(&self, id: DeploymentId) -> Counts {
+        self.control.count_copies(&self.control.get::<Deployment>(id).unwrap().record)
+    }
+
+    fn status(&self, id: DeploymentId) -> DeploymentStatus {
+        self.control.deployment_status(id).unwrap().record.clone()
+    }
+
+    fn told(&self, reason: &str) -> usize {
+        self.control.store().list::<Event>().iter().filter(|event| event.record.reason == reason).count()
+    }
+
+    /// Time passes, the node works and the deployment is looked at, until nothing is left to do.
+    async fn settle(&self, id: DeploymentId) {
+        for _ in 0..ROUNDS {
+            self.run(id).await.unwrap();
+            self.node_does_its_work().await;
+            self.now_s.fetch_add(20, Ordering::SeqCst);
+        }
+        let before = self.names();
+        assert_eq!(self.run(id).await.unwrap(), None, "it does not come to an end");
+        self.node_does_its_work().await;
+        assert_eq!(self.names(), before, "it does not come to an end");
+    }
+}
+
+fn template(revision: &str, recreate: bool) -> Template {
+    Template {
+        bytes: format!("{{\"secret\":\"{SECRET}\"}}").into_bytes(),
+        revision: revision.into(),
+        recreate,
+        is_single: false,
+        aliases: vec![],
+    }
+}
+
+fn translate(_: &Control, caller: &Caller, template: &[u8], name: &str) -> control::Result<NewInstance> {
+    assert!(String::from_utf8_lossy(template).contains(SECRET) && caller.role == Role::Member);
+    Ok(container(name))
+}
+
+#[tokio::test]
+async fn as_many_copies_are_there_as_are_wanted() {
+    let lab = Lab::new().await;
+    let id = lab.make(3, false).await;
+    assert_eq!(lab.names(), Vec::<String>::new());
+    lab.settle(id).await;
+    assert_eq!(lab.names(), ["web-aaaaa-1", "web-aaaaa-2", "web-aaaaa-3"]);
+    assert_eq!(lab.counts(id), Counts { all: 3, current: 3, ready: 3 });
+    let one = lab.control.find::<Instance>(&lab.caller, "web-aaaaa-1").unwrap();
+    let labels = &one.record.meta.labels;
+    assert_eq!(
+        (labels[OBJECT_LABEL].as_str(), labels[REVISION_LABEL].as_str()),
+        ("deployment/web", "aaaaa11111")
+    );
+
+    // One that somebody deletes comes again while it is still going, under another name.
+    lab.control.delete_instance(&lab.caller, "web-aaaaa-2").await.unwrap();
+    lab.run(id).await.unwrap();
+    assert_eq!(lab.names(), ["web-aaaaa-1", "web-aaaaa-2", "web-aaaaa-3", "web-aaaaa-4"]);
+    lab.settle(id).await;
+    assert_eq!(lab.names(), ["web-aaaaa-1", "web-aaaaa-3", "web-aaaaa-4"]);
+    lab.scale(1).await;
+    lab.settle(id).await;
+    assert_eq!(lab.names(), ["web-aaaaa-1"], "the last ones go first");
+    lab.scale(5).await;
+    lab.settle(id).await;
+    assert_eq!(lab.names().len(), 5);
+    lab.scale(0).await;
+    lab.settle(id).await;
+    assert_eq!(lab.names(), Vec::<String>::new());
+
+    // Nothing is done where there is nothing to do, and nothing is written.
+    let before = lab.control.store().mirror().revision();
+    for _ in 0..3 {
+        assert_eq!(lab.run(id).await.unwrap(), None);
+    }
+    assert_eq!(lab.control.store().mirror().revision(), before);
+    for found in lab.control.store().list::<Deployment>() {
+        let text = serde_json::to_string(&found.record).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn another_revision_takes_over_copy_by_copy() {
+    for recreate in [false, true] {
+        let lab = Lab::new().await;
+        let id = lab.make(2, recreate).await;
+        lab.settle(id).await;
+        lab.change_to("bbbbb22222", recreate).await;
+        lab.run(id).await.unwrap();
+        let expected: &[&str] = match recreate {
+            false => &["web-aaaaa-1", "web-aaaaa-2", "web-bbbbb-1"],
+            true => &["web-aaaaa-1", "web-aaaaa-2"],
+        };
+        assert_eq!(lab.names(), expected, "one more at most, or the old ones first");
+        // It does not run yet: nobody goes for it.
+        lab.run(id).await.unwrap();
+        assert_eq!(lab.counts(id).all, expected.len());
+        lab.settle(id).await;
+        assert_eq!(lab.names(), ["web-bbbbb-1", "web-bbbbb-2"], "recreate {recreate}");
+        assert!(lab.status(id).leaving.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn runs_at_once_and_runs_cut_off_double_nothing() {
+    let lab = Arc::new(Lab::new().await);
+    let id = lab.make(7, false).await;
+    for _ in 0..10 {
+        let cut_off: Vec<_> = (0..4)
+            .map(|number| {
+                let lab = Arc::clone(&lab);
+                tokio::spawn(async move {
+                    let limit = Duration::from_micros(300 * (number + 1));
+                    let _ = tokio::time::timeout(limit, lab.run(id)).await;
+                })
+            })
+            .collect();
+        for run in cut_off {
+            run.await.unwrap();
+        }
+        assert!(lab.names().len() <= 7, "{:?}", lab.names());
+    }
+    lab.settle(id).await;
+    assert_eq!(lab.names().len(), 7);
+    assert_eq!(lab.control.quota(lab.caller.project).1.of(Resource::Instances), 7);
+}
+
+#[tokio::test]
+async fn what_a_quota_refuses_is_told_once_and_made_when_there_is_room() {
+    let lab = Lab::new().await;
+    lab.control.set_quota(&lab.admin(), "default", &[(Resource::Instances, Some(2))]).await.unwrap();
+    let id = lab.make(4, false).await;
+    for _ in 0..3 {
+        let refused = lab.run(id).await.unwrap_err();
+        assert_eq!(refused.code, Code::QuotaExceeded);
+        assert_eq!(lab.names().len(), 2, "what fits is made");
+    }
+    let fault = lab.status(id).fault.unwrap();
+    assert!(fault.code == Code::QuotaExceeded && !fault.hint.is_empty(), "{fault:?}");
+    assert_eq!(lab.told("refused"), 1, "once, and not with each try");
+    let before = lab.control.store().mirror().revision();
+    lab.run(id).await.unwrap_err();
+    assert_eq!(lab.control.store().mirror().revision(), before, "a refusal that is known writes nothing");
+    lab.control.set_quota(&lab.admin(), "default", &[(Resource::Instances, Some(9))]).await.unwrap();
+    lab.settle(id).await;
+    assert_eq!((lab.names().len(), lab.status(id).fault), (4, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_deleted_or_changed_meanwhile_gets_no_copy() {
+    for is_deleted in [true, false] {
+        let lab = Lab::new().await;
+        let id = lab.make(2, false).await;
+        let (control, caller) = (lab.control.clone(), lab.caller.clone());
+        // Somebody is faster than the run, in the middle of it.
+        let meddle = move |_: &Control, _: &Caller, _: &[u8], name: &str| {
+            let change = DeploymentChange { replicas: Some(0), ..DeploymentChange::default() };
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(async {
+                    match is_deleted {
+                        true => control.delete_deployment(&caller, "web").await.unwrap(),
+                        false => drop(control.change_deployment(&caller, "web", &change).await.unwrap()),
+                    }
+                });
+            });
+            Ok(container(name))
+        };
+        assert_eq!(lab.control.reconcile_deployment(id, &meddle).await.unwrap(), Some(Duration::ZERO));
+        assert_eq!(lab.run(id).await.unwrap(), None);
+        assert_eq!(lab.names(), Vec::<String>::new());
+        assert_eq!(lab.told("refused"), 0);
+        assert_eq!(lab.control.deployment_status(id).is_some(), !is_deleted);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_with_its_field() {
+    let lab = Lab::new().await;
+    let id = lab.make(1, false).await;
+    let change = |replicas, template| DeploymentChange { replicas, template, ..DeploymentChange::default() };
+    let single = Template { is_single: true, ..template("aaaaa11111", true) };
+    let large = Template { bytes: vec![b' '; 704 * 1024 + 1], ..template("aaaaa11111", true) };
+    for (change, field) in [
+        (change(Some(101), None), "replicas"),
+        (change(Some(2), Some(single)), "replicas"),
+        (change(None, Some(template("abc", false))), "revision"),
+        (change(None, Some(template("Abcdef", false))), "revision"),
+        (change(None, Some(large)), "template"),
+    ] {
+        let refused = lab.control.change_deployment(&lab.caller, "web", &change).await.unwrap_err();
+        assert_eq!(refused.field.as_deref(), Some(field), "{refused:?}");
+    }
+    let reader = Caller { role: Role::Reader, ..lab.caller.clone() };
+    let refused = lab.control.delete_deployment(&reader, "web").await.unwrap_err();
+    assert_eq!(refused.code, Code::Forbidden);
+    // Played again it is as it was: nothing is written.
+    let before = lab.control.get::<Deployment>(id).unwrap().mod_revision;
+    lab.change_to("aaaaa11111", false).await;
+    assert_eq!(lab.control.get::<Deployment>(id).unwrap().mod_revision, before);
+}
