@@ -3,7 +3,10 @@
 //! A template may hold secrets, so it is kept sealed, as the door has it. What it means is the door's to say: whoever runs
 //! the reconcile brings a [`Translate`] along.
 
+mod autoscale;
 mod reconcile;
+
+pub use autoscale::Pasts;
 
 use crate::{
     Caller, Control, Error, Result, Role,
@@ -14,6 +17,7 @@ use model::{
     deployment::{
         COPIES_MAX, Copy, DEPLOYMENTS_MAX, Deployment, DeploymentStatus, Kind, REVISION_CHARS_MAX,
         REVISION_CHARS_MIN, REVISION_LABEL, Stand, TEMPLATE_BYTES_MAX,
+        autoscale::{Autoscale, DeploymentScale},
     },
     error::Code,
     id::{DeploymentId, ProjectId},
@@ -60,6 +64,8 @@ pub struct NewDeployment {
     pub replicas: u32,
     /// What these are made of.
     pub template: Template,
+    /// The rule by which there are more or fewer.
+    pub autoscale: Option<Autoscale>,
 }
 
 /// Changes to a deployment; what is `None` stays.
@@ -71,6 +77,8 @@ pub struct DeploymentChange {
     pub replicas: Option<u32>,
     /// What these are made of.
     pub template: Option<Template>,
+    /// The rule by which there are more or fewer.
+    pub autoscale: Option<Option<Autoscale>>,
 }
 
 /// How many copies there are.
@@ -108,6 +116,7 @@ impl Control {
             aliases: vec![],
             template,
             by_admin: false,
+            autoscale: new.autoscale,
         };
         put_template(&mut made, caller, new.template);
         check(&made)?;
@@ -130,6 +139,19 @@ impl Control {
         change: &DeploymentChange,
     ) -> Result<Deployment> {
         self.change::<Deployment>(caller, reference, |next| {
+            if change.replicas.is_some() && change.template.is_none() && next.autoscale.is_some() {
+                let message = format!("{} is scaled by what it uses", next.reference());
+                return Err(Error::new(Code::Conflict, message)
+                    .field("replicas")
+                    .hint("change minReplicas and maxReplicas in its file and play it"));
+            }
+            if let Some(rule) = change.autoscale {
+                if rule.is_none() {
+                    // As many stay as the rule had come to.
+                    next.replicas = self.wanted_copies(next);
+                }
+                next.autoscale = rule;
+            }
             next.replicas = change.replicas.unwrap_or(next.replicas);
             if let Some(text) = &change.description {
                 next.meta.description.clone_from(text);
@@ -156,6 +178,7 @@ impl Control {
             let project = found.record.meta.project;
             tx.raw().count(&project.to_string(), COUNTER, -1, None);
             tx.raw().remove::<DeploymentStatus>(&found.record.meta.id.to_string());
+            tx.raw().remove::<DeploymentScale>(&found.record.meta.id.to_string());
             tx.delete(&found);
             Ok(())
         })
@@ -173,6 +196,17 @@ impl Control {
     /// What was last said of a deployment.
     pub fn deployment_status(&self, id: DeploymentId) -> Option<Arc<Stored<DeploymentStatus>>> {
         self.store.get::<DeploymentStatus>(&id.to_string())
+    }
+
+    /// What the rule of a deployment has come to.
+    pub fn deployment_scale(&self, id: DeploymentId) -> Option<Arc<Stored<DeploymentScale>>> {
+        self.store.get::<DeploymentScale>(&id.to_string())
+    }
+
+    /// Copies that are wanted of a deployment now.
+    pub fn wanted_copies(&self, deployment: &Deployment) -> u32 {
+        let scale = self.deployment_scale(deployment.meta.id);
+        deployment.wanted(scale.as_ref().map(|scale| &scale.record))
     }
 
     /// Deployments of a project.
@@ -290,7 +324,14 @@ fn check(deployment: &Deployment) -> Result<()> {
             format!("{} copies: a {} has at most {most}", deployment.replicas, deployment.kind.as_str());
         return Err(Error::invalid("replicas", message));
     }
-    if deployment.is_single && deployment.replicas > 1 {
+    if let Some(rule) = &deployment.autoscale {
+        if deployment.kind == Kind::DaemonSet {
+            return Err(Error::invalid("autoscale", "a daemonset has one copy for each host"));
+        }
+        rule.check().map_err(|(field, why)| Error::invalid(&format!("autoscale.{field}"), why))?;
+    }
+    let most = deployment.autoscale.map_or(deployment.replicas, |rule| rule.replicas_max);
+    if deployment.is_single && most > 1 {
         let message = format!(
             "{} holds a volume or a port of the host, which one copy alone can have",
             deployment.reference()

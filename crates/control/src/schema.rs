@@ -11,7 +11,7 @@ use model::{
     address_scope::AddressScope,
     application_credential::ApplicationCredential,
     assignment::Assignment,
-    deployment::{Deployment, DeploymentStatus, OBJECT_LABEL},
+    deployment::{Deployment, DeploymentStatus, OBJECT_LABEL, autoscale::DeploymentScale},
     domain::Domain,
     flavor::Flavor,
     floating_ip::FloatingIp,
@@ -109,6 +109,7 @@ pub fn schema() -> Schema {
         .table::<HostPort>()
         .table::<InstanceStatus>()
         .table::<DeploymentStatus>()
+        .table::<DeploymentScale>()
         .table::<ContainerHealth>()
         .table::<VolumeStatus>()
         .table::<Transfer>()

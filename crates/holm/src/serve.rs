@@ -2,6 +2,7 @@
 //!
 //! Stopping it stops no guest: what runs is found again by looking. Only when the machine goes down are guests asked to end.
 
+mod autoscale;
 mod backup;
 mod config;
 mod deployments;
@@ -179,6 +180,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     let stopping = CancellationToken::new();
     let doors = doors(&options, &dirs, &control, streams, &stopping).await?;
     let finalizer = tokio::spawn(finalizer::run(control.clone(), stopping.clone()));
+    let scaled = tokio::spawn(autoscale::run(control.clone(), Arc::clone(&instances), stopping.clone()));
     let deployed = tokio::spawn(deployments::run(control.clone(), stopping.clone()));
     let copies = tokio::spawn(backup::run(engine, dirs.state.clone(), stopping.clone()));
     let heart =
@@ -203,6 +205,7 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     }
     let _ = finalizer.await;
     let _ = deployed.await;
+    let _ = scaled.await;
     let _ = clock.await;
     let _ = heart.await;
     let _ = copies.await;

@@ -9,6 +9,8 @@
 //! A copy is an instance with two labels: which deployment it is of, and of which revision. Nothing else ties it to its
 //! deployment, so what is there is found again by looking.
 
+pub mod autoscale;
+
 use crate::{
     error::Fault,
     id::{DeploymentId, InstanceId},
@@ -17,6 +19,7 @@ use crate::{
     record::Record,
     seal::Sealed,
 };
+use autoscale::{Autoscale, DeploymentScale};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BTreeMap};
@@ -66,6 +69,9 @@ pub struct Deployment {
     /// An admin asked for it, so its copies may have what admins alone may give.
     #[serde(default)]
     pub by_admin: bool,
+    /// The rule by which there are more or fewer copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
 }
 
 /// Kinds of deployments.
@@ -101,9 +107,14 @@ impl Deployment {
         format!("{}-{start}-", self.meta.name)
     }
 
-    /// Copies that are wanted.
-    pub fn wanted(&self) -> usize {
-        self.replicas.min(COPIES_MAX) as usize
+    /// Copies that are wanted: as many as was said, or as its rule has come to.
+    pub fn wanted(&self, scale: Option<&DeploymentScale>) -> u32 {
+        let replicas = match (&self.autoscale, scale) {
+            (None, _) => self.replicas,
+            (Some(rule), None) => rule.bounded(self.replicas),
+            (Some(rule), Some(scale)) => rule.bounded(scale.replicas),
+        };
+        replicas.min(COPIES_MAX)
     }
 }
 

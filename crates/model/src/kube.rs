@@ -7,6 +7,7 @@
 //! Nothing is made here, and no field is lost: each is honoured, refused with its path and the reason, or told in a
 //! warning. A ConfigMap or a Secret is no thing of its own here: it becomes part of the pods that name it.
 
+mod autoscale;
 pub mod config;
 pub mod container;
 pub mod document;
@@ -25,6 +26,7 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
+use crate::deployment::autoscale::Autoscale;
 use config::{Claim, Config};
 use field::{Fields, Warning, Warnings};
 use pod::Pod;
@@ -112,6 +114,8 @@ pub struct Copies {
     pub template: Pod,
     /// How many are wanted; as many as there are to be already, or one, where the file does not say.
     pub replicas: Option<u32>,
+    /// The rule by which there are more or fewer, where the file has one.
+    pub autoscale: Option<Autoscale>,
 }
 
 /// How pods follow each other.
@@ -167,6 +171,7 @@ struct Reading {
     config_maps: BTreeMap<String, Config>,
     secrets: BTreeMap<String, Config>,
     services: Vec<Read>,
+    autoscalers: Vec<autoscale::Read>,
     parts: Vec<String>,
     claims: Vec<Claim>,
     workloads: Vec<Workload>,
@@ -193,12 +198,13 @@ pub fn plan(text: &str, project: &str) -> Result<Plan, Refusal> {
         }
     }
     let services = reading.lead_services(&warnings)?;
+    reading.autoscale()?;
     let Reading { parts, claims, workloads, .. } = reading;
     Ok(Plan { parts, services, claims, workloads, warnings: warnings.take() })
 }
 
 /// Kinds and the versions of the API that they are read in.
-const KINDS: [(&str, &str); 11] = [
+const KINDS: [(&str, &str); 12] = [
     ("ConfigMap", "v1"),
     ("Secret", "v1"),
     ("PersistentVolumeClaim", "v1"),
@@ -209,6 +215,7 @@ const KINDS: [(&str, &str); 11] = [
     ("DaemonSet", "apps/v1"),
     ("Job", "batch/v1"),
     ("CronJob", "batch/v1"),
+    ("HorizontalPodAutoscaler", "autoscaling/v2"),
     ("Namespace", "v1"),
 ];
 
@@ -255,6 +262,7 @@ fn read_object(
         "ConfigMap" => reading.add_config(&fields, &name, false)?,
         "Secret" => reading.add_config(&fields, &name, true)?,
         "Service" => reading.services.push(service::read(&fields, &name)?),
+        "HorizontalPodAutoscaler" => reading.autoscalers.push(autoscale::read(&fields)?),
         "PersistentVolumeClaim" => reading.claims.push(config::claim(&name, &fields)?),
         "Namespace" => fields.warn("kind", "not honoured: a project is made with `holm project create`"),
         _ => workload::add(reading, kind, &name, &fields, &metadata)?,

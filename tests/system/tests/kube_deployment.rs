@@ -226,3 +226,58 @@ fn a_request_passes_through_five_services_that_find_each_other_by_name() {
     assert_eq!((shop.list::<Instance>(), shop.list::<Deployment>()), (vec![], vec![]));
     lab.finish();
 }
+
+/// Copies that ask for a tenth of a CPU, and are to use half of that.
+const SCALED: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: busybox
+        command: [sleep, "1000000"]
+        resources: {requests: {cpu: 100m, memory: 32Mi}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  minReplicas: 1
+  maxReplicas: 3
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+  behavior: {scaleDown: {stabilizationWindowSeconds: 15}}
+"#;
+
+#[test]
+fn copies_that_have_much_to_do_become_more_and_later_fewer() {
+    let lab = Lab::new();
+    let shop = lab.project("shop");
+    assert_eq!(
+        does(&lab, &["play", "-"], SCALED),
+        "horizontalpodautoscaler/web read\ndeployment/web created\n"
+    );
+    let first = copies(&shop);
+    assert_eq!(first.len(), 1);
+    let name = &first[0].head.name;
+    ask(&shop, name, "main", "(while test ! -e /tmp/stop; do :; done) >/dev/null 2>&1 &");
+    eventually("copies for what there is to do", LONG, || is_complete(&shop, 3));
+    let listed = does(&lab, &["get"], "");
+    assert!(listed.contains("%/50% (1-3)"), "{listed}");
+    let refused = tries(&lab, &["scale", "web", "--replicas", "2"], "");
+    assert!(refused.status.code() == Some(4), "{refused:?}");
+    ask(&shop, name, "main", "touch /tmp/stop");
+    eventually("fewer when it is done", 2 * LONG, || is_complete(&shop, 1));
+    let told = lab.holm("shop", &["events"]).output().expect("holm events").stdout;
+    let told = String::from_utf8_lossy(&told).into_owned();
+    assert!(told.contains("3 copies instead of 1, which use"), "{told}");
+    does(&lab, &["down", "-"], SCALED);
+    assert_eq!((shop.list::<Instance>(), shop.list::<Deployment>()), (vec![], vec![]));
+    lab.finish();
+}

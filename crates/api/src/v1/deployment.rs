@@ -42,15 +42,18 @@ impl Served for Deployment {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let counts = scene.control.count_copies(self);
         let status = scene.control.deployment_status(self.meta.id);
+        let scale = self.autoscale.and_then(|_| scene.control.deployment_scale(self.meta.id));
         View {
             head: Head::of(&self.meta, &scene.project(self.meta.project).name),
             kind: self.kind,
-            replicas: number(self.wanted()),
+            replicas: self.wanted(scale.as_ref().map(|scale| &scale.record)),
             revision: self.revision.clone(),
             recreate: self.recreate,
             copies: number(counts.all),
             current: number(counts.current),
             ready: number(counts.ready),
+            autoscale: self.autoscale.map(Into::into),
+            used_percent: scale.map(|scale| scale.record.used_percent),
             is_observed: status.as_ref().is_some_and(|it| it.record.generation >= self.meta.generation),
             fault: status.and_then(|it| it.record.fault.as_ref().map(Into::into)),
         }
@@ -112,6 +115,7 @@ async fn create(
             kind: input.kind,
             replicas: input.replicas,
             template,
+            autoscale: input.autoscale.map(Into::into),
         };
         app.control().create_deployment(&caller, new).await
     };
@@ -132,8 +136,12 @@ async fn update(
         let control = app.control();
         let name = Deployment::find(control, &caller, &reference)?.record.meta.name.to_string();
         let template = input.template.as_ref().map(|it| read(control, &caller, &name, it)).transpose()?;
-        let change =
-            DeploymentChange { description: input.description.clone(), replicas: input.replicas, template };
+        let change = DeploymentChange {
+            description: input.description.clone(),
+            replicas: input.replicas,
+            template,
+            autoscale: input.autoscale.map(|rule| rule.map(Into::into)),
+        };
         control.change_deployment(&caller, &reference, &change).await
     };
     let changed = act.await;

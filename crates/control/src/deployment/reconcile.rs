@@ -67,7 +67,7 @@ impl Control {
         let copies = self.copies(deployment, &status.leaving);
         status.leaving.retain(|id, _| copies.iter().any(|(copy, _)| copy.id == *id));
         let seen: Vec<_> = copies.iter().map(|(copy, _)| copy.clone()).collect();
-        let next = next(deployment.wanted(), deployment.recreate, &seen);
+        let next = next(self.wanted_copies(deployment) as usize, deployment.recreate, &seen);
         let caller = deployer(deployment);
         let (mut again, mut refused, mut told) = (None::<Duration>, None, vec![]);
         for (copy, instance) in &copies {

@@ -4,14 +4,14 @@ use crate::{container, node_status, said_of};
 use control::{
     Caller, Control, Error, Role,
     bootstrap::Beginning,
-    deployment::{Counts, DeploymentChange, NewDeployment, Template},
+    deployment::{Counts, DeploymentChange, NewDeployment, Pasts, Template},
     instance::NewInstance,
 };
 use jiff::Timestamp;
 use model::{
-    deployment::{Deployment, DeploymentStatus, Kind, OBJECT_LABEL, REVISION_LABEL},
+    deployment::{Deployment, DeploymentStatus, Kind, OBJECT_LABEL, REVISION_LABEL, autoscale::Autoscale},
     error::Code,
-    id::{DeploymentId, NodeId},
+    id::{DeploymentId, InstanceId, NodeId},
     instance::{Instance, InstanceStatus, State},
     meta::Labels,
     operation::Event,
@@ -19,6 +19,7 @@ use model::{
     seal::{KEY_BYTES, SealKey},
 };
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -69,6 +70,7 @@ impl Lab {
             kind: Kind::Deployment,
             replicas,
             template: template("aaaaa11111", recreate),
+            autoscale: None,
         };
         self.control.create_deployment(&self.caller, new).await.unwrap().meta.id
     }
@@ -318,4 +320,56 @@ async fn what_cannot_be_is_refused_with_its_field() {
     let before = lab.control.get::<Deployment>(id).unwrap().mod_revision;
     lab.change_to("aaaaa11111", false).await;
     assert_eq!(lab.control.get::<Deployment>(id).unwrap().mod_revision, before);
+}
+
+#[tokio::test]
+async fn what_copies_use_says_how_many_there_are() {
+    let lab = Lab::new().await;
+    let id = lab.make(1, false).await;
+    let rule = Autoscale {
+        replicas_min: 2,
+        replicas_max: 6,
+        cpu_percent: 50,
+        cpu_asked_millis: 100,
+        down_window_s: 60,
+    };
+    let scaled = |rule| DeploymentChange { autoscale: Some(rule), ..DeploymentChange::default() };
+    lab.control.change_deployment(&lab.caller, "web", &scaled(Some(rule))).await.unwrap();
+    lab.settle(id).await;
+    assert_eq!(lab.names().len(), 2, "within its bounds before anything was measured");
+    let mut pasts = Pasts::new();
+    let measured = |millis: u64| -> HashMap<InstanceId, u64> {
+        let found = lab.control.get::<Deployment>(id).unwrap();
+        let copies = lab.control.copies_measured(&found.record);
+        copies.iter().map(|(_, copy)| (copy.record.meta.id, millis)).collect()
+    };
+    lab.control.autoscale_deployment(id, &HashMap::new(), &mut pasts).await.unwrap();
+    assert!(lab.control.deployment_scale(id).is_none(), "nothing is decided on nothing");
+    for (millis, passed_s, expected) in
+        [(50, 10, 2), (125, 10, 5), (125, 10, 6), (10, 10, 6), (10, 45, 6), (10, 10, 2), (10, 100, 2)]
+    {
+        lab.now_s.fetch_add(passed_s, Ordering::SeqCst);
+        lab.control.autoscale_deployment(id, &measured(millis), &mut pasts).await.unwrap();
+        let before = lab.now_s.load(Ordering::SeqCst);
+        lab.settle(id).await;
+        lab.now_s.store(before, Ordering::SeqCst);
+        assert_eq!(lab.names().len(), expected, "each uses {millis} after {passed_s} s more");
+    }
+    assert_eq!(lab.told("autoscaled"), 3);
+    let replicas = DeploymentChange { replicas: Some(3), ..DeploymentChange::default() };
+    let refused = lab.control.change_deployment(&lab.caller, "web", &replicas).await.unwrap_err();
+    assert_eq!((refused.code, refused.field.as_deref()), (Code::Conflict, Some("replicas")));
+    // Without the rule as many stay as there are, and what it had come to goes.
+    lab.control.change_deployment(&lab.caller, "web", &scaled(None)).await.unwrap();
+    lab.control.autoscale_deployment(id, &measured(50), &mut pasts).await.unwrap();
+    lab.settle(id).await;
+    assert!(lab.control.deployment_scale(id).is_none() && lab.names().len() == 2);
+    for (rule, field) in [
+        (Autoscale { replicas_min: 7, ..rule }, "autoscale.replicas_min"),
+        (Autoscale { replicas_max: 101, ..rule }, "autoscale.replicas_max"),
+    ] {
+        let refused =
+            lab.control.change_deployment(&lab.caller, "web", &scaled(Some(rule))).await.unwrap_err();
+        assert_eq!(refused.field.as_deref(), Some(field));
+    }
 }

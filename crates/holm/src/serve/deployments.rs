@@ -3,7 +3,7 @@
 
 use control::Control;
 use model::{
-    deployment::Deployment,
+    deployment::{Deployment, autoscale::DeploymentScale},
     health::status::ContainerHealth,
     id::{DeploymentId, InstanceId, ProjectId},
     instance::{Instance, InstanceStatus},
@@ -49,7 +49,8 @@ fn all(store: &Store) -> Vec<DeploymentId> {
 fn concerned(control: &Control, table: &str, key: &str) -> Vec<DeploymentId> {
     let store = control.store();
     match table {
-        Deployment::TABLE => key.parse::<DeploymentId>().into_iter().collect(),
+        // Both have the deployment's own key.
+        Deployment::TABLE | DeploymentScale::TABLE => key.parse::<DeploymentId>().into_iter().collect(),
         Instance::TABLE => match key.parse::<InstanceId>().ok().and_then(|id| control.get::<Instance>(id)) {
             Some(instance) => control.deployment_of(&instance.record).into_iter().collect(),
             // What it was of went with it, and what it had taken is free for any of them.

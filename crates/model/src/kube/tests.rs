@@ -61,6 +61,7 @@ fn told(plan: &Plan) -> Value {
         "claims": plan.claims.iter().map(|it| (&it.name, it.size_gib)).collect::<Vec<_>>(),
         "workloads": plan.workloads.iter().map(workload).collect::<Vec<_>>(),
         "aliases": plan.workloads[0].pods[0].aliases,
+        "autoscale": plan.workloads[0].copies.as_ref().and_then(|copies| copies.autoscale),
     })
 }
 

@@ -47,7 +47,7 @@ pub(super) fn add(
         "DaemonSet" => {
             spec.pass_over(&["revisionHistoryLimit"]);
             let (pods, template) = copies(reading, name, &spec, 1)?;
-            copied = Some(Copies { template, replicas: Some(1) });
+            copied = Some(Copies { template, replicas: Some(1), autoscale: None });
             (Kind::DaemonSet, pods)
         }
         _ => {
@@ -58,7 +58,7 @@ pub(super) fn add(
             }
             let (pods, template) = copies(reading, name, &spec, replicas.unwrap_or(1))?;
             let replicas = replicas.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-            copied = Some(Copies { template, replicas });
+            copied = Some(Copies { template, replicas, autoscale: None });
             (Kind::Deployment, pods)
         }
     };

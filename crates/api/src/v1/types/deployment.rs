@@ -1,7 +1,10 @@
 //! Deployments on the wire.
 
-use super::{Fault, Head, instance::CreateInstance};
-use model::{deployment::Kind, meta::Labels};
+use super::{Fault, Head, instance::CreateInstance, patch::nullable};
+use model::{
+    deployment::{self, Kind},
+    meta::Labels,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -26,6 +29,12 @@ pub struct Deployment {
     pub current: u32,
     /// Of these, those that can be given work.
     pub ready: u32,
+    /// The rule by which there are more or fewer copies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
+    /// Percent of the CPU time that they ask for which copies used when that rule last looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_percent: Option<u32>,
     /// holm has looked at the last change.
     pub is_observed: bool,
     /// Why there are not as many copies as are wanted; holm goes on trying.
@@ -42,6 +51,47 @@ impl Deployment {
     /// There are as many copies as are wanted, all of this revision and all of use.
     pub fn is_complete(&self) -> bool {
         self.is_observed && [self.copies, self.current, self.ready] == [self.replicas; 3]
+    }
+}
+
+/// A rule by which there are more or fewer copies: as many as use, on average, so much of the CPU time that they ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Autoscale {
+    /// Least copies, at least 1.
+    pub replicas_min: u32,
+    /// Most copies, at most 100.
+    pub replicas_max: u32,
+    /// Percent of the CPU time that they ask for which copies are to use; a tenth more or less changes nothing.
+    pub cpu_percent: u32,
+    /// CPU time that a copy asks for, in thousandths of a CPU.
+    pub cpu_asked_millis: u32,
+    /// Seconds within which the highest recommendation counts before there are fewer copies; 300 when missing, at most 3600.
+    #[serde(default = "usual_window")]
+    pub down_window_s: u32,
+}
+
+fn usual_window() -> u32 {
+    deployment::autoscale::DOWN_WINDOW_S_USUAL
+}
+
+impl From<deployment::autoscale::Autoscale> for Autoscale {
+    fn from(rule: deployment::autoscale::Autoscale) -> Self {
+        let deployment::autoscale::Autoscale {
+            replicas_min,
+            replicas_max,
+            cpu_percent,
+            cpu_asked_millis,
+            down_window_s,
+        } = rule;
+        Self { replicas_min, replicas_max, cpu_percent, cpu_asked_millis, down_window_s }
+    }
+}
+
+impl From<Autoscale> for deployment::autoscale::Autoscale {
+    fn from(rule: Autoscale) -> Self {
+        let Autoscale { replicas_min, replicas_max, cpu_percent, cpu_asked_millis, down_window_s } = rule;
+        Self { replicas_min, replicas_max, cpu_percent, cpu_asked_millis, down_window_s }
     }
 }
 
@@ -79,6 +129,9 @@ pub struct CreateDeployment {
     pub replicas: u32,
     /// What these are made of.
     pub template: TemplateRequest,
+    /// The rule by which there are more or fewer; `replicas` is where it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
 }
 
 /// Changes to a deployment.
@@ -88,10 +141,14 @@ pub struct UpdateDeployment {
     /// Free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Copies that are wanted, at most 100.
+    /// Copies that are wanted, at most 100. Alone it is refused where a rule scales it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
     /// What these are made of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateRequest>,
+    /// The rule by which there are more or fewer; `null` for no longer.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
+    #[schema(value_type = Option<Autoscale>)]
+    pub autoscale: Option<Option<Autoscale>>,
 }

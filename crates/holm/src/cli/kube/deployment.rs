@@ -14,7 +14,7 @@ use crate::cli::{
     wait::{self, WaitArgs, Waited},
 };
 use api::v1::types::{
-    deployment::{CreateDeployment, Deployment, TemplateRequest, UpdateDeployment},
+    deployment::{Autoscale, CreateDeployment, Deployment, TemplateRequest, UpdateDeployment},
     instance::{CreateInstance, Instance},
     list::{ListQuery, WaitQuery},
 };
@@ -55,6 +55,7 @@ impl Shown for Deployment {
         column("READY", |d| Cell::text(format!("{}/{}", d.ready, d.replicas))),
         column("UP-TO-DATE", |d| Cell::text(d.current)),
         column("COPIES", |d| Cell::text(d.copies)),
+        column("CPU", |d| Cell::maybe(d.autoscale.map(|rule| use_of(&rule, d.used_percent)))),
         column("FAULT", |d| Cell::maybe(d.fault.as_ref().map(|fault| &fault.message))),
         wide("REVISION", |d| Cell::text(&d.revision)),
         wide("PROJECT", |d| Cell::text(&d.head.project.name)),
@@ -64,6 +65,12 @@ impl Shown for Deployment {
     fn name(&self) -> String {
         self.reference()
     }
+}
+
+/// Which use is wanted, which was seen, and within which bounds there are more or fewer copies for it.
+fn use_of(rule: &Autoscale, used_percent: Option<u32>) -> String {
+    let used = used_percent.map_or("?".to_string(), |percent| percent.to_string());
+    format!("{used}%/{}% ({}-{})", rule.cpu_percent, rule.replicas_min, rule.replicas_max)
 }
 
 /// Lists what is watched over.
@@ -173,6 +180,7 @@ async fn put(
         let change = UpdateDeployment {
             replicas: copies.replicas,
             template: Some(template),
+            autoscale: Some(copies.autoscale.map(Into::into)),
             ..UpdateDeployment::default()
         };
         let id = known.head.id.to_string();
@@ -185,6 +193,7 @@ async fn put(
         kind: if workload.kind == kube::Kind::DaemonSet { Kind::DaemonSet } else { Kind::Deployment },
         replicas: copies.replicas.unwrap_or(1),
         template,
+        autoscale: copies.autoscale.map(Into::into),
     };
     Ok(session.client.create::<Deployment>(&new, &WaitQuery::default()).await?)
 }
