@@ -3,7 +3,7 @@
 //! ```text
 //!   <base>/streams/v1/index.json    which further documents there are
 //!   <base>/streams/v1/images.json   products, each with names, an architecture and dated versions of files
-//!   <base>/<path of a file>         of a system container: root.tar.xz, and metadata that only LXD and Incus need
+//!   <base>/<path of a file>         of a system container: root.tar.xz or root.squashfs, and metadata that only LXD and Incus need
 //! ```
 //! Source: <https://linuxcontainers.org/incus/docs/main/reference/image_servers>. Everything in these documents is a stranger's: paths are
 //! joined to the base only when they stay below it, and a file counts only with its SHA-256.
@@ -20,8 +20,8 @@ pub const INDEX_PATH: &str = "streams/v1/index.json";
 pub const DOCUMENTS_MAX: usize = 8;
 /// Kind of a document that names images.
 const IMAGES: &str = "image-downloads";
-/// Kinds of files that hold a root file system in a tar, the better first.
-const ROOTS: [&str; 3] = ["root.tar.xz", "root.tar.gz", "root.tar.zst"];
+/// Kinds of files that hold a root file system, the better first: a squashfs is made a tar of, which takes a program more.
+const ROOTS: [&str; 4] = ["root.tar.xz", "root.tar.gz", "root.tar.zst", "squashfs"];
 /// Names that are told where none fits.
 const NAMES_TOLD_MAX: usize = 12;
 
@@ -154,9 +154,7 @@ pub enum PickError {
         names: Vec<String>,
     },
     /// It is there, in other forms.
-    #[error(
-        "the server has {alias:?} for virtual machines or as squashfs alone, not as a root file system in a tar"
-    )]
+    #[error("the server has {alias:?} for virtual machines alone, not as a root file system")]
     NoRoot {
         /// What was asked for.
         alias: String,
@@ -269,6 +267,9 @@ mod tests {
                 "20260401_05:24": {"items": {"disk.qcow2": {"ftype": "disk-kvm.img", "path": "y", "sha256": sum}}},
             }},
             "debian:12:arm64:default": {"aliases": "debian/12", "arch": "arm64", "versions": {}},
+            "alpine:amd64": {"aliases": "alpine/3.22", "arch": "amd64", "versions": {"20260301_13:00": {"items": {
+                "root.squashfs": {"ftype": "squashfs", "path": "alpine.squashfs", "sha256": sum},
+                "disk.qcow2": {"ftype": "disk-kvm.img", "path": "y", "sha256": sum}}}}},
             "vm:amd64": {"aliases": "vm", "arch": "amd64", "versions": {"1": {"items": {}}}},
             "bad:amd64": {"aliases": "bad", "arch": "amd64", "versions": {"1": {"items": {
                 "root.tar.xz": {"ftype": "root.tar.xz", "path": "z"}}}}},
@@ -287,7 +288,11 @@ mod tests {
         assert_eq!((root.path.as_str(), root.version.as_str()), ("new.tar.xz", "20260301_05:24"));
         assert_eq!(root.digest.to_string(), format!("sha256:{}", "ab".repeat(32)));
         let error = pick(&documents, "debian/13", "amd64").expect_err("none").to_string();
-        assert_eq!(error, "the server has no image \"debian/13\" for amd64; it has bad, debian/12, vm");
+        assert_eq!(
+            error,
+            "the server has no image \"debian/13\" for amd64; it has alpine/3.22, bad, debian/12, vm"
+        );
+        assert_eq!(pick(&documents, "alpine/3.22", "amd64").expect("a root").path, "alpine.squashfs");
         assert!(matches!(pick(&documents, "debian/12", "riscv64"), Err(PickError::Unknown { .. })));
         assert!(matches!(pick(&documents, "vm", "amd64"), Err(PickError::NoRoot { .. })));
         assert!(matches!(pick(&documents, "bad", "amd64"), Err(PickError::NoDigest { .. })));

@@ -15,10 +15,17 @@ use model::{
     instance::{Kind, phase::Phase},
 };
 use sha2::Digest as _;
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 use sys::netns::NetNs;
 
-const LONG: Duration = Duration::from_secs(60);
+/// Until an init has booted.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 fn bring_in(lab: &Lab, shop: &Cloud, image: &str) {
     shop.upload(image, ImageKind::Oci, None, &lab.images.file(image, "image.tar"));
@@ -90,7 +97,7 @@ fn an_init_boots_reboots_and_powers_off() {
     lab.finish();
 }
 
-fn process_of(shop: &Cloud, name: &str) -> String {
+pub(crate) fn process_of(shop: &Cloud, name: &str) -> String {
     shop.instance(name).facts["containers"][0]["pid"].to_string()
 }
 
@@ -277,7 +284,7 @@ fn systemd_runs_a_machine_of_its_own() {
 }
 
 /// systemd has started all that there is, and nothing has failed.
-fn is_up(shop: &Cloud, name: &str) {
+pub(crate) fn is_up(shop: &Cloud, name: &str) {
     let said = || shop.exec(name, "systemctl is-system-running --wait").stdout.trim().to_string();
     let came = lab::until(LONG, || Some(said()).filter(|said| said == "running" || said == "degraded"));
     let failed = || shop.exec(name, "systemctl --failed --no-legend; journalctl -b -p 3 --no-pager").stdout;
@@ -296,7 +303,7 @@ fn services_are_shut_in(ssh: &impl Fn(&str) -> String) {
 }
 
 /// apt fetches a package from a server on the internet and installs it.
-fn installs_packages(lab: &Lab, ssh: &impl Fn(&str) -> String) {
+pub(crate) fn installs_packages(lab: &Lab, ssh: &impl Fn(&str) -> String) {
     let place = lab.directory().join("packages");
     let _server = serve_package(&lab.world.internet, &place);
     ssh("rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*");
@@ -433,8 +440,10 @@ fn a_root_in_a_tar_boots_and_no_other_archive_does() {
         fs::write(&packed, output.stdout).unwrap();
         shop.upload(&format!("box-{program}"), ImageKind::System, None, &packed);
     }
+    let squashed = squashed(&lab, &root);
+    shop.upload("box-squashfs", ImageKind::System, None, &squashed);
     // The image says what it is, as for the other kinds.
-    for (name, image) in [("one", "box"), ("two", "box-zstd")] {
+    for (name, image) in [("one", "box"), ("two", "box-zstd"), ("three", "box-squashfs")] {
         let request =
             CreateInstance { name: name.into(), image: Some(image.into()), ..CreateInstance::default() };
         assert_eq!(shop.launch(&request).kind, Kind::System);
@@ -448,15 +457,27 @@ fn a_root_in_a_tar_boots_and_no_other_archive_does() {
     };
     let error = shop.try_create::<Instance>(&stranger).expect_err("no VM");
     assert!(error.to_string().contains("is a system container's"), "{error}");
-    let broken = lab.directory().join("broken.tar.xz");
-    let bytes = fs::read(&root).unwrap();
-    fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
-    let mut command = lab.holm("shop", &["image", "import", "broken", "--kind", "system", "--file"]);
-    let output = command.arg(&broken).output().expect("holm");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("xz refuses it"), "half an archive: {said}");
+    let broken = lab.directory().join("broken");
+    for (whole, why) in [(&root, "xz refuses it"), (&squashed, "sqfs2tar refuses it")] {
+        let bytes = fs::read(whole).unwrap();
+        fs::write(&broken, &bytes[..bytes.len() / 2]).unwrap();
+        let mut command = lab.holm("shop", &["image", "import", "broken", "--kind", "system", "--file"]);
+        let output = command.arg(&broken).output().expect("holm");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(why), "half of it: {said}");
+    }
     shop.empty();
     lab.finish();
+}
+
+/// A squashfs of what is in a tar behind xz.
+fn squashed(lab: &Lab, root: &Path) -> PathBuf {
+    let squashed = lab.directory().join("root.squashfs");
+    let mut command = Command::new("tar2sqfs");
+    command.args(["--quiet", "--force"]).arg(&squashed).stdin(fs::File::open(root).expect("the root"));
+    let output = command.output().expect("tar2sqfs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    squashed
 }
 
 /// A server of the test's own, in the form of those of LXC and Incus.
@@ -467,7 +488,10 @@ fn serve_streams(lab: &Lab, at: &str) -> Server {
     let root = fs::read(lab.images.file("busybox-system", "rootfs.tar.xz")).unwrap();
     fs::write(web.join("images/box/root.tar.xz"), &root).unwrap();
     fs::write(web.join("images/box/other.tar.xz"), &root[..100]).unwrap();
-    let sum = format!("{:x}", sha2::Sha256::digest(&root));
+    let sum_of = |bytes: &[u8]| format!("{:x}", sha2::Sha256::digest(bytes));
+    let sum = sum_of(&root);
+    let squashed = fs::read(squashed(lab, &lab.images.file("busybox-system", "rootfs.tar.xz"))).unwrap();
+    fs::write(web.join("images/box/root.squashfs"), &squashed).unwrap();
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let version = |path: &str| {
         serde_json::json!({"items": {
@@ -478,6 +502,9 @@ fn serve_streams(lab: &Lab, at: &str) -> Server {
     let images = serde_json::json!({"format": "products:1.0", "datatype": "image-downloads", "products": {
         "box:1": {"aliases": "box/1/default,box/1", "arch": arch, "versions": {
             "20260101_00:00": version("images/gone.tar.xz"), "20260201_00:00": version("images/box/root.tar.xz")}},
+        "squashed:1": {"aliases": "squashed/1", "arch": arch, "versions": {"1": {"items": {
+            "disk.qcow2": {"ftype": "disk-kvm.img", "path": "images/box/disk.qcow2", "sha256": sum, "size": 1},
+            "root.squashfs": {"ftype": "squashfs", "path": "images/box/root.squashfs", "sha256": sum_of(&squashed)}}}}},
         "bad:1": {"aliases": "bad/1", "arch": arch, "versions": {"1": version("images/box/other.tar.xz")}},
         "out:1": {"aliases": "out/1", "arch": arch, "versions": {"1": version("../../etc/passwd")}},
     }});
@@ -501,12 +528,14 @@ fn an_image_server_gives_the_newest_root_if_it_is_what_it_says() {
         let output = lab.holm("shop", &["image", "import", name, "--url", &url]).output().expect("holm");
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (done, said) = import("box", "box/1");
-    assert!(done, "{said}");
-    let request =
-        CreateInstance { name: "box".into(), image: Some("box".into()), ..CreateInstance::default() };
-    assert_eq!(shop.launch(&request).kind, Kind::System);
-    wait_boots(&shop, "box", 1);
+    for (name, alias) in [("box", "box/1"), ("squashed", "squashed/1")] {
+        let (done, said) = import(name, alias);
+        assert!(done, "{said}");
+        let request =
+            CreateInstance { name: name.into(), image: Some(name.into()), ..CreateInstance::default() };
+        assert_eq!(shop.launch(&request).kind, Kind::System);
+        wait_boots(&shop, name, 1);
+    }
     for (name, alias, why) in [
         ("none", "box/2", "the server has no image"),
         ("bad", "bad/1", "digest"),

@@ -172,7 +172,7 @@ pub struct PullArgs {
   holm image import vmlinuz --file /boot/vmlinuz --kind kernel
   holm image import micro --file vmlinuz --kind kernel --initrd micro-initrd --cmdline console=ttyS0
   holm image import appliance --file exported.ova      its one disk; raw, qcow2, vmdk, vdi and vhdx are told by content
-  holm image import box --file rootfs.tar.xz --kind system          a root with an init, as mmdebstrap and debootstrap make it
+  holm image import box --file rootfs.tar.xz --kind system          a root with an init, as mmdebstrap and debootstrap make it; or a squashfs
   holm image import web --oci-layout ./web          a directory, or a tar as `docker save` writes it
   holm image import cloud --url https://images.example/cloud.qcow2     if the operator allows that host
   holm image import debian --url simplestreams:https://images.linuxcontainers.org#debian/12     of an image server, checked by its SHA-256")]
@@ -196,7 +196,7 @@ pub struct ImportArgs {
     /// OCI image layout to send: a directory, or a tar file of one, or of `docker save`
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     pub oci_layout: Option<PathBuf>,
-    /// What it is: disk, kernel, initrd, oci, or system for a root file system in a tar
+    /// What it is: disk, kernel, initrd, oci, or system for a root file system in a tar or a squashfs
     #[arg(long, value_name = "KIND", value_parser = kind)]
     pub kind: Option<ImageKind>,
     /// SHA-256 that the file must have, in hex

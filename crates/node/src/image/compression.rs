@@ -2,7 +2,7 @@
 //!
 //! What a document says about compression is never asked: media types lie, magic numbers do not.
 
-use super::xz::{self, Xz};
+use super::xz;
 use std::io::{self, BufReader, Cursor, Read};
 
 /// Largest zstd window, as a power of two: what `zstd -19 --long` makes is read, more is refused.
@@ -45,7 +45,7 @@ pub fn decompress_any(mut input: impl Read + Send + 'static) -> Result<Box<dyn R
     let is_xz = magic == xz::MAGIC;
     let whole = Cursor::new(magic).chain(input);
     if is_xz {
-        return Ok(Box::new(BufReader::with_capacity(OUTPUT_BUFFER_BYTES, Xz::fed(whole)?)));
+        return Ok(Box::new(BufReader::with_capacity(OUTPUT_BUFFER_BYTES, xz::fed(whole)?)));
     }
     decompress(whole)
 }

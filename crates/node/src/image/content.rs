@@ -10,9 +10,10 @@ use super::{
     layout::{ImportedImage, export_tar, import_tar},
     pipe::{Body, Taker, pipe},
     reconcile::{ImageError, Images},
+    squashfs,
     stored::StoredImage,
     upload::fault,
-    xz::{self, Xz},
+    xz,
 };
 use crate::{instance::sentence, room};
 use jiff::Timestamp;
@@ -58,11 +59,14 @@ pub struct Details {
     pub layer_bytes: Vec<u64>,
 }
 
-/// The plain bytes of a tar: as it is, or out of gzip, zstd or xz.
+/// A root file system as the plain bytes of a tar: one as it is, one out of gzip, zstd, bzip2 or xz, or one made of a squashfs.
 fn plain_root(archive: File) -> Result<Box<dyn Read>, CompressionError> {
     let mut magic = [0; xz::MAGIC.len()];
-    let is_xz = archive.read_exact_at(&mut magic, 0).is_ok() && magic == xz::MAGIC;
-    if is_xz { Ok(Box::new(Xz::of(archive)?)) } else { decompress(archive) }
+    match archive.read_exact_at(&mut magic, 0) {
+        Ok(()) if magic == xz::MAGIC => Ok(Box::new(xz::of(archive)?)),
+        Ok(()) if magic.starts_with(&squashfs::MAGIC) => Ok(Box::new(squashfs::as_tar(archive)?)),
+        _ => decompress(archive),
+    }
 }
 
 fn host() -> Platform {
@@ -217,7 +221,7 @@ impl Images {
         taken.await.unwrap_or_else(|| Err(broken(&BlobError::Cancelled)))
     }
 
-    /// Makes an image of a root file system in a tar, which may be compressed. It says nothing of what runs in it.
+    /// Makes an image of a root file system in a tar, which may be compressed, or in a squashfs. It says nothing of what runs in it.
     pub(super) async fn unpack_root(&self, archive: File) -> Result<ImageContent, Fault> {
         let _hold = self.collector.hold().await;
         let blobs = self.blobs.clone();

@@ -31,11 +31,13 @@ pub mod rootfs;
 pub mod sandbox;
 pub(crate) mod shifted_copy;
 pub mod source;
+mod squashfs;
 pub mod stored;
 mod streams_server;
 pub mod tar;
 pub mod tar_writer;
 pub mod tree_removal;
+mod unpacker;
 mod upload;
 mod xz;
 
