@@ -6,7 +6,8 @@
 //!  shim     the role `holm shim`: starts, keeps streams, restarts     root, root_disk, process, cgroup, log
 //!  files    what is in a container's file system: copied in and out, running or not
 //!  init     a first process that only collects and hands signals on; volume_group: whose the files of a volume are
-//!  system   what is different where the first process is an init; first_boot, host_key: who such an instance is
+//!  system   what is different where the first process is an init; first_boot, host_key: who such an instance is;
+//!           sysvinit: how that one is asked to power off
 //!  machine  the same under a kernel of its own
 //!  secret   variables that are kept apart from what is written of a pod
 //!  protocol what the two say to each other, and the state file
@@ -36,6 +37,7 @@ pub mod seccomp;
 pub(crate) mod secret;
 pub mod shim;
 pub mod system;
+mod sysvinit;
 mod terminal;
 pub mod user;
 mod volume_group;

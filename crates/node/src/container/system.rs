@@ -13,6 +13,9 @@ use std::path::Path;
 pub const INITS: [&str; 5] =
     ["/sbin/init", "/etc/init", "/bin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
 
+/// Name of sysvinit's program, which no other init has for its own.
+const SYSVINIT: &str = "init";
+
 /// Mounts in the order in which they are made. What an init would mount over if it had to is there.
 pub fn mounts(memory_mib: u64) -> Vec<Mount> {
     let mount = |target: &str, source, read_only, no_devices, no_exec| Mount {
@@ -69,15 +72,24 @@ pub fn environment(wanted: &[(String, String)], id: InstanceId) -> Vec<(String, 
 /// The signal that asks an init to power off, by the name of its program when links are followed.
 pub fn stop_signal(program: &Path) -> i32 {
     const REALTIME_MIN: i32 = 34;
-    match program.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
+    match name_of(program) {
         // systemd(1), SIGNALS: starts poweroff.target.
         "systemd" => REALTIME_MIN + 3,
         // busybox, init/init.c: SIGTERM would reboot.
         "busybox" => libc::SIGUSR2,
-        // sysvinit, init(8): the line for a power failure, which LXC uses too.
-        "init" => libc::SIGPWR,
+        // init(8): the line for a power failure, which LXC uses too.
+        SYSVINIT => libc::SIGPWR,
         _ => libc::SIGTERM,
     }
+}
+
+/// Whether an init has run levels that it can be asked for, by the name of its program when links are followed.
+pub fn has_run_levels(program: &Path) -> bool {
+    name_of(program) == SYSVINIT
+}
+
+fn name_of(program: &Path) -> &str {
+    program.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -94,6 +106,7 @@ mod tests {
             ("/usr/bin/tini", libc::SIGTERM),
         ] {
             assert_eq!(stop_signal(Path::new(program)), signal, "{program}");
+            assert_eq!(has_run_levels(Path::new(program)), program == "/sbin/init", "{program}");
         }
     }
 

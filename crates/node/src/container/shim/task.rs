@@ -14,8 +14,8 @@ use crate::container::{
     restart::{self, Run},
     root::{self, Root},
     seccomp,
-    system::{INITS, stop_signal},
-    user,
+    system::{INITS, has_run_levels, stop_signal},
+    sysvinit, user,
 };
 use jiff::Timestamp;
 use model::{
@@ -54,6 +54,8 @@ pub struct Task {
     filter: Vec<Instruction>,
     /// Signal that asks it to end: the container's, or that of the init that was found in it.
     stop_signal: i32,
+    /// Its init is asked for a run level before it gets that signal.
+    has_run_levels: bool,
     phase: Phase,
     log: TaskLog,
     restarts: u32,
@@ -118,6 +120,7 @@ impl Task {
         let log = TaskLog::new(&container);
         Self {
             stop_signal: container.stop_signal,
+            has_run_levels: false,
             container,
             streams: Streams::default(),
             attachments: Vec::new(),
@@ -309,7 +312,8 @@ impl Task {
         }
         if self.container.stop_signal == 0 {
             let program = root.program(&argv[0]);
-            self.stop_signal = stop_signal(program.as_deref().unwrap_or(Path::new(&argv[0])));
+            let program = program.as_deref().unwrap_or(Path::new(&argv[0]));
+            (self.stop_signal, self.has_run_levels) = (stop_signal(program), has_run_levels(program));
         }
         Ok(())
     }
@@ -398,7 +402,9 @@ impl Task {
     }
 
     fn send_stop_signal(&self) {
-        if let Phase::Running(running) = &self.phase {
+        let Phase::Running(running) = &self.phase else { return };
+        let asked = self.root.as_ref().filter(|_| self.has_run_levels).map(sysvinit::power_off);
+        if !matches!(asked, Some(Ok(()))) {
             let _ = signal_pidfd(running.pidfd.as_fd(), self.stop_signal);
         }
     }
