@@ -25,7 +25,7 @@ use super::{
     client::Client,
     files::{ContainerFiles, turn::Turns},
     machine::base::Bases,
-    network,
+    network::{self, NICS},
     protocol::{POD, Reply, Request},
     root_disk, secret,
 };
@@ -50,11 +50,9 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use sys::netns::NetNs;
+use sys::{netlink::Netlink, netns::NetNs};
 use tokio::sync::{Mutex, broadcast};
 
-/// Name of the file that tells which ports a pod has, below its run directory.
-const NICS: &str = "nics.json";
 /// How long a shim may take to have its pod up.
 const START_TIMEOUT: Duration = Duration::from_secs(175);
 /// Changes that wait for a slow reader before it misses some and has to look at all.
@@ -262,6 +260,12 @@ fn prepare(
     }
     let namespace = network::create(&places.netns, plan.id_range)
         .map_err(io_error("make the pod's network namespace"))?;
+    if pod.is_system() {
+        let inside = Netlink::open(&namespace).map_err(std::io::Error::from);
+        inside
+            .and_then(|inside| network::forget(&inside, &plan.nics))
+            .map_err(io_error("forget what its last boot set"))?;
+    }
     for (number, nic) in plan.nics.iter().enumerate() {
         network::plug(&namespace, nic, number).map_err(io_error(format!("plug in port {}", nic.port)))?;
     }

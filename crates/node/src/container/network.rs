@@ -13,7 +13,7 @@ use model::{
     id::InstanceId,
     plan::{IdRange, NicPlan},
 };
-use std::{io, net::IpAddr, path::Path};
+use std::{fs, io, net::IpAddr, path::Path};
 use sys::{
     netlink::{Netlink, Route, RouteTarget, Rule},
     netns::NetNs,
@@ -21,6 +21,8 @@ use sys::{
     userns::{self, IdMap},
 };
 
+/// Name of the file below a pod's run directory that tells of its interfaces.
+pub(super) const NICS: &str = "nics.json";
 /// Most interfaces of a pod.
 const INTERFACES_MAX: usize = 16;
 /// The second interface's default route is used when the first one's is gone, and so on.
@@ -80,6 +82,12 @@ pub fn plug(namespace: &NetNs, nic: &NicPlan, number: usize) -> io::Result<()> {
         inside.set_mac(&peer, nic.mac.0)?;
         inside.rename(&peer, &name)?;
     }
+    configure(&inside, nic, number)
+}
+
+/// Gives an interface that is in the pod's namespace its addresses and routes.
+fn configure(inside: &Netlink, nic: &NicPlan, number: usize) -> io::Result<()> {
+    let name = format!("eth{number}");
     inside.set_mtu(&name, nic.mtu)?;
     inside.set_up(&name)?;
     for address in &nic.addresses {
@@ -105,6 +113,37 @@ pub fn plug(namespace: &NetNs, nic: &NicPlan, number: usize) -> io::Result<()> {
         inside.add_rule(&rule)?;
     }
     Ok(())
+}
+
+/// Makes the interfaces of a system what they were at its first boot: its programs make routes of their own, let addresses
+/// expire, and take interfaces down when they end. In the shim, whose namespace of the network is the pod's.
+pub(super) fn begin_anew(run: &Path) -> io::Result<()> {
+    let nics: Vec<NicPlan> = serde_json::from_slice(&fs::read(run.join(NICS))?)?;
+    let inside = Netlink::here()?;
+    forget(&inside, &nics)?;
+    plug_again(&inside, &nics)
+}
+
+/// Takes away addresses and routes of a pod's interfaces, whoever has set them.
+pub fn forget(inside: &Netlink, nics: &[NicPlan]) -> io::Result<()> {
+    for nic in nics {
+        let Some(number) = number_in(inside, nic)? else { continue };
+        let name = format!("eth{number}");
+        // Routes go with it.
+        inside.set_down(&name)?;
+        for address in inside.addresses(&name)? {
+            inside.delete_address(&name, address)?;
+        }
+    }
+    Ok(())
+}
+
+/// Configures the interfaces again that are in a pod's namespace.
+pub fn plug_again(inside: &Netlink, nics: &[NicPlan]) -> io::Result<()> {
+    nics.iter().try_for_each(|nic| match number_in(inside, nic)? {
+        Some(number) => configure(inside, nic, number),
+        None => Ok(()),
+    })
 }
 
 /// The table of an interface: what is sent under its addresses.
@@ -161,7 +200,11 @@ pub fn unplug(namespace: &NetNs, nic: &NicPlan) -> io::Result<()> {
 
 /// Whether the pod has this port, and the number of its interface.
 pub fn plugged(namespace: &NetNs, nic: &NicPlan) -> io::Result<Option<usize>> {
-    let links = Netlink::open(namespace)?.links()?;
+    number_in(&Netlink::open(namespace)?, nic)
+}
+
+fn number_in(inside: &Netlink, nic: &NicPlan) -> io::Result<Option<usize>> {
+    let links = inside.links()?;
     let found = links.iter().find(|link| link.mac == Some(nic.mac.0) && link.kind.as_deref() == Some("veth"));
     Ok(found.and_then(|link| link.name.strip_prefix("eth")?.parse().ok()))
 }

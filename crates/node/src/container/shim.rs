@@ -2,7 +2,7 @@
 //!
 //! It holds their standard streams, writes their logs, collects their exit codes and starts them again by their policy,
 //! whether the daemon lives or not. It answers on a unix socket and writes every change to a state file. It ends when
-//! every container has ended for good; with it go its mounts. It never has threads, never talks to the store or the
+//! every container has ended for good; with it go its mounts. It never has threads, never talks to the store or by the
 //! network, and reads nothing but its pod's files.
 //!
 //! ```text

@@ -63,6 +63,13 @@ impl Netlink {
         Ok(Netlink { conversation: Mutex::new(conversation), name })
     }
 
+    /// Opens a socket in the namespace of the calling thread; no further thread is needed for it.
+    pub fn here() -> Result<Netlink> {
+        let name = "this network namespace";
+        let conversation = Conversation::open(NETLINK_ROUTE).context("open route socket in", name)?;
+        Ok(Netlink { conversation: Mutex::new(conversation), name: name.to_string() })
+    }
+
     /// The namespace's name, for messages.
     pub fn name(&self) -> &str {
         &self.name

@@ -22,7 +22,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use sys::{netns::NetNs, pidfd::PidFd};
+use sys::{netlink::Netlink, netns::NetNs, pidfd::PidFd};
 use tokio::io::AsyncBufReadExt;
 
 /// Name of the file that tells which volumes a pod has, below its run directory.
@@ -331,7 +331,8 @@ impl PodDriver {
         Ok(())
     }
 
-    /// A system that went down may have taken its addresses away; it finds them again when it comes up.
+    /// A system that went down may have taken its addresses away; it finds them again when it comes up. Its shim does that before
+    /// it boots again, unless it is one that an older daemon started.
     async fn plug_again(&self, id: InstanceId) {
         let places = self.places(id);
         let plugged = blocking(move || {
@@ -340,13 +341,9 @@ impl PodDriver {
                 return Ok(());
             }
             let nics: Vec<NicPlan> = read_json(&places.run.join(super::NICS)).unwrap_or_default();
-            let namespace = NetNs::open(&places.netns)
-                .map_err(|error| io_error("open the pod's network")(error.into()))?;
-            let again = |nic: &NicPlan| match network::plugged(&namespace, nic)? {
-                Some(number) => network::plug(&namespace, nic, number),
-                None => Ok(()),
-            };
-            nics.iter().try_for_each(again).map_err(io_error("give it its addresses again"))
+            let inside = NetNs::open(&places.netns).and_then(|namespace| Netlink::open(&namespace));
+            let inside = inside.map_err(|error| io_error("open the pod's network")(error.into()))?;
+            network::plug_again(&inside, &nics).map_err(io_error("give it its addresses again"))
         });
         if let Err(error) = plugged.await {
             tracing::warn!(%id, error = describe(&error), "the network of a system could not be set again");

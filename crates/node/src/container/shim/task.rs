@@ -8,7 +8,7 @@ use super::{
 use crate::container::{
     bundle::{Container, Pod},
     cgroup::PodGroup,
-    first_boot,
+    first_boot, network,
     process::{self, Launch, Place, PodNamespaces, StartError, Started},
     protocol::{ContainerExit, ContainerState, Exec, ProcessId, Status},
     restart::{self, Run},
@@ -212,6 +212,12 @@ impl Task {
     /// Starts it again by its policy.
     pub fn restart(&mut self, yard: &Yard<'_>) {
         self.restarts = self.restarts.saturating_add(1);
+        if self.container.system.is_some()
+            && let Err(error) = network::begin_anew(&yard.pod.places.run)
+        {
+            // Its init may do better by itself, and the daemon tries as well.
+            eprintln!("container {}: its interfaces could not be set again: {error}", self.container.name);
+        }
         self.launch(yard);
     }
 
