@@ -86,6 +86,9 @@ pub struct GuestData {
     /// Interfaces and disks that its user hung a word on.
     #[serde(default)]
     pub devices: Vec<GuestDevice>,
+    /// It runs on the host's kernel, as a system container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_host_kernel: bool,
 }
 
 /// A device that a guest finds by a word.
@@ -279,7 +282,7 @@ impl GuestData {
             ["meta_data.json"] => Some(Document::json(&self.meta_data(random_seed))),
             ["network_data.json"] => Some(Document::json(&self.network_data())),
             ["user_data"] => self.user_data().map(Document::bytes),
-            ["vendor_data.json"] => Some(Document::json(&vendor::data())),
+            ["vendor_data.json"] => Some(Document::json(&vendor::data(self.on_host_kernel))),
             ["vendor_data2.json"] => Some(Document::json(&json!({}))),
             _ => None,
         }
@@ -418,6 +421,7 @@ mod tests {
             }],
             public_ipv4: None,
             devices: vec![],
+            on_host_kernel: false,
         }
     }
 

@@ -6,6 +6,9 @@
 //! version since 24.4. A user's own `updates` in user-data win, and `vendor_data: {enabled: false}` turns
 //! all of it away. Nothing here may change a guest beyond its network's configuration.
 //!
+//! A system container is told nothing of it: it has no udev, by which cloud-init would hear of a card, and its cards come with
+//! their addresses.
+//!
 //! Sources: docs.cloud-init.io, "Events and updates", "OpenStack: vendor data" and "User data formats: cloud config archive".
 
 use serde_json::{Value, json};
@@ -30,8 +33,11 @@ RULES
 /// How an archive begins. What follows is a list in YAML, of which JSON is a part.
 const ARCHIVE: &str = "#cloud-config-archive\n";
 
-/// `vendor_data.json`.
-pub fn data() -> Value {
+/// `vendor_data.json` of a guest with a kernel of its own, or on the host's.
+pub fn data(on_host_kernel: bool) -> Value {
+    if on_host_kernel {
+        return json!({});
+    }
     let parts = json!([
         {"type": "text/cloud-config", "content": EVENTS},
         {"type": "text/x-shellscript", "content": LINKS},
@@ -45,7 +51,7 @@ mod tests {
 
     #[test]
     fn every_part_begins_as_cloud_init_tells_parts_apart() {
-        let document = data();
+        let document = data(false);
         let text = document["cloud-init"].as_str().expect("one text");
         let parts: Value =
             serde_json::from_str(text.strip_prefix(ARCHIVE).expect("an archive")).expect("a list");
@@ -53,5 +59,6 @@ mod tests {
         let heads = parts.iter().map(|p| p["content"].as_str().expect("text").lines().next().unwrap());
         assert_eq!(heads.collect::<Vec<_>>(), ["#cloud-config", "#!/bin/sh"]);
         assert_eq!([&parts[0]["type"], &parts[1]["type"]], ["text/cloud-config", "text/x-shellscript"]);
+        assert_eq!(data(true), json!({}));
     }
 }

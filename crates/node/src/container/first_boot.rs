@@ -1,7 +1,8 @@
 //! What the files of a system container say of who it is: written before its init starts, in the shim.
 //!
 //! ```text
-//!   before its first boot   host name, machine id, SSH host key, keys that are let in (cloud-init does that where it is)
+//!   before its first boot   host name, machine id, SSH host key, keys that are let in (cloud-init does that where it is), and
+//!                           no disks of the machine that the image was made of
 //!   before every boot       /etc/hosts and /etc/resolv.conf, as long as they are holm's
 //! ```
 //!
@@ -13,7 +14,7 @@ use super::{
     bundle::{Container, Pod},
     host_key::HostKey,
     root::{self, Root, RootError, Step},
-    user,
+    system, user,
 };
 use model::plan::SystemPlan;
 use rustix::fs::{AtFlags, Mode, OFlags, RawMode};
@@ -57,6 +58,7 @@ pub(super) fn write(pod: &Pod, container: &Container, root: &Root) -> Result<(),
         let files = Files { root, base: pod.ids.base, count: pod.ids.count };
         if is_first {
             files.name_it(pod, system)?;
+            files.forget_disks()?;
             files.let_in(system)?;
         }
         files.write_network(pod, is_first)
@@ -115,9 +117,21 @@ impl Files<'_> {
         Ok(())
     }
 
+    /// Takes out of the table of file systems what was another machine's.
+    fn forget_disks(&self) -> Result<(), RootError> {
+        const TABLE: &str = "/etc/fstab";
+        if !self.is_plain_file(TABLE) {
+            return Ok(());
+        }
+        match system::without_disks(&self.root.text(TABLE).step(|| format!("read {TABLE}"))?) {
+            Some(text) => self.put(TABLE, &text, 0o644, ROOT),
+            None => Ok(()),
+        }
+    }
+
     /// Puts the keys to where the SSH server looks for them, beside those that the image lets in.
     fn let_in(&self, system: &SystemPlan) -> Result<(), RootError> {
-        if system.keys.is_empty() || self.open("/usr/bin/cloud-init").is_ok() {
+        if system.keys.is_empty() || self.has_cloud_init() {
             return Ok(());
         }
         let identity = self.identity(&system.login).or_else(|| self.identity("root")).unwrap_or_default();
@@ -135,6 +149,11 @@ impl Files<'_> {
         let new = system.keys.iter().filter(|key| !text.lines().any(|line| line == key.trim()));
         let new: String = new.map(|key| format!("{}\n", key.trim())).collect();
         self.put(&file, &(text + &new), 0o600, owner)
+    }
+
+    /// Whether cloud-init does that: it is there, and its image does not keep it from running.
+    fn has_cloud_init(&self) -> bool {
+        self.open("/usr/bin/cloud-init").is_ok() && self.open("/etc/cloud/cloud-init.disabled").is_err()
     }
 
     fn identity(&self, name: &str) -> Option<user::Identity> {

@@ -69,6 +69,23 @@ pub fn environment(wanted: &[(String, String)], id: InstanceId) -> Vec<(String, 
     env
 }
 
+/// A table of file systems (fstab(5)) without those of disks, which a system container never has: its init would wait for them, or
+/// say that something failed. `None` where there are none. The lines stay to be read, behind hash marks.
+pub fn without_disks(fstab: &str) -> Option<String> {
+    const DISKS: [&str; 6] = ["/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="];
+    let is_disk = |line: &str| DISKS.iter().any(|disk| line.trim_start().starts_with(disk));
+    if !fstab.lines().any(is_disk) {
+        return None;
+    }
+    let mut text =
+        String::from("# Lines of disks were put behind hash marks by holm: a system container has none.\n");
+    for line in fstab.lines() {
+        let mark = if is_disk(line) { "# " } else { "" };
+        text.extend([mark, line, "\n"]);
+    }
+    Some(text)
+}
+
 /// The signal that asks an init to power off, by the name of its program when links are followed.
 pub fn stop_signal(program: &Path) -> i32 {
     const REALTIME_MIN: i32 = 34;
@@ -107,6 +124,27 @@ mod tests {
         ] {
             assert_eq!(stop_signal(Path::new(program)), signal, "{program}");
             assert_eq!(has_run_levels(Path::new(program)), program == "/sbin/init", "{program}");
+        }
+    }
+
+    #[test]
+    fn disks_of_another_machine_are_not_waited_for() {
+        let table =
+            "# root\nUUID=1-2 / ext4 defaults 0 1\n/dev/sda2 none swap sw 0 0\ntmpfs /srv tmpfs size=1m 0 0";
+        let without = without_disks(table).expect("another one");
+        let lines: Vec<&str> = without.lines().skip(1).collect();
+        assert_eq!(
+            lines,
+            [
+                "# root",
+                "# UUID=1-2 / ext4 defaults 0 1",
+                "# /dev/sda2 none swap sw 0 0",
+                "tmpfs /srv tmpfs size=1m 0 0"
+            ]
+        );
+        for same in ["", "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n", "tmpfs /srv tmpfs size=1m 0 0\n", &without]
+        {
+            assert_eq!(without_disks(same), None, "{same}");
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::network::{directory_mirror::hostname, gather::Gather};
 use model::{
     dataplane::service::port_facts,
-    instance::Instance,
+    instance::{Instance, Kind},
     metadata::{DeviceMark, GuestData, GuestDevice, GuestNic},
     subnet::Ipv6Mode,
 };
@@ -68,5 +68,6 @@ pub fn guest_data(gather: &Gather, instance: &Instance) -> GuestData {
         nics,
         public_ipv4,
         devices,
+        on_host_kernel: instance.kind == Kind::System,
     }
 }

@@ -343,6 +343,7 @@ mod tests {
             nics: vec![],
             public_ipv4: None,
             devices: vec![],
+            on_host_kernel: false,
         };
         let vm = VmPlan { boot, guest, config_drive: true, accelerator: Wanted::Auto };
         InstancePlan {

@@ -67,6 +67,7 @@ impl Lab {
             nics: vec![],
             public_ipv4: None,
             devices: vec![],
+            on_host_kernel: false,
         };
         let image = micro_image();
         let boot = BootPlan::Kernel {
