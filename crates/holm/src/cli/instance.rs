@@ -369,6 +369,8 @@ fn facts(page: &mut Page, i: &Instance) {
         ("host_cpus", "CPUs of host"),
         ("problem", "Problem"),
     ];
+    // Told in a table, and as a time.
+    const ELSEWHERE: [&str; 2] = ["containers", "started_ms"];
     for (key, label) in KNOWN {
         if let Some(value) =
             i.facts.get(key).filter(|_| !(key == "accelerator" && i.facts.contains_key("acceleration")))
@@ -377,7 +379,7 @@ fn facts(page: &mut Page, i: &Instance) {
         }
     }
     for (key, value) in &i.facts {
-        if key != "containers" && !KNOWN.iter().any(|(known, _)| known == key) {
+        if !ELSEWHERE.contains(&key.as_str()) && !KNOWN.iter().any(|(known, _)| known == key) {
             let mut label = key.replace('_', " ");
             label[..1].make_ascii_uppercase();
             page.line(&label, fact_text(value));
