@@ -1,4 +1,5 @@
-# debian.sh: Debian packages as raw material (sourced). Fetches and unpacks single packages without installing them.
+# debian.sh: Debian packages as raw material (sourced). Fetches and unpacks single packages without installing them, and installs
+# some more into a root that is there.
 #
 # It keeps an apt of its own under $CACHE/apt, with its own sources and lists, so it gives the same packages on every
 # distribution that has apt-get and Debian's archive keyring, and never touches the machine's own package state. The
@@ -74,6 +75,27 @@ debian_fetch() {
     ) || fail "cannot fetch package $package"
   fi
   printf '%s\n' "$file"
+}
+
+# debian_add ROOT PACKAGE[-]… — installs packages and what they need into a Debian root, and removes those with a minus. Resolved
+# and fetched from outside; nothing is mounted, and no service is started.
+debian_add() {
+  local root=$1 options device
+  shift
+  mapfile -t options < <(apt_options)
+  for device in 'null c 1 3' 'zero c 1 5' 'full c 1 7' 'random c 1 8' 'urandom c 1 9' 'tty c 5 0'; do
+    # shellcheck disable=SC2086  # a name, a kind and two numbers.
+    [ -e "$root/dev/${device%% *}" ] || mknod -m 666 "$root/dev/"$device
+  done
+  printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+  chmod 755 "$root/usr/sbin/policy-rc.d"
+  mkdir -p "$root/var/cache/apt/archives/partial" "$root/var/log/apt"
+  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${options[@]}" \
+    -o "Dir::State::status=$root/var/lib/dpkg/status" -o "Dir::State::extended_states=$root/var/lib/apt/extended_states" \
+    -o "Dir::Cache::archives=$root/var/cache/apt/archives" -o "Dir::Log=$root/var/log/apt" \
+    -o "DPkg::Chroot-Directory=$root" -o DPkg::Options::=--force-unsafe-io -o DPkg::Use-Pty=0 \
+    "$@" </dev/null >"$BUILD/log" 2>&1 || { tail -n 40 "$BUILD/log" >&2; fail "the packages could not be installed (apt's last words are above)"; }
+  rm -rf "$root/usr/sbin/policy-rc.d" "$root"/var/cache/apt/* "$root"/var/log/*
 }
 
 # kernel_package — prints the package of Debian's newest cloud kernel.

@@ -20,6 +20,7 @@ mod firewall;
 mod floating;
 mod health;
 mod image;
+mod init;
 mod isolation;
 mod kube;
 mod kube_deployment;
