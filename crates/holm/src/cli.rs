@@ -83,9 +83,9 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
           Exit codes: 0 done, 2 wrong input, 3 not found, 4 in the way, 5 no room or quota, 6 not allowed, 7 too late,\n\
           8 holm does not answer, 9 not possible here, 1 all else; of programs that ran inside: theirs."
 )]
-pub struct Cli {
+pub struct Line<C: Subcommand> {
     #[command(subcommand)]
-    command: Command,
+    command: C,
     /// Form of the output: table, wide, json, yaml, csv or name; of what is saved or exported: the file
     #[arg(
         long = "output",
@@ -103,8 +103,12 @@ pub struct Cli {
     connection: ConnectionArgs,
 }
 
+/// The command line.
+pub type Cli = Line<Command>;
+
+/// What people type every day.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub enum Daily {
     /// Run an image: a virtual machine or a container, as the image says
     Run(Box<run::RunArgs>),
     /// Make an instance without starting it
@@ -170,6 +174,13 @@ enum Command {
     Events(event::EventsArgs),
     /// Show or set how much a project may have
     Quota(quota::QuotaArgs),
+}
+
+/// All commands. Those of the parts that are enumerations of their own can be read without the others, see [`read`].
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    #[command(flatten)]
+    Daily(Daily),
 
     /// Virtual machines, containers and system containers
     #[command(subcommand)]
@@ -247,8 +258,8 @@ enum Command {
     #[command(subcommand)]
     Openstack(openstack::Verb),
 
-    /// Run the daemon on this machine
-    Serve(Box<crate::serve::Options>),
+    #[command(flatten)]
+    Engine(Engine),
     /// Look at this machine: can it run holm, and how well? Changes nothing, needs no daemon
     Doctor(doctor::DoctorArgs),
     /// Take holm off this machine and put it back as it was; the data stays unless --data is given
@@ -264,6 +275,31 @@ enum Command {
     SshConnect(ssh::ConnectArgs),
 }
 
+/// The daemon.
+#[derive(Debug, Subcommand)]
+pub enum Engine {
+    /// Run the daemon on this machine
+    Serve(Box<crate::serve::Options>),
+}
+
+impl From<Daily> for Command {
+    fn from(verb: Daily) -> Self {
+        Self::Daily(verb)
+    }
+}
+
+impl From<docker::Verb> for Command {
+    fn from(verb: docker::Verb) -> Self {
+        Self::Docker(verb)
+    }
+}
+
+impl From<Engine> for Command {
+    fn from(verb: Engine) -> Self {
+        Self::Engine(verb)
+    }
+}
+
 /// Longest wait of one call in seconds.
 fn wait_s_max() -> u32 {
     api::v1::types::list::WAIT_S_MAX
@@ -272,9 +308,9 @@ fn wait_s_max() -> u32 {
 /// Reads the command line, runs the command and tells how it ended.
 pub fn run() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(Cli::command).complete();
-    let cli = Cli::parse();
+    let cli = read();
     let colours = colours_on(&std::io::stderr());
-    if let Command::Serve(options) = cli.command {
+    if let Command::Engine(Engine::Serve(options)) = cli.command {
         return crate::serve::main(*options);
     }
     if let Command::Uninstall(options) = cli.command {
@@ -287,6 +323,25 @@ pub fn run() -> ExitCode {
             ExitCode::from(failure.exit)
         }
     }
+}
+
+/// Reads the arguments. To describe all commands takes longer than many of them do, and megabytes of memory; so where the
+/// first word is one of a part's, that part alone is described.
+fn read() -> Cli {
+    let word = std::env::args_os().nth(1).and_then(|word| word.into_string().ok());
+    let read = word.and_then(|word| {
+        part::<Daily>(&word).or_else(|| part::<docker::Verb>(&word)).or_else(|| part::<Engine>(&word))
+    });
+    // What a part cannot read is read again by the whole, which knows best what to say of it.
+    read.unwrap_or_else(Cli::parse)
+}
+
+fn part<C: Subcommand + Into<Command>>(word: &str) -> Option<Cli> {
+    if !C::has_subcommand(word) {
+        return None;
+    }
+    let Line { command, output, quiet, connection } = Line::<C>::try_parse().ok()?;
+    Some(Line { command: command.into(), output, quiet, connection })
 }
 
 /// What `-o` means: the form of the output, or the file that `save` and `export` write.
@@ -340,37 +395,7 @@ async fn act(
     file: Option<PathBuf>,
 ) -> Result {
     match command {
-        Command::Run(args) => run::run(session, *args, true).await,
-        Command::Create(args) => run::run(session, *args, false).await,
-        Command::Ls(args) => instance::list(session, &args).await,
-        Command::Info(args) => instance::show(session, &args.name).await,
-        Command::Start(args) => power::start(session, &args).await,
-        Command::Stop(args) => power::stop(session, &args).await,
-        Command::Kill(args) => power::kill(session, &args).await,
-        Command::Restart(args) => power::restart(session, &args).await,
-        Command::Pause(args) => power::pause(session, &args).await,
-        Command::Suspend(args) => power::suspend(session, &args).await,
-        Command::Resume(args) => power::resume(session, &args).await,
-        Command::Rm(args) => instance::remove(session, &args).await,
-        Command::Set(args) => instance::set(session, &args).await,
-        Command::Resize(args) => renew::resize(session, &args).await,
-        Command::Rebuild(args) => renew::rebuild(session, &args).await,
-        Command::Rescue(args) => renew::rescue(session, &args).await,
-        Command::Unrescue(args) => power::unrescue(session, &args).await,
-        Command::Lock(args) => renew::lock(session, &args).await,
-        Command::Unlock(args) => renew::unlock(session, &args).await,
-        Command::Ssh(args) => ssh::run(session, connection, &args).await,
-        Command::Console(args) => console::run(session, &args).await,
-        Command::Logs(args) => logs::run(session, &args).await,
-        Command::Build(args) => build::run(session, &args).await,
-        Command::Exec(args) => stream::exec(session, &args).await,
-        Command::Attach(args) => stream::attach(session, &args).await,
-        Command::Publish(args) => publish::publish(session, &args).await,
-        Command::Unpublish(args) => publish::unpublish(session, &args).await,
-        Command::Exposed(args) => publish::exposed(session, &args).await,
-        Command::Events(args) => event::events(session, &args).await,
-        Command::Advise(args) => advise::run(session, &args).await,
-        Command::Quota(args) => quota::run(session, args).await,
+        Command::Daily(verb) => act_daily(session, connection, verb).await,
         Command::Version => version::run(session).await,
         Command::Api(args) => raw::run(session, &args).await,
         Command::Docker(verb) => docker::run(session, connection, verb, file).await,
@@ -378,6 +403,42 @@ async fn act(
         Command::Kube(verb) => kube::run(session, connection.project.as_deref(), verb).await,
         Command::Openstack(verb) => openstack::run(session, connection, verb).await,
         noun => act_on_noun(session, noun).await,
+    }
+}
+
+async fn act_daily(session: &Session, connection: &ConnectionArgs, verb: Daily) -> Result {
+    match verb {
+        Daily::Run(args) => run::run(session, *args, true).await,
+        Daily::Create(args) => run::run(session, *args, false).await,
+        Daily::Ls(args) => instance::list(session, &args).await,
+        Daily::Info(args) => instance::show(session, &args.name).await,
+        Daily::Start(args) => power::start(session, &args).await,
+        Daily::Stop(args) => power::stop(session, &args).await,
+        Daily::Kill(args) => power::kill(session, &args).await,
+        Daily::Restart(args) => power::restart(session, &args).await,
+        Daily::Pause(args) => power::pause(session, &args).await,
+        Daily::Suspend(args) => power::suspend(session, &args).await,
+        Daily::Resume(args) => power::resume(session, &args).await,
+        Daily::Rm(args) => instance::remove(session, &args).await,
+        Daily::Set(args) => instance::set(session, &args).await,
+        Daily::Resize(args) => renew::resize(session, &args).await,
+        Daily::Rebuild(args) => renew::rebuild(session, &args).await,
+        Daily::Rescue(args) => renew::rescue(session, &args).await,
+        Daily::Unrescue(args) => power::unrescue(session, &args).await,
+        Daily::Lock(args) => renew::lock(session, &args).await,
+        Daily::Unlock(args) => renew::unlock(session, &args).await,
+        Daily::Ssh(args) => ssh::run(session, connection, &args).await,
+        Daily::Console(args) => console::run(session, &args).await,
+        Daily::Logs(args) => logs::run(session, &args).await,
+        Daily::Build(args) => build::run(session, &args).await,
+        Daily::Exec(args) => stream::exec(session, &args).await,
+        Daily::Attach(args) => stream::attach(session, &args).await,
+        Daily::Publish(args) => publish::publish(session, &args).await,
+        Daily::Unpublish(args) => publish::unpublish(session, &args).await,
+        Daily::Exposed(args) => publish::exposed(session, &args).await,
+        Daily::Events(args) => event::events(session, &args).await,
+        Daily::Advise(args) => advise::run(session, &args).await,
+        Daily::Quota(args) => quota::run(session, args).await,
     }
 }
 
