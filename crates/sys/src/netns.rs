@@ -48,8 +48,8 @@ impl NetNs {
         NetNs::open(path)
     }
 
-    /// Opens the namespace whose handle is at `path`, or makes the handle for one that `make` gives as an open file.
-    pub fn create_by(path: &Path, make: impl FnOnce() -> Result<OwnedFd>) -> Result<NetNs> {
+    /// Opens the namespace whose handle is at `path`, or makes the handle for one that `make` gives.
+    pub fn create_by(path: &Path, make: impl FnOnce() -> Result<NetNs>) -> Result<NetNs> {
         let directory = parent(path)?;
         fs::create_dir_all(directory).context("create directory", directory.display())?;
         let _lock = Lock::exclusive(directory)?;
@@ -57,7 +57,7 @@ impl NetNs {
         if !is_namespace(path) {
             let namespace = make()?;
             create_file(path)?;
-            let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+            let source = format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd());
             mount::bind(Path::new(&source), path)?;
         }
         NetNs::open(path)
@@ -70,6 +70,11 @@ impl NetNs {
             return Err(Error::invalid("open network namespace", path.display(), "not a namespace handle"));
         }
         Ok(NetNs { descriptor: Arc::new(file.into()), name: path.to_owned() })
+    }
+
+    /// A namespace that is open already. `name` is for messages.
+    pub fn of(descriptor: OwnedFd, name: &Path) -> NetNs {
+        NetNs { descriptor: Arc::new(descriptor), name: name.to_owned() }
     }
 
     /// The namespace of the calling thread.

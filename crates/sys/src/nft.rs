@@ -3,15 +3,23 @@
 //! The `nft` program is the one stable interface to all of nftables; it runs as a child of a thread that is inside the
 //! namespace. Must never be given text that a user wrote: callers compile scripts from parsed values.
 
+mod standby;
+
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::error::{Context, Error};
 use crate::netns::NetNs;
 
+pub use standby::Standby;
+
+/// Where nft is looked for beside the directories of `PATH`, in which a user's shell may not have it.
+const DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 /// Longer texts of nft are cut: one wrong line of a large set would repeat the whole set.
 const MESSAGE_SIZE_BYTES_MAX: usize = 4096;
 
@@ -68,7 +76,7 @@ fn run(namespace: &NetNs, arguments: &[&str], script: &str) -> Result<Vec<u8>, N
     let input = script_file(script)?;
     let output = namespace
         .run(|| {
-            Command::new("nft")
+            Command::new(program())
                 .args(arguments)
                 .stdin(input)
                 .stdout(Stdio::piped())
@@ -76,6 +84,11 @@ fn run(namespace: &NetNs, arguments: &[&str], script: &str) -> Result<Vec<u8>, N
                 .output()
         })
         .context("run nft in", namespace.name().display())?;
+    judge(output, namespace, script)
+}
+
+/// What nft printed, or why it did not do as it was told.
+fn judge(output: io::Result<Output>, namespace: &NetNs, script: &str) -> Result<Vec<u8>, NftError> {
     match output {
         Ok(Output { status, stdout, .. }) if status.success() => Ok(stdout),
         Ok(output) => {
@@ -83,6 +96,21 @@ fn run(namespace: &NetNs, arguments: &[&str], script: &str) -> Result<Vec<u8>, N
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(NftError::Missing),
         Err(error) => Err(Error::new("run nft in", namespace.name().display(), error).into()),
+    }
+}
+
+/// Where nft is: looked for once, since a search costs each run as many failed calls as `PATH` has directories before it.
+/// What is not found is left to be found later, by its name.
+fn program() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return found;
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let directories = path.split(':').chain(DIRECTORIES.split(':')).filter(|part| part.starts_with('/'));
+    match directories.map(|directory| Path::new(directory).join("nft")).find(|file| file.is_file()) {
+        Some(file) => FOUND.get_or_init(|| file),
+        None => Path::new("nft"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Only `net/` keys: all others are the whole machine's and not ours to change. Which namespace a file under
 //! `/proc/sys/net` speaks of is decided by the thread that opens it.
 
-use std::fs;
+use std::{fs, io};
 
 use crate::error::{Context, Error, Result};
 use crate::netns::NetNs;
@@ -23,12 +23,29 @@ pub fn write_all<'a>(
     namespace: &NetNs,
     settings: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<()> {
+    visit(namespace, settings, &|_| false)
+}
+
+/// The same, without those that this kernel does not have.
+pub fn write_present<'a>(
+    namespace: &NetNs,
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<()> {
+    visit(namespace, settings, &|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn visit<'a>(
+    namespace: &NetNs,
+    settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    is_fine: &(dyn Fn(&io::Error) -> bool + Sync),
+) -> Result<()> {
     let settings: Vec<(&str, String, &str)> =
         settings.into_iter().map(|(key, value)| Ok((key, path_of(key)?, value))).collect::<Result<_>>()?;
     namespace
         .run(|| {
-            settings.iter().try_for_each(|(key, path, value)| {
-                fs::write(path, value).context("set sysctl", format!("{key} to {value}"))
+            settings.iter().try_for_each(|(key, path, value)| match fs::write(path, value) {
+                Err(error) if is_fine(&error) => Ok(()),
+                written => written.context("set sysctl", format!("{key} to {value}")),
             })
         })
         .context("set sysctls of", namespace.name().display())?

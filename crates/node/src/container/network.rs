@@ -42,24 +42,24 @@ pub fn peer_name(nic: &NicPlan) -> String {
     format!("c{}", nic.port.short())
 }
 
+/// Settings of a pod's namespace; a host without IPv6 has not all of them.
+const SETTINGS: [(&str, &str); 4] = [
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/all/accept_ra", "0"),
+];
+
 /// Makes the pod's namespace and the user namespace that owns it, or finds them, with loopback up and with ports below
-/// 1024 and ping open to every user inside.
+/// 1024 and ping open to every user inside. One that has a handle has all that: the handle is made last.
 pub fn create(path: &Path, ids: IdRange) -> io::Result<NetNs> {
     let map = IdMap::shifted(ids.base, ids.count);
-    let namespace = NetNs::create_by(path, || userns::create_with_network(&map))?;
-    let netlink = Netlink::open(&namespace)?;
-    netlink.set_up("lo")?;
-    sysctl::write_all(
-        &namespace,
-        [("net/ipv4/ip_unprivileged_port_start", "0"), ("net/ipv4/ping_group_range", "0 2147483647")],
-    )?;
-    for key in ["net/ipv6/conf/default/accept_ra", "net/ipv6/conf/all/accept_ra"] {
-        match sysctl::write(&namespace, key, "0") {
-            // A host without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => result?,
-        }
-    }
+    let namespace = NetNs::create_by(path, || {
+        let namespace = NetNs::of(userns::create_with_network(&map)?, path);
+        Netlink::open(&namespace)?.set_up("lo")?;
+        sysctl::write_present(&namespace, SETTINGS)?;
+        Ok(namespace)
+    })?;
     Ok(namespace)
 }
 

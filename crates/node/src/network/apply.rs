@@ -24,7 +24,7 @@ use std::{
 use sys::{
     netlink::{Link, MAIN_TABLE, Netlink, Route, RouteTarget},
     netns::NetNs,
-    nft::{self, NftError},
+    nft::{self, NftError, Standby},
     sysctl, tap,
 };
 
@@ -73,6 +73,7 @@ pub struct Dataplane {
 struct Applied {
     namespace: Arc<NetNs>,
     netlink: Netlink,
+    firewall: Standby,
     /// The plan and the indices of its devices at that time; `None` until a plan was written to the end.
     written: Option<(NamespacePlan, HashMap<String, u32>)>,
 }
@@ -249,7 +250,8 @@ impl Dataplane {
                     Some(handle) => Arc::new(NetNs::create(&handle).map_err(kernel)?),
                 };
                 let netlink = Netlink::open(&namespace).map_err(kernel)?;
-                Ok(entry.insert(Applied { namespace, netlink, written: None }))
+                let firewall = Standby::new(Arc::clone(&namespace));
+                Ok(entry.insert(Applied { namespace, netlink, firewall, written: None }))
             }
         }
     }
@@ -270,18 +272,18 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn firewall(&self) -> Result<(), NftError> {
         let table = &self.plan.table;
-        let namespace = &self.entry.namespace;
+        let firewall = &self.entry.firewall;
         match self.before {
-            None => nft::apply(namespace, &table.replace_script()),
+            None => firewall.apply(&table.replace_script()),
             Some((old, _)) => {
                 let script = table.update_script(&old.table);
                 if script.is_empty() {
                     return Ok(());
                 }
-                nft::apply(namespace, &script).or_else(|error| {
+                firewall.apply(&script).or_else(|error| {
                     // Somebody else changed our table: then it is written anew, as after a restart.
                     tracing::warn!(place = ?self.plan.place, %error, "firewall was not as expected; writing it anew");
-                    nft::apply(namespace, &table.replace_script())
+                    firewall.apply(&table.replace_script())
                 })
             }
         }

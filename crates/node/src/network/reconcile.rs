@@ -27,7 +27,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::Mutex;
@@ -71,8 +74,14 @@ pub struct Networks {
     /// Where the floating IPs of each router led when it was last written.
     leads: std::sync::Mutex<HashMap<RouterId, BTreeMap<IpAddr, Target>>>,
     // One application at a time: instances ask for their network beside the loop.
-    turn: Mutex<()>,
+    turn: Mutex<Turns>,
+    /// Counts what is asked for and what begins.
+    clock: AtomicU64,
 }
+
+/// When the last application of each namespace began, if it went well. Who asked before that need not have it done again:
+/// it has seen all that was in the store then.
+type Turns = HashMap<Place, u64>;
 
 /// How long a run is put off while another namespace must come first.
 pub const AGAIN: Duration = Duration::from_millis(50);
@@ -95,6 +104,7 @@ impl Networks {
             judged: std::sync::Mutex::default(),
             leads: std::sync::Mutex::default(),
             turn: Mutex::default(),
+            clock: AtomicU64::default(),
         }
     }
 
@@ -137,20 +147,35 @@ impl Networks {
     /// # Errors
     /// The first thing that was refused; running again goes on from there.
     pub async fn run(self: &Arc<Self>, place: Place) -> Result<(), NetworkError> {
-        let _turn = self.turn.lock().await;
+        let asked = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut turn = self.turn.lock().await;
+        if turn.get(&place).is_some_and(|begun| *begun > asked) {
+            return Ok(());
+        }
+        let begun = self.clock.fetch_add(1, Ordering::Relaxed);
+        turn.remove(&place);
+        if self.run_alone(place).await? {
+            turn.insert(place, begun);
+        }
+        Ok(())
+    }
+
+    /// Gives whether the namespace is there.
+    async fn run_alone(self: &Arc<Self>, place: Place) -> Result<bool, NetworkError> {
         if place == Place::Host {
-            return self.run_host().await;
+            return self.run_host().await.map(|()| true);
         }
         let this = Arc::clone(self);
         let outcome = tokio::task::spawn_blocking(move || this.write(place)).await;
         let outcome = outcome.map_err(|_| NetworkError::Stopping)??;
+        let is_there = outcome.is_some();
         if let Place::Network(id) = place {
             match outcome {
                 Some(outcome) => self.serve(id, outcome).await?,
                 None => self.end_servers(id).await,
             }
         }
-        Ok(())
+        Ok(is_there)
     }
 
     /// Applies the plan of a namespace and ends the flows that may no longer be, or removes the namespace. Gives what
