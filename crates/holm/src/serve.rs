@@ -393,7 +393,7 @@ fn drivers(options: &Options, dirs: &Dirs) -> Result<(Drivers, PodDriver, HostFa
         state: dirs.state.clone(),
         run: dirs.run.clone(),
         cgroup_root: options.prefix.clone(),
-        shim: vec![program, Path::new("shim").to_path_buf()],
+        program: Some(program),
         machines: Some(Machines { hardware: vms.hardware(), guest_kernel: options.guest_kernel.clone() }),
     });
     pods.sweep()?;

@@ -225,7 +225,7 @@ fn drivers(options: &Options) -> Result<Vec<(Kind, Arc<dyn Driver>)>> {
         state: options.state.clone(),
         run: options.run.clone(),
         cgroup_root: options.prefix.clone(),
-        shim: vec![],
+        program: None,
         machines: None,
     });
     let vms = VmDriver::new(VmSettings {

@@ -14,11 +14,13 @@ pub(super) mod content;
 mod dial;
 mod files;
 mod machine;
+mod nursery;
 mod observe;
 pub(super) mod processes;
 mod streams;
 
 pub use machine::Machines;
+use nursery::Nursery;
 
 use super::{
     bundle::{self, Places, Pod},
@@ -46,7 +48,6 @@ use std::{
     fs, io,
     os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    process::Stdio as ProcessStdio,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -58,7 +59,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(175);
 /// Changes that wait for a slow reader before it misses some and has to look at all.
 const CHANGES_MAX: usize = 1024;
 /// Most bytes of a shim's complaint that are told.
-const COMPLAINT_BYTES_MAX: usize = 4096;
+const COMPLAINT_BYTES_MAX: u64 = 4096;
 
 /// Where a driver keeps its things, and how it starts a shim.
 #[derive(Debug, Clone)]
@@ -69,8 +70,8 @@ pub struct PodDriverConfig {
     pub run: PathBuf,
     /// Name of the tree of cgroups.
     pub cgroup_root: String,
-    /// Program and first arguments of the shim's role; the pod's directory is added.
-    pub shim: Vec<PathBuf>,
+    /// holm itself, which shims and the first process of machines are; `None` where nothing is started.
+    pub program: Option<PathBuf>,
     /// What pods with a machine of their own run in; `None` where there are none.
     pub machines: Option<Machines>,
 }
@@ -79,6 +80,7 @@ pub struct PodDriverConfig {
 #[derive(Debug, Clone)]
 pub struct PodDriver {
     config: Arc<PodDriverConfig>,
+    nursery: Arc<Nursery>,
     changes: broadcast::Sender<InstanceId>,
     /// Pods whose shims are being watched for changes.
     watched: Arc<Mutex<std::collections::HashSet<InstanceId>>>,
@@ -109,6 +111,7 @@ impl PodDriver {
     pub fn new(config: PodDriverConfig) -> Self {
         Self {
             bases: Arc::new(Bases::new(&config.state)),
+            nursery: Arc::new(Nursery::new(config.program.clone(), &config.state)),
             config: Arc::new(config),
             changes: broadcast::channel(CHANGES_MAX).0,
             watched: Arc::default(),
@@ -160,40 +163,6 @@ impl PodDriver {
             Ok(_) | Err(DriverError::NotRunning) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Starts the shim and waits until the pod is up. Requests that wait in `first` are its first client's.
-    async fn start_shim(&self, places: &Places, first: Option<OwnedFd>) -> Result<(), DriverError> {
-        let Some((program, arguments)) = self.config.shim.split_first() else {
-            return Err(DriverError::Missing {
-                what: "the shim".into(),
-                hint: "set the path of holm".into(),
-            });
-        };
-        let child = tokio::process::Command::new(program)
-            .args(arguments)
-            .arg(&places.state)
-            .env_clear()
-            .stdin(first.map_or_else(ProcessStdio::null, ProcessStdio::from))
-            .stdout(ProcessStdio::null())
-            .stderr(ProcessStdio::piped())
-            .spawn()
-            .map_err(io_error(format!("run {}", program.display())))?;
-        let output = tokio::time::timeout(START_TIMEOUT, child.wait_with_output())
-            .await
-            .map_err(|_| DriverError::Timeout {
-                what: "the shim".into(),
-                after_ms: START_TIMEOUT.as_millis() as u64,
-            })?
-            .map_err(io_error("wait for the shim"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(DriverError::Refused {
-            operation: "start the pod".into(),
-            answer: said.trim().chars().take(COMPLAINT_BYTES_MAX).collect(),
-        })
     }
 }
 
@@ -367,7 +336,7 @@ impl Driver for PodDriver {
         .await?;
         if !runs {
             let first = self.early.hand_over(plan.id)?;
-            self.start_shim(&places, first).await?;
+            self.nursery.start_shim(places.state, first).await?;
         }
         self.join_late(plan.id).await;
         self.watch(plan.id).await;

@@ -13,27 +13,35 @@ use sys::jail::{
 
 /// What a list of processes shows of it.
 const NAME: &str = "init";
+/// Most bytes of arguments that are written over.
+const ARGUMENTS_BYTES_MAX: usize = 8192;
 
 /// Shows a name of its own instead of the shim's command line, which tells where things are on the host. Called while
 /// this process still has the host's powers; what it forks afterwards shows the same.
 pub(super) fn take_name() {
     // It is only shown: where it cannot be set, all works as well.
-    let _ = name_arguments();
+    show_arguments(&[NAME.as_bytes()]);
     let _ = fs::write("/proc/self/comm", NAME);
 }
 
-/// Writes the name over the arguments (proc_pid_stat(5), `arg_start` and `arg_end`).
-fn name_arguments() -> io::Result<()> {
+/// Shows other arguments than this program was started with, as far as there is room where those are. They are only shown:
+/// where that cannot be, all works as well.
+pub(super) fn show_arguments(arguments: &[&[u8]]) {
+    let _ = write_arguments(&arguments.join(&0));
+}
+
+/// Writes over the arguments (proc_pid_stat(5), `arg_start` and `arg_end`).
+fn write_arguments(shown: &[u8]) -> io::Result<()> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     // The name of the program may have spaces and brackets; numbers are counted from behind it.
     let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let number =
         |field: usize| rest.split(' ').nth(field - 3).and_then(|text| text.trim().parse::<u64>().ok());
     let (Some(start), Some(end)) = (number(48), number(49)) else { return Ok(()) };
-    let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0).min(4096);
+    let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0).min(ARGUMENTS_BYTES_MAX);
     let mut text = vec![0; length];
-    let shown = length.min(NAME.len());
-    text[..shown].copy_from_slice(&NAME.as_bytes()[..shown]);
+    let length = length.min(shown.len());
+    text[..length].copy_from_slice(&shown[..length]);
     fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&text, start)
 }
 

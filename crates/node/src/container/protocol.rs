@@ -10,6 +10,10 @@ use model::instance::content::Role;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// The first argument of a shim.
+pub const SHIM: &str = "shim";
+/// The first argument of a nursery of shims.
+pub const NURSERY: &str = "nursery";
 /// Name of a shim's socket below the pod's run directory.
 pub const SOCKET: &str = "shim.sock";
 /// Name of the file in which a shim keeps its pod's state, below the run directory.

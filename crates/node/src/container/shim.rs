@@ -5,21 +5,24 @@
 //! every container has ended for good; with it go its mounts. It never has threads, never talks to the store or by the
 //! network, and reads nothing but its pod's files.
 //!
+//! The daemon has its shims made by a [`nursery`]. Inside of a pod's machine there is one shim, which is a program:
+//!
 //! ```text
-//!   daemon ──▶ holm shim <dir> ──fork──▶ the shim (own session): sets up, starts containers, loops
-//!              waits until the pod is up, ends with 0, or tells on standard error why it is not
+//!   holm guest ──▶ holm shim <dir> ──fork──▶ the shim (own session): sets up, starts containers, loops
+//!                  waits until the pod is up, ends with 0, or tells on standard error why it is not
 //! ```
 
 pub(super) mod connection;
 mod hook;
 mod log;
+pub mod nursery;
 mod pod;
 mod stream;
 mod task;
 
 use super::{
     bundle::Pod,
-    machine::relay::{self, Relay},
+    machine::relay::Relay,
     protocol::{POD, SOCKET},
     secret,
 };
@@ -28,7 +31,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::{
             fs::PermissionsExt,
             net::{UnixListener, UnixStream},
@@ -36,7 +39,7 @@ use std::{
     },
     path::Path,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 pub(super) use stream::ATTACHMENTS_MAX;
 use sys::{
@@ -47,10 +50,13 @@ use sys::{
     },
 };
 
-/// Longest wait for a shim to have its pod up, under the host's kernel.
+/// Longest wait for a shim to have its pod up.
 const UP_TIMEOUT: Duration = Duration::from_secs(120);
-/// The same where a kernel of its own boots first: the relay gives up before.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(relay::BOOT_TIMEOUT.as_secs() + 20);
+/// How long the shim of a pod's last run may take to leave, and how often it is looked whether it has.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+const LEAVE_POLL: Duration = Duration::from_millis(2);
+/// What a shim says when its pod is up.
+const UP: &str = "up";
 /// Size at which the shim's own log begins anew.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -92,30 +98,53 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode
 
 /// Forks the shim and waits until its pod is up.
 fn launch(directory: &Path) -> Result<(), ShimError> {
-    let pod = read_pod(directory)?;
-    let timeout = if pod.machine.is_some() { BOOT_TIMEOUT } else { UP_TIMEOUT };
     let (mut up, told) = io::pipe().map_err(step("make a pipe"))?;
-    let told = OwnedFd::from(told);
-    Fork::default()
-        .spawn(|| {
-            let result = become_shim(&told, directory).and_then(|first| run(pod, told, first));
-            match result {
-                Ok(()) => 0,
-                Err(error) => {
-                    eprintln!("{error}");
-                    1
-                }
-            }
-        })
-        .map_err(step("fork"))?;
+    let first = first_client().map_err(step("keep the first client"))?;
+    Fork::default().spawn(|| live(directory, told.into(), first)).map_err(step("fork"))?;
     // The shim's copy is now the only one, so its death ends the pipe.
     let mut message = String::new();
-    wait_readable(&up, timeout).map_err(step("wait for the pod"))?;
+    wait_readable(&up, UP_TIMEOUT).map_err(step("wait for the pod"))?;
     up.read_to_string(&mut message).map_err(step("hear from the shim"))?;
-    match message.strip_prefix("up") {
-        Some(_) => Ok(()),
-        None if message.is_empty() => Err(step("start the shim")(io::Error::other("it ended; see shim.log"))),
-        None => Err(step("start the pod")(io::Error::other(message))),
+    match heard(&message) {
+        Ok(()) => Ok(()),
+        Err(complaint) => Err(step("start the pod")(io::Error::other(complaint))),
+    }
+}
+
+/// What a shim said until it closed its pipe: nothing but [`UP`], or why its pod is not up.
+pub(super) fn heard(message: &str) -> Result<(), &str> {
+    match message {
+        UP => Ok(()),
+        "" => Err("the shim ended; see shim.log"),
+        complaint => Err(complaint),
+    }
+}
+
+/// The life of a shim, in a process of its own: tells by the pipe that its pod is up, or why it is not, and stays until
+/// the pod has ended. Gives its exit code.
+fn live(directory: &Path, told: OwnedFd, first: Option<UnixStream>) -> i32 {
+    let mut told = fs::File::from(told);
+    let started = become_shim(&told, first.as_ref(), directory)
+        .and_then(|()| read_pod(directory))
+        .and_then(|pod| start(pod, &told, first));
+    match started {
+        Ok(Started::Pod(mut shim)) => {
+            // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
+            let _ = told.write_all(UP.as_bytes());
+            drop(told);
+            shim.run_until_ended();
+            0
+        }
+        Ok(Started::Machine(mut relay)) => {
+            drop(told);
+            relay.run_until_ended();
+            0
+        }
+        Err(error) => {
+            let _ = told.write_all(error.to_string().as_bytes());
+            eprintln!("{error}");
+            1
+        }
     }
 }
 
@@ -138,10 +167,10 @@ fn read_pod(directory: &Path) -> Result<Pod, ShimError> {
     Ok(pod)
 }
 
-/// Leaves the daemon's session, files, signals and working directory behind. Gives the client that came along as the
-/// standard input, if one did.
-fn become_shim(told: &OwnedFd, directory: &Path) -> Result<Option<UnixStream>, ShimError> {
-    privilege::close_others(3, &[told.as_raw_fd()]).map_err(step("close files"))?;
+/// Leaves the session, files, signals and working directory of who made it behind.
+fn become_shim(told: &fs::File, first: Option<&UnixStream>, directory: &Path) -> Result<(), ShimError> {
+    let kept: Vec<RawFd> = first.iter().map(|first| first.as_raw_fd()).chain([told.as_raw_fd()]).collect();
+    privilege::close_others(3, &kept).map_err(step("close files"))?;
     nix::unistd::setsid().map_err(step("make a session"))?;
     privilege::ignore_hangups();
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
@@ -156,11 +185,10 @@ fn become_shim(told: &OwnedFd, directory: &Path) -> Result<Option<UnixStream>, S
         let _ = log.set_len(0);
     }
     let _ = log.flush();
-    let first = first_client().map_err(step("keep the first client"))?;
     for (number, file) in [(0, &null), (1, &null), (2, &log)] {
         privilege::place(file.as_raw_fd(), number).map_err(step("connect the standard streams"))?;
     }
-    Ok(first)
+    Ok(())
 }
 
 /// A socket as the standard input is a client who asked before the pod is there: requests wait in it.
@@ -173,52 +201,40 @@ fn first_client() -> io::Result<Option<UnixStream>> {
     Ok(Some(UnixStream::from(input.as_fd().try_clone_to_owned()?)))
 }
 
-/// Sets the pod up, tells that it is up, and stays until it has ended.
-fn run(pod: Pod, told: OwnedFd, first: Option<UnixStream>) -> Result<(), ShimError> {
-    let mut told = fs::File::from(told);
-    if pod.machine.is_some() {
-        return run_machine(pod, told, first);
-    }
-    let mut shim = match set_up(pod, first) {
-        Ok(shim) => shim,
-        Err(error) => {
-            let _ = told.write_all(error.to_string().as_bytes());
-            return Err(error);
-        }
+/// What a shim stays with.
+enum Started {
+    /// The containers of a pod.
+    Pod(ShimPod),
+    /// The machine of a pod that has a kernel of its own: the shim is inside, and this process stands for it. It tells by
+    /// itself that the pod is up.
+    Machine(Relay),
+}
+
+/// Sets the pod up.
+fn start(pod: Pod, told: &fs::File, first: Option<UnixStream>) -> Result<Started, ShimError> {
+    let Some(machine) = pod.machine.clone() else {
+        return set_up(pod, first).map(Started::Pod);
     };
-    // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
-    let _ = told.write_all(b"up");
-    drop(told);
-    shim.run_until_ended();
-    Ok(())
+    let lock = lock(&pod)?;
+    let told = told.try_clone().map_err(step("keep the pipe"))?;
+    Relay::start(pod, &machine, lock, told, first)
+        .map(Started::Machine)
+        .map_err(|error| step("run the pod's machine")(io::Error::other(error)))
 }
 
-/// The same where the pod has a kernel of its own: the shim is inside, and this process stands for it.
-fn run_machine(pod: Pod, mut told: fs::File, first: Option<UnixStream>) -> Result<(), ShimError> {
-    let started = lock(&pod).and_then(|lock| {
-        let machine = pod.machine.clone().expect("it was looked at");
-        let told = told.try_clone().map_err(step("keep the pipe"))?;
-        Relay::start(pod, &machine, lock, told, first)
-            .map_err(|error| step("run the pod's machine")(io::Error::other(error)))
-    });
-    match started {
-        Ok(mut relay) => {
-            drop(told);
-            relay.run_until_ended();
-            Ok(())
-        }
-        Err(error) => {
-            let _ = told.write_all(error.to_string().as_bytes());
-            Err(error)
-        }
-    }
-}
-
-/// Takes the pod for this process alone.
+/// Takes the pod for this process alone. The shim of its last run may be on its way out: it has told the end, and takes its
+/// mounts and control groups away.
 fn lock(pod: &Pod) -> Result<Lock, ShimError> {
     let run = &pod.places.run;
     fs::create_dir_all(run).map_err(step(format!("create {}", run.display())))?;
-    Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))?.ok_or(ShimError::Taken)
+    let deadline = Instant::now() + LEAVE_TIMEOUT;
+    loop {
+        match Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() >= deadline => return Err(ShimError::Taken),
+            None => std::thread::sleep(LEAVE_POLL),
+        }
+    }
 }
 
 fn set_up(pod: Pod, first: Option<UnixStream>) -> Result<ShimPod, ShimError> {

@@ -41,7 +41,7 @@ impl Lab {
             state: directory.path().join("state"),
             run: directory.path().join("run"),
             cgroup_root: format!("holm-test-{}-{number}", std::process::id()),
-            shim: vec![env!("CARGO_BIN_EXE_holm-shim-test").into()],
+            program: Some(env!("CARGO_BIN_EXE_holm-shim-test").into()),
             machines: None,
         };
         Self {
@@ -235,9 +235,11 @@ pub fn leftovers(place: &str, cgroup_root: &str) -> Vec<String> {
             continue;
         };
         let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let is_shim = read("cmdline").contains("holm-shim-test") && read("cmdline").contains(place);
+        let shown = read("cmdline");
+        // The nursery goes with the driver.
+        let is_shim = shown.contains("\0shim\0") && shown.contains(place);
         if is_shim || read("cgroup").contains(&format!("/{cgroup_root}/")) {
-            left.push(format!("process {pid}: {}", read("cmdline")));
+            left.push(format!("process {pid}: {shown}"));
         }
     }
     left

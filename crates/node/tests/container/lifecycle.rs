@@ -196,6 +196,44 @@ async fn a_killed_shim_is_found_and_cleaned_up() {
 }
 
 #[tokio::test]
+async fn shims_are_forks_of_one_process_that_nothing_depends_on() {
+    let mut lab = Lab::new();
+    let script = "echo up; while :; do sleep 1; done";
+    let (one, two) = (lab.start(script).await, lab.start(script).await);
+    let (first, second) = (lab.running(one.id).await.pid, lab.running(two.id).await.pid);
+    let nursery = parent(first as i32);
+    assert_eq!(nursery, parent(second as i32));
+    for (shim, id) in [(first, one.id), (second, two.id)] {
+        let shown = fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap();
+        let directory = lab.driver.places(id).state;
+        assert!(
+            shown.trim_end_matches('\0').ends_with(&format!("\0shim\0{}", directory.display())),
+            "{shown}"
+        );
+    }
+    kill(nursery);
+    until("the nursery's end", async || !alive(nursery)).await;
+    lab.running(one.id).await;
+    let three = lab.start(script).await;
+    let third = lab.running(three.id).await.pid as i32;
+    assert_ne!(parent(third), nursery);
+    assert!(alive(first as i32) && alive(second as i32), "they outlive it");
+    // What ended is not kept as a zombie.
+    let nursery = parent(third);
+    kill(third);
+    until("nothing is left of a shim", async || !fs::exists(format!("/proc/{third}")).unwrap()).await;
+    lab.close().await;
+    until("the nursery's end, with its driver", async || !alive(nursery)).await;
+}
+
+/// The process that made another (proc_pid_stat(5), field 4).
+fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest = stat.rsplit_once(") ").expect("a name in brackets").1;
+    rest.split(' ').nth(1).expect("a parent").parse().unwrap()
+}
+
+#[tokio::test]
 async fn a_start_that_fails_leaves_a_clear_error() {
     let mut lab = Lab::new();
     let mut container = lab.container("main", "true");

@@ -126,7 +126,7 @@ fn pod_text(layer: &Path) -> Vec<u8> {
         state: "/nowhere".into(),
         run: "/nowhere".into(),
         cgroup_root: "x".into(),
-        shim: vec![],
+        program: None,
         machines: None,
     });
     let pod = node::container::bundle::bundle(&plan, driver.places(id)).unwrap();

@@ -171,6 +171,19 @@ pub fn ignore_hangups() {
     }
 }
 
+/// Leaves the children of this process to the kernel, which forgets them when they end: there is no code of theirs to
+/// collect, and none stays as a zombie (sigaction(2), SIGCHLD). Forks inherit it.
+pub fn leave_children() {
+    // SAFETY: SIG_IGN is a valid action for it.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Has the children of this process kept until they are waited for, as a process has from the beginning.
+pub fn keep_children() {
+    // SAFETY: SIG_DFL is a valid action for it.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Marks every descriptor from `first` on to be closed by exec.
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;

@@ -88,7 +88,7 @@ impl PodDriver {
     ) -> Result<Machine, DriverError> {
         let wanted = self.config.machines.as_ref().and_then(|machines| machines.guest_kernel.as_deref());
         let kernel = Kernel::find(wanted)?;
-        let program = self.config.shim.first().ok_or_else(|| DriverError::Missing {
+        let program = self.config.program.as_ref().ok_or_else(|| DriverError::Missing {
             what: "holm's own program".into(),
             hint: "set the path of holm".into(),
         })?;
@@ -352,7 +352,7 @@ mod tests {
             state: directory.join("state"),
             run: directory.join("run"),
             cgroup_root: "holm-test".into(),
-            shim: vec!["/usr/bin/holm".into(), "shim".into()],
+            program: Some("/usr/bin/holm".into()),
             machines: Some(Machines { hardware, guest_kernel: None }),
         })
     }
@@ -437,7 +437,7 @@ mod tests {
                 state: scratch.path().into(),
                 run: scratch.path().into(),
                 cgroup_root: "holm-test".into(),
-                shim: vec![],
+                program: None,
                 machines,
             })
         };
