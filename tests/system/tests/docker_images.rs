@@ -29,6 +29,12 @@ fn an_image_has_several_names() {
     assert_eq!(docker.does(&["run", "--rm", "shop/tools:1", "echo", "runs"]), "runs");
     docker.refuses(1, "No such image: nosuch", &["tag", "nosuch", "x"]);
     docker.refuses(1, "invalid reference format", &["tag", "busybox", "Not:Good:Name"]);
+    // A name that nothing came under is free.
+    docker.refuses(1, "absent", &["pull", "absent"]);
+    docker.does(&["tag", "busybox", "absent"]);
+    assert_eq!(id(&docker, "absent"), image);
+    assert_eq!(docker.does(&["run", "--rm", "absent", "echo", "runs"]), "runs");
+    assert_eq!(docker.does(&["rmi", "absent"]), "Untagged: absent:latest");
 
     // A name goes alone as long as there is another, also from below a container that runs.
     docker.does(&["run", "-d", "--name", "one", "busybox", "sleep", "3600"]);

@@ -12,7 +12,7 @@ use crate::{
 use model::{
     error::Code,
     id::ImageId,
-    image::{Image, ImageKind, ImageSource, ImageStatus},
+    image::{Image, ImageKind, ImageSource, ImageState, ImageStatus},
     image_reference::Reference,
     name::Name,
     quota::Resource,
@@ -49,10 +49,11 @@ impl Control {
         self.name_content(caller, &digest, Some(name)).await
     }
 
-    /// Makes an OCI image of what its node has under the digest of a manifest, with this name or with none.
+    /// Makes an OCI image of what its node has under the digest of a manifest, with this name or with none. An image that
+    /// has the name and could not be had becomes this one: whoever waits for it by its id gets what the name means now.
     ///
     /// # Errors
-    /// `invalid`, `conflict` for a name that is being pulled, `quota_exceeded`, `forbidden`.
+    /// `invalid`, `conflict` for a name that is being pulled at this moment, `quota_exceeded`, `forbidden`.
     pub async fn name_content(&self, caller: &Caller, digest: &str, name: Option<&str>) -> Result<Image> {
         caller.require(Role::Member, "naming an image")?;
         let reference = name.map(tag).transpose()?;
@@ -67,6 +68,10 @@ impl Control {
                         return Ok(holder.record.clone());
                     }
                     Some(held) => self.displace(tx, &holder, &held),
+                    None if self.has_failed(&holder.record) => {
+                        let source = ImageSource::Content { digest: digest.to_string() };
+                        return Ok(self.ask_anew(tx, &holder, &source));
+                    }
                     None => {
                         let message = format!("image {} is being made", holder.record.meta.name);
                         return Err(Error::new(Code::Conflict, message).hint("wait for that, or delete it"));
@@ -147,6 +152,11 @@ impl Control {
             image.meta.project == caller.project && image.kind == ImageKind::Oci && !image.meta.is_deleting()
         });
         all
+    }
+
+    fn has_failed(&self, image: &Image) -> bool {
+        let status = self.image_status(image.meta.id);
+        matches!(image.state(status.as_ref().map(|s| &s.record)), ImageState::Failed(_))
     }
 
     fn digest_of(&self, id: ImageId) -> Option<String> {

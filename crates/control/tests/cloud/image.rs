@@ -293,3 +293,31 @@ async fn a_name_moves_and_is_taken_away() {
     assert_eq!((pulled.meta.id, pulled.asked), (moved.meta.id, moved.asked + 1));
     assert!(matches!(pulled.source, ImageSource::Registry { .. }));
 }
+
+#[tokio::test]
+async fn a_name_whose_pull_failed_is_free_and_one_that_is_pulled_is_not() {
+    let (control, admin) = cloud().await;
+    let caller = Caller { role: Role::Member, ..admin };
+    let digest = format!("sha256:{}", "1".repeat(64));
+    let pulled = control.create_image(&caller, NewImage::from_registry("app")).await.unwrap();
+    let arriving = ImageState::Fetching { done_bytes: 1, total_bytes: 2 };
+    for state in [None, Some(arriving)] {
+        if let Some(state) = state {
+            seen(&control, &pulled, state).await;
+        }
+        let refused = control.name_content(&caller, &digest, Some("app")).await.unwrap_err();
+        assert_eq!(refused.code, Code::Conflict, "{refused}");
+    }
+    for code in [Code::NotFound, Code::Unavailable] {
+        let fault = Fault { code, message: "no".into(), hint: String::new(), since: control.now() };
+        let before = control.get::<Image>(pulled.meta.id).unwrap().record.clone();
+        seen(&control, &before, ImageState::Failed(fault)).await;
+        let named = control.name_content(&caller, &digest, Some("app")).await.unwrap();
+        assert_eq!(named.source, ImageSource::Content { digest: digest.clone() });
+        assert_eq!((named.meta.id, named.asked), (pulled.meta.id, before.asked + 1));
+        // Its failure is told no more, and it counts once.
+        let status = control.image_status(named.meta.id).unwrap();
+        assert_eq!(named.state(Some(&status.record)), &ImageState::Waiting);
+        assert_eq!(control.quota(caller.project).1.of(model::quota::Resource::Images), 1);
+    }
+}

@@ -87,11 +87,13 @@ impl Images {
     pub(super) async fn run_content(&self, image: &Image, digest: &str) -> Result<Outcome, ImageError> {
         let id = image.meta.id;
         let status = self.store.get::<ImageStatus>(&id.to_string());
-        match status.as_ref().map(|status| &status.record.state) {
+        let status = status.as_ref().map(|status| &status.record);
+        match status.map(|_| image.state(status)) {
             Some(ImageState::Ready(content)) if content.digest == digest && self.is_whole(content) => {
                 return Ok(Outcome::Done);
             }
-            // It was told, and nothing brings back what is missing.
+            // It was told, and nothing brings back what is missing. A failure of before, when the name meant another
+            // content, is none of this one's.
             Some(ImageState::Failed(_)) => return Ok(Outcome::Done),
             _ => {}
         }
