@@ -28,7 +28,7 @@ pub use upload::SHA256_HEADER;
 use crate::v1::types::{
     List,
     advice::{Advice, AdviceQuery},
-    image::{AnswerShare, Image, ImageMember, TagImage},
+    image::{AnswerShare, Image, ImageMember, ImageUsers, TagImage},
     instance::{AttachPort, AttachVolume, Instance},
     keypair::{Keypair, RevokedKeypair},
     list::{ListQuery, WaitQuery},
@@ -242,6 +242,11 @@ impl Client {
         let path = format!("{}/members", path::<Image>(image));
         let members: List<ImageMember> = self.call(Method::GET, &path, None::<&()>, None).await?;
         Ok(members.items)
+    }
+
+    /// What uses an image.
+    pub async fn image_users(&self, image: &str) -> Result<ImageUsers, Error> {
+        self.call(Method::GET, &format!("{}/users", path::<Image>(image)), None::<&()>, None).await
     }
 
     /// Shares an image with a project.

@@ -5,10 +5,12 @@ mod import;
 mod retire;
 mod step;
 mod tag;
+mod users;
 
 pub use import::Import;
 pub use step::{NewStep, Pruned};
 pub use tag::Untagged;
+pub use users::User;
 
 use crate::{
     Caller, Control, Error, Result, Role,
@@ -27,8 +29,6 @@ use model::{
     meta::{Labels, Meta},
     name::Name,
     quota::Resource,
-    snapshot::Snapshot,
-    volume::{Volume, VolumeSource},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -357,10 +357,7 @@ impl Control {
                 return Err(Error::new(Code::Conflict, format!("image {} is protected", image.meta.name))
                     .hint(format!("lift that with `holm image set {} --protected no`", image.meta.name)));
             }
-            if let Some(user) = self.user_of_image(image.meta.id) {
-                let message = format!("image {} is used by {user}", image.meta.name);
-                return Err(Error::new(Code::InUse, message).hint("delete that first"));
-            }
+            self.refuse_used_image(caller, image)?;
             // What is going already was given back.
             let given_back = image.meta.is_deleting();
             self.charge(tx, image.meta.project, &[(image.resource(), if given_back { 0 } else { -1 })]);
@@ -369,35 +366,6 @@ impl Control {
             Ok(image.clone())
         })
         .await
-    }
-
-    fn user_of_image(&self, id: ImageId) -> Option<String> {
-        for instance in self.store.list::<Instance>() {
-            let i = &instance.record;
-            if i.image == Some(id) || i.containers.iter().any(|c| c.image == Some(id)) {
-                return Some(format!("instance {}", i.meta.name));
-            }
-        }
-        for volume in self.store.list::<Volume>() {
-            if volume.record.source == VolumeSource::Image(id) || volume.record.ground().image == Some(id) {
-                return Some(format!("volume {}", volume.record.meta.name));
-            }
-        }
-        for snapshot in self.store.list::<Snapshot>() {
-            if snapshot.record.ground.image == Some(id) {
-                return Some(format!("snapshot {}", snapshot.record.meta.name));
-            }
-        }
-        // An image that is still being made of a volume reads this one.
-        let reads =
-            |i: &Image| matches!(&i.source, ImageSource::Volume { ground, .. } if ground.image == Some(id));
-        let is_made = |i: &Image| self.image_status(i.meta.id).is_some_and(|s| s.record.content().is_some());
-        let boots = |i: &Image| {
-            i.meta.id != id && i.boot.as_ref().is_some_and(|b| b.kernel == id || b.initrd == Some(id))
-        };
-        let images = self.store.list::<Image>();
-        let uses = |i: &Image| boots(i) || reads(i) && !is_made(i);
-        images.iter().find(|i| uses(&i.record)).map(|i| format!("image {}", i.record.meta.name))
     }
 
     /// Changes what is said of an image.

@@ -425,6 +425,36 @@ pub struct OciContent {
     pub health: Option<HealthSpec>,
 }
 
+/// What an image is to one of its users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// An instance was started from it.
+    StandsOn,
+    /// A disk stands on its file, or a snapshot of such a disk.
+    DiskOf,
+    /// An image boots with it as its kernel or initrd.
+    Boots,
+    /// An image is being made of a disk that stands on it.
+    Reads,
+    /// It is another name of the same content.
+    SameContent,
+    /// It has all of its layers and more on top.
+    BuiltOn,
+    /// It has some of its layers.
+    SharesLayers,
+}
+
+impl Hold {
+    /// Whether the image cannot go because of it. Else it keeps files on the disk alone.
+    pub fn is_firm(self) -> bool {
+        match self {
+            Self::StandsOn | Self::DiskOf | Self::Boots | Self::Reads => true,
+            Self::SameContent | Self::BuiltOn | Self::SharesLayers => false,
+        }
+    }
+}
+
 /// What a status says that is out of date.
 static WAITING: ImageState = ImageState::Waiting;
 

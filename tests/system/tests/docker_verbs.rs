@@ -188,6 +188,25 @@ fn what_is_an_image_is_said(holm: &Holm<'_>, docker: &Docker) {
     holm.refuses("No such container: nosuch", &["port", "nosuch"]);
 }
 
+/// A container that runs from it and an image that was made on it: the first holds the image, both hold its layer.
+fn who_uses_an_image_is_told(holm: &Holm<'_>) {
+    const BASE: &str = "docker.io/library/busybox:latest";
+    let told = holm.does(&["image", "users", BASE]);
+    let row = |word: &str| -> String {
+        let line =
+            told.lines().find(|line| line.starts_with(word)).unwrap_or_else(|| panic!("{word}: {told}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("instance"), "instance box runs from it yes");
+    assert_eq!(row("image"), "image docker.io/shop/note:1 built on it (1 layer) -");
+    let whole: Value =
+        serde_json::from_str(&holm.does(&["image", "users", BASE, "-o", "json"])).expect("JSON");
+    assert_eq!(whole["own_bytes"], 0, "all of it is below another image, too: {whole}");
+    assert!(whole["shared_bytes"].as_u64().is_some_and(|bytes| bytes > 100_000), "{whole}");
+    holm.refuses(&format!("image {BASE} is used by instance box"), &["image", "rm", BASE]);
+    holm.refuses("docker rm box", &["rmi", "busybox"]);
+}
+
 #[test]
 fn files_and_images_are_carried_as_docker_does() {
     let (lab, docker) = lab();
@@ -197,6 +216,7 @@ fn files_and_images_are_carried_as_docker_does() {
 
     // What was changed becomes an image, goes into a file, and comes back.
     assert_eq!(holm.does(&["commit", "-c", "CMD [\"cat\", \"/srv/note\"]", "box", "shop/note:1"]).len(), 71);
+    who_uses_an_image_is_told(&holm);
     let archive = lab.directory().join("note.tar");
     holm.does(&["save", "-o", path(&archive), "shop/note:1"]);
     let listed = Command::new("tar").args(["-tf", path(&archive)]).output().expect("tar");

@@ -2,6 +2,7 @@
 
 pub(crate) mod content;
 mod sharing;
+mod users;
 
 use super::{
     audit::{deed, note},
@@ -191,7 +192,7 @@ fn content_view(content: &model::image::ImageContent) -> ImageContent {
 /// Adds the routes of images.
 pub fn routes(routes: Routes) -> Routes {
     let tag = "images";
-    let routes = sharing::routes(content::routes(routes));
+    let routes = users::routes(sharing::routes(content::routes(routes)));
     routes
         .collection::<Image>()
         .add(
@@ -214,7 +215,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             "/v1/images/{ref}",
             tag,
-            Doc::new("Delete an image").details("Refused while something stands on it.").wait().empty(204, "Gone."),
+            Doc::new("Delete an image").details("Refused while something stands on it; `/users` tells what.").wait().empty(204, "Gone."),
             delete,
         )
         .add(

@@ -22,7 +22,7 @@ impl Control {
                     .hint(format!("lift that with `holm image set {name} --protected no`")));
             }
             self.charge(tx, image.meta.project, &[(image.resource(), -1)]);
-            if self.user_of_image(image.meta.id).is_none() {
+            if !self.is_image_used(image.meta.id) {
                 tx.raw().remove::<ImageStatus>(&image.meta.id.to_string());
                 tx.delete(&found);
                 return Ok(image.clone());
@@ -44,12 +44,12 @@ impl Control {
     pub async fn sweep_images(&self) -> Result<()> {
         for found in self.store.list::<Image>() {
             let id = found.record.meta.id;
-            if !found.record.meta.is_deleting() || self.user_of_image(id).is_some() {
+            if !found.record.meta.is_deleting() || self.is_image_used(id) {
                 continue;
             }
             self.transact(|tx| {
                 if let Some(found) = self.get::<Image>(id)
-                    && self.user_of_image(id).is_none()
+                    && !self.is_image_used(id)
                 {
                     tx.raw().remove::<ImageStatus>(&id.to_string());
                     tx.delete(&found);

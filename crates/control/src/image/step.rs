@@ -209,7 +209,7 @@ impl Control {
                     step.build.is_none() && until.is_none_or(|until| step.used_at < until)
                 });
                 let id = found.record.meta.id;
-                if !is_old || self.user_of_image(id).is_some() {
+                if !is_old || self.is_image_used(id) {
                     continue;
                 }
                 gone.push(Pruned { id, digest: self.digest_of_image(id) });
@@ -227,7 +227,7 @@ impl Control {
     /// Removes a step; one that a container stands on goes with that.
     fn drop_step(&self, tx: &mut Transaction, found: &Found<Image>) {
         let id = found.record.meta.id;
-        if self.user_of_image(id).is_none() {
+        if !self.is_image_used(id) {
             tx.raw().remove::<ImageStatus>(&id.to_string());
             tx.delete(found);
             return;

@@ -106,13 +106,13 @@ impl Control {
             if image.protected {
                 return Err(Error::new(Code::Conflict, format!("image {} is protected", image.meta.name)));
             }
-            let Some(user) = self.user_of_image(id) else {
+            if !self.is_image_used(id) {
                 let given_back = if image.meta.is_deleting() { 0 } else { -1 };
                 self.charge(tx, image.meta.project, &[(Resource::Images, given_back)]);
                 tx.raw().remove::<ImageStatus>(&id.to_string());
                 tx.delete(&found);
                 return Ok(Untagged::Deleted);
-            };
+            }
             let digest = self.digest_of(id);
             let is_same = |other: &Image| {
                 other.meta.id != id && !other.untagged && self.digest_of(other.meta.id) == digest
@@ -124,8 +124,9 @@ impl Control {
                     Ok(Untagged::Kept)
                 }
                 _ => {
-                    let message = format!("image {} is used by {user}", image.meta.name);
-                    Err(Error::new(Code::InUse, message).hint("delete that first"))
+                    self.refuse_used_image(caller, image)?;
+                    let message = format!("what used image {} went at this moment", image.meta.name);
+                    Err(Error::new(Code::Conflict, message).hint("try again"))
                 }
             }
         })

@@ -321,3 +321,72 @@ async fn a_name_whose_pull_failed_is_free_and_one_that_is_pulled_is_not() {
         assert_eq!(control.quota(caller.project).1.of(model::quota::Resource::Images), 1);
     }
 }
+
+#[tokio::test]
+async fn who_uses_an_image_is_told_as_far_as_it_is_seen() {
+    use model::image::{Hold, OciContent};
+    let (control, admin) = cloud().await;
+    let owner = Caller { role: Role::Member, ..admin.clone() };
+    let other = project(&control, &admin, "other").await;
+    let make = async |caller: &Caller, name: &str, layers: &[&str]| {
+        let new = NewImage { visibility: Visibility::Public, ..NewImage::to_be_sent(name, ImageKind::Oci) };
+        let image = control.create_image(&Caller { role: Role::Admin, ..caller.clone() }, new).await.unwrap();
+        let oci = OciContent {
+            diff_ids: layers.iter().map(|id| (*id).to_string()).collect(),
+            ..OciContent::default()
+        };
+        let content = ImageContent { digest: name.into(), oci: Some(oci), ..ImageContent::default() };
+        seen(&control, &image, ImageState::Ready(content)).await;
+        image
+    };
+    let base = make(&owner, "base", &["a", "b"]).await;
+    make(&owner, "app", &["a", "b", "c"]).await;
+    make(&owner, "cousin", &["a", "x"]).await;
+    make(&owner, "stranger", &["y"]).await;
+    let from_base = |name: &str| control::instance::NewInstance {
+        containers: vec![control::instance::ContainerAsked {
+            image: base.meta.id.to_string(),
+            ..Default::default()
+        }],
+        ..crate::container(name)
+    };
+    for name in ["one", "two", "three", "four"] {
+        control.create_instance(&owner, from_base(name)).await.unwrap();
+    }
+    control.create_instance(&other, from_base("theirs")).await.unwrap();
+    let told = |caller: &Caller| -> Vec<(String, Hold, usize)> {
+        let users = control.users_of_image(caller, "base").unwrap();
+        let mut told: Vec<_> =
+            users.iter().map(|user| (user.to_string(), user.hold, user.layers.len())).collect();
+        told.sort_by_key(|(name, ..)| name.clone());
+        told
+    };
+    let expected = [
+        ("image app", Hold::BuiltOn, 2),
+        ("image cousin", Hold::SharesLayers, 1),
+        ("instance four", Hold::StandsOn, 0),
+        ("instance one", Hold::StandsOn, 0),
+        ("instance theirs", Hold::StandsOn, 0),
+        ("instance three", Hold::StandsOn, 0),
+        ("instance two", Hold::StandsOn, 0),
+    ];
+    assert_eq!(told(&owner), expected.map(|(name, hold, layers)| (name.to_string(), hold, layers)));
+    let theirs: Vec<String> = told(&other).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(
+        theirs,
+        ["image app", "image cousin", "instance theirs"],
+        "who has it learns nothing of others"
+    );
+
+    let refused = control.delete_image(&owner, "base").await.unwrap_err();
+    assert_eq!(refused.code, Code::InUse);
+    assert!(refused.message.ends_with(", 2 more") && !refused.message.contains("theirs"), "{refused}");
+    assert!(refused.hint.contains("holm image users base"), "{refused:?}");
+    for name in ["one", "two", "three", "four"] {
+        control.delete_instance(&owner, name).await.unwrap();
+    }
+    // What is going still stands on it.
+    let refused = control.delete_image(&owner, "base").await.unwrap_err();
+    assert!(refused.message.starts_with("image base is used by instance "), "{refused}");
+    control.delete_image(&owner, "app").await.unwrap();
+}

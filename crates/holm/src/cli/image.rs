@@ -3,6 +3,7 @@
 mod bytes;
 mod download;
 mod share;
+mod users;
 
 use super::{
     completion,
@@ -71,6 +72,12 @@ pub enum Verb {
     Set(SetArgs),
     /// List the projects that an image is shared with
     Members {
+        /// Name or id
+        #[arg(value_name = "NAME", add = completion::names("images"))]
+        name: String,
+    },
+    /// List what uses an image: what it cannot be deleted for, and what has layers of it
+    Users {
         /// Name or id
         #[arg(value_name = "NAME", add = completion::names("images"))]
         name: String,
@@ -340,6 +347,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
         Verb::Download(args) => download::run(session, args).await,
         Verb::Set(args) => set(session, args).await,
         Verb::Members { name } => share::list(session, &name).await,
+        Verb::Users { name } => users::list(session, &name).await,
         Verb::Share(args) => share::share(session, &args).await,
         Verb::Unshare(args) => share::unshare(session, &args).await,
         Verb::Accept { id } => share::answer(session, &id, Answer::Accepted).await,

@@ -88,7 +88,8 @@ fn refuse_used(door: &Door, caller: &Caller, same: &[Local], name: &str, force: 
             "conflict: unable to delete {short} (must be forced) - image is being used by stopped container {container}"
         )
     };
-    Err(conflict(message).hint(format!("`docker rm {}` first", user.name())))
+    let names: Vec<String> = users.iter().map(|user| user.name().to_string()).collect();
+    Err(conflict(message).hint(format!("`docker rm {}` first", names.join(" "))))
 }
 
 async fn untag(door: &Door, caller: &Caller, local: &Local, name: &str, force: bool) -> Result<Untagged> {

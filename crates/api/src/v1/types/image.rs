@@ -6,7 +6,7 @@ use super::{
     schema,
 };
 use model::{
-    image::{Answer, ImageKind, Visibility},
+    image::{Answer, Hold, ImageKind, Visibility},
     image_format::{ContainerFormat, FileFormat},
     meta::Labels,
     plan::DiskFormat,
@@ -189,6 +189,40 @@ pub struct AnswerShare {
     /// `accepted` puts it into the project's lists.
     #[schema(value_type = schema::Answer)]
     pub answer: Answer,
+}
+
+/// Who uses an image, and what its end would free.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageUsers {
+    /// What stands on it, and what has layers of it.
+    pub users: Vec<ImageUser>,
+    /// Bytes on the disk that nothing else in `users` needs: they come free when the image goes. Of images of containers and
+    /// systems the unpacked layers; of others the file.
+    pub own_bytes: u64,
+    /// Bytes that stay when it goes, since others in `users` have them.
+    pub shared_bytes: u64,
+}
+
+/// One that uses an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageUser {
+    /// `instance`, `volume`, `snapshot`, `image`, or `build step` for what the build cache keeps.
+    pub noun: String,
+    /// How it uses the image.
+    #[schema(value_type = schema::Hold)]
+    pub hold: Hold,
+    /// The image cannot be deleted because of it.
+    pub firm: bool,
+    /// Its id; missing for what belongs to another project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<uuid::Uuid>,
+    /// Its name, or what a build step did; empty for what belongs to another project.
+    pub name: String,
+    /// Its project, if that is the caller's to see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<Reference>,
+    /// How many layers it has in common with the image.
+    pub layers: u64,
 }
 
 /// A further name for the content of an OCI image.

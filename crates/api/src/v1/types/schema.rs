@@ -43,6 +43,8 @@ twins! {
     Visibility = model::image::Visibility { Private, Shared, Community, Public }
     /// What a project says of an image that is shared with it.
     Answer = model::image::Answer { Pending, Accepted, Rejected }
+    /// What an image is to one of its users.
+    Hold = model::image::Hold { StandsOn, DiskOf, Boots, Reads, SameContent, BuiltOn, SharesLayers }
     /// Format of a disk's file.
     DiskFormat = model::plan::DiskFormat { Raw, Qcow2 }
     /// Into or out of the instance.

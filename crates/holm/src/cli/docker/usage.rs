@@ -128,7 +128,7 @@ fn kinds(told: &Value) -> [Kind; 4] {
     ]
 }
 
-/// Each image, container and volume, and who uses it.
+/// Each image, container, volume and step of a build, and who uses it.
 fn each(told: &Value) -> String {
     let words = |all: &[&str]| all.iter().map(|word| (*word).to_string()).collect::<Vec<_>>();
     let size = |bytes: i64| words::size(bytes.max(0) as f64, 4);
@@ -160,11 +160,28 @@ fn each(told: &Value) -> String {
         volumes.push(vec![text(one, "Name").to_string(), links.to_string(), size(bytes)]);
     }
     format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}",
+        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage:\n\n{}",
         aligned(images),
         aligned(containers),
-        aligned(volumes)
+        aligned(volumes),
+        aligned(cache(told))
     )
+}
+
+/// What builds keep: a step whose layer an image has as well takes nothing of its own.
+fn cache(told: &Value) -> Vec<Vec<String>> {
+    let is = |one: &Value, field: &str| one[field].as_bool().unwrap_or(false);
+    let head = ["CACHE ID", "SIZE", "USAGE", "SHARED", "WHAT"].map(str::to_string).to_vec();
+    let row = |one: &Value| {
+        vec![
+            words::short_id(text(one, "ID")),
+            words::size(number(one, "Size").max(0) as f64, 4),
+            number(one, "UsageCount").to_string(),
+            is(one, "Shared").to_string(),
+            words::shortened(text(one, "Description"), 60),
+        ]
+    };
+    std::iter::once(head).chain(list(told, "BuildCache").iter().map(row)).collect()
 }
 
 /// `holm prune`: containers that have ended, networks that nobody is in, images without a name, the build cache.
