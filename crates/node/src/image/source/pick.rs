@@ -13,6 +13,7 @@ use crate::{
 use model::{dockerfile::ignore::fits_path, error::Fault};
 use sha2::{Digest as _, Sha256};
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read, Write},
     os::unix::fs::FileExt,
@@ -317,10 +318,7 @@ impl Picked {
                         let plain = Node { mtime_s: node.map_or(0, |node| node.mtime_s), ..made() };
                         self.put(target, place.clone(), &plain, &mut tar)?;
                     }
-                    for (path, node) in self.files.below(key).filter(|(path, _)| *path != key) {
-                        let rest = if key.is_empty() { &path[..] } else { &path[key.len() + 1..] };
-                        self.put(target, under(&place, rest), node, &mut tar)?;
-                    }
+                    self.put_below(target, key, &place, &mut tar)?;
                 }
             }
         }
@@ -328,6 +326,33 @@ impl Picked {
             tar.finish().map_err(io_at("write the archive"))?;
         } else {
             tar.flush().map_err(io_at("write the archive"))?;
+        }
+        Ok(())
+    }
+
+    /// Puts what lies in a directory. Names of one file inside of it stay names of one file, as BuildKit keeps them.
+    fn put_below<W: Write>(
+        &self,
+        target: &Target,
+        key: &[u8],
+        place: &[u8],
+        tar: &mut TarWriter<W>,
+    ) -> Result<(), SourceError> {
+        let mut firsts: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+        for (path, node) in self.files.below(key).filter(|(path, _)| *path != key) {
+            let rest = if key.is_empty() { &path[..] } else { &path[key.len() + 1..] };
+            let path = under(place, rest);
+            // Files share no bytes but those that are one; of empty ones nobody can tell.
+            if node.kind == Kind::File && node.place.1 > 0 {
+                if let Some(first) = firsts.get(&node.place) {
+                    let whole = self.entry(target, path, node, self.asked.mode);
+                    let entry = Entry { kind: Kind::HardLink, link: first.clone(), xattrs: vec![], ..whole };
+                    tar.add(&entry).map_err(io_at("write the archive"))?;
+                    continue;
+                }
+                firsts.insert(node.place, path.clone());
+            }
+            self.put(target, path, node, tar)?;
         }
         Ok(())
     }
@@ -357,9 +382,20 @@ impl Picked {
                 why: device,
             });
         }
+        let mut entry = self.entry(target, path, node, mode);
+        let failed = io_at("write the archive");
+        if node.kind != Kind::File {
+            return tar.add(&entry).map_err(failed);
+        }
+        entry.size_bytes = node.place.1;
+        tar.add_file(&entry, &mut self.files.content(node.place)).map_err(failed)
+    }
+
+    /// A thing at its place in the image, with whose it is there; its content is not counted yet.
+    fn entry(&self, target: &Target, path: Vec<u8>, node: &Node, mode: Option<u32>) -> Entry {
         let is_link = node.kind == Kind::Symlink;
         let (uid, gid) = self.asked.owner.of(node);
-        let mut entry = Entry {
+        Entry {
             path,
             link: node.link.clone(),
             kind: node.kind,
@@ -369,13 +405,7 @@ impl Picked {
             size_bytes: 0,
             mtime: (target.time(node.mtime_s), 0),
             xattrs: node.xattrs.clone(),
-        };
-        let failed = io_at("write the archive");
-        if node.kind != Kind::File {
-            return tar.add(&entry).map_err(failed);
         }
-        entry.size_bytes = node.place.1;
-        tar.add_file(&entry, &mut self.files.content(node.place)).map_err(failed)
     }
 
     /// Whether a file is an archive, by its first bytes: as it is, or behind gzip, zstd, bzip2 or xz.
@@ -474,5 +504,63 @@ fn under(place: &[u8], name: &[u8]) -> Vec<u8> {
         (b"", name) => name.to_vec(),
         (place, b"") => place.to_vec(),
         (place, name) => [place, b"/", name].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, kind: Kind, link: &str) -> Entry {
+        Entry {
+            path: path.into(),
+            link: link.into(),
+            kind,
+            mode: 0o640,
+            uid: 7,
+            gid: 8,
+            size_bytes: 0,
+            mtime: (1_700_000_000, 0),
+            xattrs: vec![],
+        }
+    }
+
+    /// What comes of a pattern at `/to/`: names, kinds, and what links lead to.
+    fn sent(files: &SourceFiles, pattern: &str) -> Vec<(String, Kind, String)> {
+        let asked = Pick { pattern: pattern.into(), owner: Owner::Kept, ..Pick::default() };
+        let picked = files.pick(&asked).expect("found");
+        let target = Target { path: "/to".into(), is_directory: true, is_last: true, ..Target::default() };
+        let mut bytes = vec![];
+        picked.write(&target, &mut bytes).expect("written");
+        let mut reader = TarReader::new(&bytes[..]);
+        let mut told = vec![];
+        while let Some(entry) = reader.next_entry().expect("an archive") {
+            assert_eq!((entry.mode, entry.uid, entry.gid), (0o640, 7, 8));
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+            told.push((text(entry.path), entry.kind, text(entry.link)));
+        }
+        told
+    }
+
+    #[test]
+    fn names_of_one_file_stay_so_within_a_directory() {
+        let mut tar = TarWriter::new(vec![]);
+        for (path, text) in [("d/b", "same"), ("d/other", "same"), ("out", "x")] {
+            let file = Entry { size_bytes: text.len() as u64, ..entry(path, Kind::File, "") };
+            tar.add_file(&file, &mut text.as_bytes()).expect("written");
+        }
+        tar.add(&entry("d/a", Kind::HardLink, "d/b")).expect("written");
+        tar.add(&entry("d/c", Kind::HardLink, "d/b")).expect("written");
+        tar.add(&entry("d/far", Kind::HardLink, "out")).expect("written");
+        let archive = std::io::Cursor::new(tar.finish().expect("written"));
+        let files = SourceFiles::read_archive(&std::env::temp_dir(), archive, b"").expect("kept");
+        let file = |path: &str| (path.to_string(), Kind::File, String::new());
+        let link = |path: &str, to: &str| (path.to_string(), Kind::HardLink, to.to_string());
+        // The first in order is the file; what lies outside is no part of what is copied.
+        let inside =
+            vec![file("to/a"), link("to/b", "to/a"), link("to/c", "to/a"), file("to/far"), file("to/other")];
+        assert_eq!(sent(&files, "d"), inside);
+        // Things that are named one by one come one by one.
+        assert_eq!(sent(&files, "d/[ab]"), vec![file("to/a"), file("to/b")]);
     }
 }
