@@ -129,15 +129,21 @@ fn prepare(door: &Door, request_id: &str, request: &mut Request) -> Result<Calle
     auth::identify(door.control(), door.app().local(), &peer, request.headers(), request_id)
 }
 
-/// Gives a call of BuildKit's the project that its client named before: it does not say it itself.
+/// Gives a call of BuildKit's client the project that its process named before: it does not say it itself.
 fn name_project(door: &Door, pid: i32, request: &mut Request) {
     if let Some(project) = request.headers().get(PROJECT_HEADER) {
         door.named().note(pid, project);
-    } else if matches!(request.uri().path(), "/grpc" | "/session")
+    } else if is_builders(request.uri().path())
         && let Some(project) = door.named().of(pid)
     {
         request.headers_mut().insert(PROJECT_HEADER, project);
     }
+}
+
+/// Whether BuildKit's client calls a path: to build, and to push what it has built.
+fn is_builders(path: &str) -> bool {
+    let is_image = || path.starts_with("/images/") && (path.ends_with("/push") || path.ends_with("/json"));
+    matches!(path, "/grpc" | "/session") || is_image()
 }
 
 /// Takes the version off a path; a path without one is meant in the newest.

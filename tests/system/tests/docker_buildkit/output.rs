@@ -206,3 +206,28 @@ fn check_times(docker: &Docker, files: &BTreeMap<String, Vec<u8>>) {
         }
     }
 }
+
+#[test]
+fn what_is_built_is_pushed() {
+    let (lab, docker) = lab();
+    let text = "FROM busybox\nRUN echo pushed >/it\nCMD [\"cat\", \"/it\"]\n";
+    let made = context(&lab, "pushed", &[("Dockerfile", text)]);
+    let name = |tag: &str| format!("127.0.0.1:5000/shop/pushed:{tag}");
+    let (one, two, three) = (name("1"), name("2"), name("3"));
+    builds(&docker, &made, &["--push", "-t", &one]);
+    builds(&docker, &made, &["-o", &format!("type=image,name={two},push=true")]);
+    builds(&docker, &made, &["-o", "type=registry", "-t", &three]);
+    let first = id(&docker, &one);
+    // Gone here, with all that the cache has of it, and back from there.
+    docker.does(&["image", "prune", "-a", "-f"]);
+    docker.does(&["builder", "prune", "-a", "-f"]);
+    docker.refuses(1, "No such", &["inspect", "--type", "image", &first]);
+    for name in [&one, &two, &three] {
+        docker.does(&["pull", name]);
+        assert_eq!(id(&docker, name), first, "{name}");
+        assert_eq!(docker.does(&["run", "--rm", name]), "pushed");
+    }
+    let said = super::build(&docker, &made, &["--push", "-t", "127.0.0.1:5999/shop/pushed:1"]);
+    assert!(said.code != 0 && said.err.contains("127.0.0.1:5999"), "a registry that is not there: {said:?}");
+    finish(lab, &docker);
+}
