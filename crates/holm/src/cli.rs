@@ -110,8 +110,10 @@ pub type Cli = Line<Command>;
 #[derive(Debug, Subcommand)]
 pub enum Daily {
     /// Run an image: a virtual machine or a container, as the image says
+    #[command(disable_help_flag = true)]
     Run(Box<run::RunArgs>),
     /// Make an instance without starting it
+    #[command(disable_help_flag = true)]
     Create(Box<run::RunArgs>),
     /// List instances
     Ls(instance::InstanceListArgs),

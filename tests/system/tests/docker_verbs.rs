@@ -477,3 +477,59 @@ fn verbs_work_from_elsewhere_with_a_token() {
     assert_eq!(docker.does(&["ps", "--format", "{{.Names}}"]), "box");
     finish(lab);
 }
+
+#[test]
+fn what_docker_run_sets_is_set_and_shown() {
+    let (lab, docker) = lab();
+    let holm = Holm { lab: &lab };
+    // The image is pulled first: it says what it listens on.
+    holm.does(&["run", "-d", "-P", "-h", "inside", "--name", "all", "web"]);
+    let host_port = |text: String| -> u16 {
+        let port = text.lines().next().and_then(|line| line.rsplit(':').next()).expect("a port");
+        port.parse().unwrap_or_else(|_| panic!("a number: {text}"))
+    };
+    assert!(host_port(holm.does(&["port", "all", "80"])) > 0);
+    assert_eq!(holm.does(&["exec", "all", "--", "hostname"]), "inside");
+    holm.does(&["run", "-d", "-P", "-p", "8077:80", "--name", "one", "web"]);
+    assert_eq!(host_port(holm.does(&["port", "one", "80"])), 8077, "what is named is not published twice");
+    assert_eq!(holm.does(&["port", "one"]).lines().filter(|line| line.starts_with("80/tcp")).count(), 2);
+    holm.refuses("--hostname", &["run", "-h"]);
+    assert!(holm.does(&["run", "--help"]).contains("--publish-all"));
+
+    // What docker's own client asks for is shown at holm's door.
+    docker.does(&[
+        "run",
+        "-d",
+        "--name",
+        "limited",
+        "--pids-limit",
+        "77",
+        "--ulimit",
+        "nofile=100:200",
+        "--ulimit",
+        "core=0",
+        "--log-opt",
+        "max-size=1m",
+        "--stop-signal",
+        "SIGINT",
+        "--cpu-shares",
+        "2048",
+        "busybox",
+        "sleep",
+        "3600",
+    ]);
+    let shown: Value = serde_json::from_str(&holm.does(&["info", "limited", "-o", "json"])).expect("JSON");
+    let container = &shown["containers"][0];
+    assert_eq!(
+        (&container["pids_max"], &container["ulimits"]["nofile"], &container["ulimits"]["core"]),
+        (
+            &Value::from(77),
+            &serde_json::json!({"soft": 100, "hard": 200}),
+            &serde_json::json!({"soft": 0, "hard": 0})
+        )
+    );
+    assert_eq!(container["log"]["file_bytes_max"], 1 << 20, "{container}");
+    assert!(container["stop_signal"].is_string() && shown["cpu_weight"] == 200, "{shown}");
+    docker.does(&["rm", "-f", "all", "one", "limited"]);
+    finish(lab);
+}

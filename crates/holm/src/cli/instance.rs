@@ -36,6 +36,7 @@ pub enum Verb {
     #[command(visible_aliases = ["info", "get"])]
     Show(InfoArgs),
     /// Make an instance without starting it
+    #[command(disable_help_flag = true)]
     Create(Box<RunArgs>),
     /// Change an instance
     Set(SetArgs),

@@ -1,6 +1,7 @@
 //! `holm run` and `holm create`: one command for virtual machines and containers; the image says which it is.
 
 mod docker;
+mod exposed;
 mod foreground;
 mod request;
 
@@ -77,6 +78,9 @@ pub struct RunArgs {
     pub health: HealthArgs,
     #[command(flatten)]
     pub life: LifeArgs,
+    /// Print help; -h is the host name, as docker has it
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
 }
 
 /// Kind that is insisted on.
@@ -147,6 +151,9 @@ pub struct NetworkArgs {
     /// chosen. The security groups still decide who gets in (may be given several times)
     #[arg(long, short, value_name = "PORT")]
     pub publish: Vec<String>,
+    /// A free port of this machine for each one that its image says it listens on (container)
+    #[arg(long, short = 'P')]
+    pub publish_all: bool,
 }
 
 /// What a VM or a system container is given.
@@ -256,6 +263,9 @@ pub async fn run(session: &Session, args: RunArgs, start: bool) -> Result {
     let name = args.name.clone().unwrap_or_else(|| request::name_for(&args.image, rand::random()));
     let in_foreground = start && !args.life.detach && !args.wait.no_wait && session.printer.format.is_none();
     let mut wanted = request::request(&args, name)?;
+    if args.network.publish_all {
+        exposed::publish_all(session, &args, &mut wanted).await?;
+    }
     wanted.start = (!start).then_some(false);
     // In the foreground the command itself deletes it at the end, once the exit code is known.
     wanted.remove_on_exit = args.life.rm && !in_foreground;

@@ -7,7 +7,7 @@ use crate::v1::{
         Fault, Head, Reference,
         instance::{
             Container, Exit, ExtraHost, Instance as View, InstancePort, InstanceVolume, KeysPending,
-            RunningSize, Trial,
+            LogRequest, RunningSize, Trial, UlimitRequest,
         },
         list::ListQuery,
     },
@@ -20,13 +20,16 @@ use model::{
         ContainerSpec, Grant, Instance, InstanceStatus, Kind, State,
         keys::{KeyChange, NamedKey},
         phase::Phase,
+        ulimit::{Ulimit, Ulimits},
     },
     network::Network,
+    plan::LogLimits,
     port::Port,
     security_group::SecurityGroup,
     server_group::ServerGroup,
     volume::Volume,
 };
+use std::collections::BTreeMap;
 
 fn extra_hosts(instance: &Instance) -> Vec<ExtraHost> {
     let host = |host: &model::instance::extra_host::ExtraHost| ExtraHost {
@@ -233,6 +236,19 @@ fn volume_view(id: model::id::VolumeId, scene: &Scene<'_>) -> Option<InstanceVol
     })
 }
 
+fn ulimits(all: &Ulimits) -> BTreeMap<String, UlimitRequest> {
+    let number = |limit: u64| (limit != u64::MAX).then_some(limit);
+    let one = |limit: &Ulimit| UlimitRequest { soft: number(limit.soft), hard: number(limit.hard) };
+    all.iter().map(|(resource, limit)| (resource.name().to_string(), one(limit))).collect()
+}
+
+/// How much of a log is kept, where that is not the usual.
+fn log(limits: LogLimits) -> Option<LogRequest> {
+    let LogLimits { size_bytes_max, files_max } = limits;
+    let told = LogRequest { file_bytes_max: Some(size_bytes_max), files_max: Some(files_max) };
+    (limits != LogLimits::default()).then_some(told)
+}
+
 fn container_view(instance: &Instance, spec: &ContainerSpec, scene: &Scene<'_>) -> Container {
     Container {
         name: spec.name.clone(),
@@ -263,5 +279,10 @@ fn container_view(instance: &Instance, spec: &ContainerSpec, scene: &Scene<'_>) 
         init: spec.init,
         shm_bytes: spec.shm_bytes,
         memory_mounts: spec.memory_mounts.iter().map(Into::into).collect(),
+        stop_signal: spec.stop_signal.clone(),
+        pids_max: spec.pids_max,
+        ulimits: ulimits(&spec.ulimits),
+        log: log(spec.log),
+        stdin_once: spec.stdin_once,
     }
 }

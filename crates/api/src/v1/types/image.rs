@@ -312,6 +312,32 @@ pub struct CreateImage {
     pub container_format: Option<ContainerFormat>,
 }
 
+impl CreateImage {
+    /// An image of a registry, by its reference.
+    pub fn of_registry(reference: &str) -> Self {
+        Self {
+            name: None,
+            description: String::new(),
+            labels: Labels::new(),
+            kind: None,
+            reference: Some(reference.to_string()),
+            visibility: None,
+            arch: None,
+            boot: None,
+            uefi: false,
+            min_disk_gib: 0,
+            min_memory_mib: 0,
+            protected: false,
+            login: None,
+            properties: BTreeMap::new(),
+            tags: BTreeSet::new(),
+            hidden: false,
+            disk_format: None,
+            container_format: None,
+        }
+    }
+}
+
 /// A kernel boot that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

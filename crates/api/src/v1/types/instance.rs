@@ -384,4 +384,19 @@ pub struct Container {
     /// Mounts that are kept in memory, with what is asked of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memory_mounts: Vec<MemoryMountRequest>,
+    /// Signal that asks it to end, by name or number, where it is not the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Most processes and threads, where it is not holm's own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_max: Option<u64>,
+    /// Limits of each of its processes by name (getrlimit(2)) that are not the usual ones; no number is no limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ulimits: BTreeMap<String, UlimitRequest>,
+    /// How much of its log is kept, where it is not the usual: 3 files of 10 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogRequest>,
+    /// Standard input ends for good with the first client that was attached to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdin_once: bool,
 }

@@ -55,7 +55,7 @@ pub struct FurtherArgs {
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
     /// Host name inside [default: made of its name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, short = 'h', value_name = "NAME")]
     pub hostname: Option<String>,
     /// Address in its first network
     #[arg(long, value_name = "ADDRESS")]
