@@ -216,3 +216,14 @@ fn openstack_client_rescues_a_guest() {
     assert!(success, "{text}");
     lab.finish();
 }
+
+/// A system container of a root file system that Glance was given.
+#[test]
+fn openstack_client_boots_a_system_container() {
+    let lab = lab(PLAIN);
+    let root = lab.images.file("busybox-system", "rootfs.tar.xz");
+    fs::copy(root, lab.directory().join("root.tar.xz")).expect("the archive");
+    let (success, text) = run(&lab, &format!("http://{PLAIN}"), "commands.py", &["system"]);
+    assert!(success, "{text}");
+    lab.finish();
+}

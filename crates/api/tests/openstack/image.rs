@@ -5,7 +5,7 @@ use axum::{body::Body, http::Method};
 use model::{
     error::{Code, Fault},
     id::ImageId,
-    image::{Image, ImageContent, ImageState},
+    image::{Image, ImageContent, ImageKind, ImageState},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -471,4 +471,36 @@ async fn schemas_and_further_documents() {
     cloud.get(&member, "/image/v2/metadefs/namespaces").await.expect(200);
     let usage = cloud.get(&member, "/image/v2/info/usage").await.expect(200);
     assert_eq!(usage["usage"]["image_count_total"]["usage"], 1);
+}
+
+#[tokio::test]
+async fn a_root_of_system_containers_is_told_by_its_property() {
+    let cloud = Cloud::open().await;
+    let member = cloud.as_role("member").await;
+    let kind = |image: &Value| {
+        let id: ImageId = image["id"].as_str().unwrap().parse().unwrap();
+        cloud.house.control.get::<Image>(id).unwrap().record.kind
+    };
+    let formats = |word: &str| json!({"name": "root", "disk_format": "raw", "container_format": "bare", "hypervisor_type": word});
+    for (word, wanted) in [("lxc", ImageKind::System), ("lxd", ImageKind::System), ("qemu", ImageKind::Disk)]
+    {
+        let image = made(&cloud, &member, formats(word)).await;
+        assert_eq!((kind(&image), &image["hypervisor_type"]), (wanted, &json!(word)));
+    }
+    let image = made(&cloud, &member, formats("lxc")).await;
+    let remove = json!([{"op": "remove", "path": "/hypervisor_type"}]);
+    let disk = patch(&cloud, &member, &image, remove.clone()).await.expect(200);
+    assert_eq!((kind(&image), &disk["hypervisor_type"]), (ImageKind::Disk, &Value::Null));
+    let add = json!([{"op": "add", "path": "/hypervisor_type", "value": "lxc"}]);
+    patch(&cloud, &member, &image, add).await.expect(200);
+    assert_eq!(kind(&image), ImageKind::System);
+    // What it is stays so once its bytes are there.
+    put_bytes(&cloud, &member, &path(&image, "/file"), b"0123456789").await.expect(204);
+    patch(&cloud, &member, &image, remove).await.expect(200);
+    let shown = cloud.get(&member, &path(&image, "")).await.expect(200);
+    assert_eq!((kind(&image), &shown["hypervisor_type"]), (ImageKind::System, &json!("lxc")));
+    // A container image is none, whatever else is said of it.
+    let docker =
+        json!({"name": "oci", "disk_format": "raw", "container_format": "docker", "hypervisor_type": "lxc"});
+    assert_eq!(kind(&made(&cloud, &member, docker).await), ImageKind::Oci);
 }

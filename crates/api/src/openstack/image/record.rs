@@ -164,7 +164,7 @@ fn read_new(session: &Session, input: Map<String, Value>) -> Result<(NewImage, B
     if let (false, Some(id)) = (named, new.id) {
         new.name = id.to_string();
     }
-    new.kind = kind(new.disk_format, new.container_format);
+    new.kind = kind(new.disk_format, new.container_format, &properties);
     Ok((new, properties))
 }
 
@@ -305,7 +305,7 @@ fn apply(control: &Control, caller: &Caller, image: &mut Image, operations: &[Op
         }
     }
     if !has_content && image.source == model::image::ImageSource::Upload {
-        image.kind = kind(image.disk_format, image.container_format);
+        image.kind = kind(image.disk_format, image.container_format, &all);
     }
     if all != properties(image) {
         set_properties(control, caller, image, all);

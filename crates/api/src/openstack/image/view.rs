@@ -7,6 +7,7 @@
 //!   boot.kernel, .initrd   kernel_id, ramdisk_id         (where they name images of these kinds)
 //!   boot.cmdline           os_command_line               (beside a kernel)
 //!   arch                   architecture
+//!   kind system            hypervisor_type=lxc or lxd    (a root file system in a tar, which a system container boots)
 //! ```
 //! So an image made on either door boots alike on both; all other properties are kept and shown as they were given.
 
@@ -26,6 +27,9 @@ const KERNEL: &str = "kernel_id";
 const INITRD: &str = "ramdisk_id";
 const CMDLINE: &str = "os_command_line";
 const ARCH: &str = "architecture";
+/// What Glance's property means by these words is a root file system and no disk.
+const HYPERVISOR: &str = "hypervisor_type";
+const CONTAINERS: [&str; 2] = ["lxc", "lxd"];
 
 /// A time as Glance writes it: whole seconds, UTC.
 pub fn time(at: Timestamp) -> String {
@@ -123,12 +127,18 @@ pub fn container_format(image: &Image, content: Option<&ImageContent>) -> Option
     image.container_format.or_else(found)
 }
 
-/// What kind of image these formats stand for.
-pub fn kind(disk: Option<FileFormat>, container: Option<ContainerFormat>) -> ImageKind {
+/// What kind of image these formats and properties stand for.
+pub fn kind(
+    disk: Option<FileFormat>,
+    container: Option<ContainerFormat>,
+    properties: &BTreeMap<String, String>,
+) -> ImageKind {
+    let is_root = properties.get(HYPERVISOR).is_some_and(|word| CONTAINERS.contains(&word.as_str()));
     match (container, disk) {
         (Some(ContainerFormat::Docker), _) => ImageKind::Oci,
         (Some(ContainerFormat::Aki), _) | (_, Some(FileFormat::Aki)) => ImageKind::Kernel,
         (Some(ContainerFormat::Ari), _) | (_, Some(FileFormat::Ari)) => ImageKind::Initrd,
+        _ if is_root => ImageKind::System,
         _ => ImageKind::Disk,
     }
 }
@@ -141,6 +151,9 @@ pub fn properties(image: &Image) -> BTreeMap<String, String> {
     }
     if image.uefi {
         all.insert(FIRMWARE.into(), "uefi".into());
+    }
+    if image.kind == ImageKind::System {
+        all.entry(HYPERVISOR.into()).or_insert_with(|| CONTAINERS[0].into());
     }
     if let Some(boot) = image.boot.as_ref().filter(|boot| boot.kernel != image.meta.id) {
         all.insert(KERNEL.into(), boot.kernel.to_string());
@@ -161,6 +174,9 @@ pub fn set_properties(control: &Control, caller: &Caller, image: &mut Image, all
     image.uefi = rest.get(FIRMWARE).is_some_and(|word| word == "uefi");
     if image.uefi {
         rest.remove(FIRMWARE);
+    }
+    if image.kind == ImageKind::System && rest.get(HYPERVISOR).is_some_and(|word| word == CONTAINERS[0]) {
+        rest.remove(HYPERVISOR);
     }
     image.arch = rest.get(ARCH).cloned().unwrap_or_else(|| std::env::consts::ARCH.to_string());
     let of_kind = |key: &str, kind: ImageKind| -> Option<ImageId> {
