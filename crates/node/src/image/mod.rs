@@ -39,6 +39,7 @@ pub mod tar_writer;
 pub mod tree_removal;
 mod unpacker;
 mod upload;
+pub(crate) mod walk;
 mod xz;
 
 #[cfg(test)]

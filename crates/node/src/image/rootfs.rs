@@ -16,6 +16,7 @@ use super::{
     cancel::{StopFlag, run_blocking},
     shifted_copy::{cannot_shift, layer_copy},
     tree_removal::remove_tree,
+    walk::{Found, Next, walk},
 };
 use model::plan::IdRange;
 use nix::mount::MsFlags;
@@ -31,8 +32,6 @@ use sys::{
 
 /// Deepest directory whose content is counted.
 const USAGE_DEPTH_MAX: usize = 256;
-/// Files with several names whose second name is not counted again.
-const LINKED_FILES_MAX: usize = 1 << 20;
 
 /// Why a root file system cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -238,62 +237,25 @@ pub async fn usage(upper: PathBuf) -> Result<Usage, RootfsError> {
 /// What a directory and all below it take on the host, told as [`usage`] does.
 pub async fn tree_usage(files: PathBuf) -> Result<Usage, RootfsError> {
     run_blocking(move |flag| {
-        let mut count = Count { usage: Usage::default(), linked: Default::default(), flag };
-        match count.tree(&files) {
+        let mut usage = Usage::default();
+        match walk(&files, &mut |found| usage.add(found, &flag)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Usage::default()),
             Err(error) => Err(at("count", &files)(error)),
-            Ok(()) => Ok(count.usage),
+            Ok(()) => Ok(usage),
         }
     })
     .await
     .unwrap_or(Err(RootfsError::Cancelled))
 }
 
-struct Count {
-    usage: Usage,
-    linked: std::collections::HashSet<u64>,
-    flag: StopFlag,
-}
-
-impl Count {
-    fn tree(&mut self, path: &Path) -> io::Result<()> {
-        use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let top = openat(CWD, path, flags, Mode::empty())?;
-        let mut stack = vec![(Dir::read_from(&top)?, top)];
-        while let Some((entries, directory)) = stack.last_mut() {
-            self.flag.check()?;
-            let Some(entry) = entries.next() else {
-                stack.pop();
-                continue;
-            };
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            // It may be gone by now: the container runs on.
-            let Ok(stat) = statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
-            };
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if !is_directory
-                && stat.st_nlink > 1
-                && self.linked.len() < LINKED_FILES_MAX
-                && !self.linked.insert(stat.st_ino)
-            {
-                continue;
-            }
-            self.usage.entries += 1;
-            self.usage.allocated_bytes += stat.st_blocks as u64 * 512;
-            if is_directory
-                && stack.len() < USAGE_DEPTH_MAX
-                && let Some((_, directory)) = stack.last()
-                && let Ok(below) = openat(directory, name, flags, Mode::empty())
-            {
-                stack.push((Dir::read_from(&below)?, below));
-            }
+impl Usage {
+    fn add(&mut self, found: &Found, flag: &StopFlag) -> io::Result<Next> {
+        flag.check()?;
+        if found.is_again {
+            return Ok(Next::Past);
         }
-        Ok(())
+        self.entries += 1;
+        self.allocated_bytes += found.stat.st_blocks as u64 * 512;
+        Ok(if found.depth + 1 < USAGE_DEPTH_MAX { Next::In } else { Next::Past })
     }
 }

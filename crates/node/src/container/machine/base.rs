@@ -15,19 +15,17 @@
 use crate::{
     container::{e2fsprogs, root},
     driver::DriverError,
+    image::walk::{Found, Next, walk},
     room::Space,
 };
-use rustix::{
-    fs::{self as rfs, AtFlags, CWD, Dir, FileType, Mode, OFlags},
-    io::Errno,
-};
+use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::{self, DirBuilder, File},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::AsFd,
         unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink},
     },
     path::{Path, PathBuf},
@@ -312,10 +310,9 @@ fn merge(layers: &[PathBuf], place: &Path) -> Result<PathBuf, DriverError> {
 /// Counts what is in a directory, at most `limits` of it. Links are never followed.
 fn measure(top: &Path, limits: Limits) -> Result<Measure, DriverError> {
     let mut found = Measure { entries: 1, blocks: 1, taken_blocks: 1 };
-    let mut linked = HashSet::new();
-    let counted = count(top, limits, &mut found, &mut linked);
-    counted.map_err(|errno| io_error("count the files of", top)(errno.into()))?;
-    if found.entries > limits.entries_max || found.blocks > limits.bytes_max / BLOCK_BYTES {
+    let counted = walk(top, &mut |one| found.add(one, limits));
+    counted.map_err(io_error("count the files of", top))?;
+    if found.is_past(limits) {
         return Err(DriverError::Unsupported {
             what: format!(
                 "the image is too large for a disk: it has more than {} files or {} GiB",
@@ -328,49 +325,30 @@ fn measure(top: &Path, limits: Limits) -> Result<Measure, DriverError> {
     Ok(found)
 }
 
-fn count(
-    top: &Path,
-    limits: Limits,
-    found: &mut Measure,
-    linked: &mut HashSet<(u64, u64)>,
-) -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top: OwnedFd = rfs::openat(CWD, top, flags, Mode::empty())?;
-    let mut stack = vec![(Dir::read_from(&top)?, top)];
-    while let Some(depth) = stack.len().checked_sub(1) {
-        let (entries, directory) = &mut stack[depth];
-        let Some(entry) = entries.next() else {
-            stack.pop();
-            continue;
-        };
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+impl Measure {
+    fn is_past(&self, limits: Limits) -> bool {
+        self.entries > limits.entries_max || self.blocks > limits.bytes_max / BLOCK_BYTES
+    }
+
+    fn add(&mut self, found: &Found, limits: Limits) -> io::Result<Next> {
+        self.entries += 1;
+        if found.is_again {
+            return Ok(Next::Past);
         }
-        let stat = rfs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        found.entries += 1;
-        if kind != FileType::Directory && stat.st_nlink > 1 && !linked.insert((stat.st_dev, stat.st_ino)) {
-            continue;
-        }
-        found.blocks = found.blocks.saturating_add(match kind {
-            FileType::RegularFile => u64::try_from(stat.st_size).unwrap_or(0).div_ceil(BLOCK_BYTES),
+        let bytes = u64::try_from(found.stat.st_size).unwrap_or(0);
+        self.blocks = self.blocks.saturating_add(match found.kind() {
+            FileType::RegularFile => bytes.div_ceil(BLOCK_BYTES),
             _ => 1,
         });
-        found.taken_blocks += u64::try_from(stat.st_blocks).unwrap_or(0).div_ceil(BLOCK_BYTES / 512);
-        if found.entries > limits.entries_max || found.blocks > limits.bytes_max / BLOCK_BYTES {
-            return Ok(());
+        self.taken_blocks += u64::try_from(found.stat.st_blocks).unwrap_or(0).div_ceil(BLOCK_BYTES / 512);
+        if self.is_past(limits) {
+            return Ok(Next::End);
         }
-        if kind == FileType::Directory {
-            if depth + 1 >= DEPTH_MAX {
-                return Err(Errno::NAMETOOLONG);
-            }
-            let below = rfs::openat(&*directory, name, flags, Mode::empty())?;
-            stack.push((Dir::read_from(&below)?, below));
+        if found.is_directory() && found.depth + 1 >= DEPTH_MAX {
+            return Err(rustix::io::Errno::NAMETOOLONG.into());
         }
+        Ok(Next::In)
     }
-    Ok(())
 }
 
 #[cfg(test)]

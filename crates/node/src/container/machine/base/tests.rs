@@ -1,8 +1,9 @@
 //! Layers that become disks, by the real mke2fs, read back by debugfs and e2fsck.
 
 use super::*;
+use rustix::fs::{self as rfs, CWD, Mode};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     os::unix::fs::{PermissionsExt, chown},
     process::Command,
 };
