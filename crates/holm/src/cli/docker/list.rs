@@ -13,15 +13,6 @@ use std::collections::BTreeMap;
 /// Longest command that is shown without `--no-trunc`.
 const COMMAND_MAX: usize = 20;
 
-const USUAL: Columns = &[
-    ("CONTAINER ID", "ID"),
-    ("IMAGE", "Image"),
-    ("COMMAND", "Command"),
-    ("CREATED", "RunningFor"),
-    ("STATUS", "Status"),
-    ("PORTS", "Ports"),
-    ("NAMES", "Names"),
-];
 const WITH_SIZE: Columns = &[
     ("CONTAINER ID", "ID"),
     ("IMAGE", "Image"),
@@ -97,7 +88,9 @@ pub async fn run(session: &Session, args: &ListArgs) -> Result {
         .iter()
         .map(|container| row(container, !args.no_trunc, session.printer.now))
         .collect();
-    let usual = if args.size { WITH_SIZE } else { USUAL };
+    // Sizes are the last column, and asked for: they take long to count.
+    let columns = if args.size { WITH_SIZE.len() } else { WITH_SIZE.len() - 1 };
+    let usual = &WITH_SIZE[..columns];
     columns::print(session, &Listing { usual, all: ALL, id: "ID", format }, &rows)
 }
 
