@@ -59,6 +59,7 @@ pub enum Verb {
     ChangeKeys,
     StackDisk,
     Attached,
+    Usage,
 }
 
 impl Verb {
@@ -84,6 +85,7 @@ impl Verb {
             Self::ChangeKeys => "change_keys",
             Self::StackDisk => "stack_disk",
             Self::Attached => "attached",
+            Self::Usage => "usage",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Call, FakeHost, Fault, Fuse, Life, State, Verb, streams};
 use crate::driver::{
-    Driver, DriverError, ExecHandle, ExecRequest, Exit, LogLine, LogQuery, Seen, Stdio, Stream,
+    Driver, DriverError, ExecHandle, ExecRequest, Exit, LogLine, LogQuery, Seen, Stdio, Stream, Usage,
 };
 use async_trait::async_trait;
 use model::{
@@ -256,6 +256,14 @@ impl Driver for FakeDriver {
         self.call(Verb::Attached, Some(id), |state| {
             let guest = state.running(id)?;
             Ok((guest.ports.iter().copied().collect(), guest.volumes.iter().copied().collect()))
+        })
+        .await
+    }
+
+    async fn usage(&self, id: InstanceId) -> Result<Usage, DriverError> {
+        self.call(Verb::Usage, Some(id), |state| {
+            state.running(id)?;
+            Ok(Usage { cpu_usage_us: 1, memory_bytes: 1 << 20, pids: 1, ..Usage::default() })
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! What instances use, looked at once a minute; see [`model::usage`] for what is kept of it, and why not in the store.
 
 use super::Instances;
+use futures::StreamExt;
 use jiff::Timestamp;
 use model::{
     id::InstanceId,
@@ -17,6 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How often all instances are looked at.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// How long one may take to tell: some are told by their guest, which may not want to.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many are asked at a time.
+const AT_A_TIME: usize = 8;
 
 /// The use of all instances of this node.
 pub struct Meter {
@@ -46,9 +52,8 @@ impl Meter {
     pub async fn look(&self) {
         let all = self.store.list::<Instance>();
         self.histories().retain(|id, _| all.iter().any(|stored| stored.record.meta.id == *id));
-        for stored in &all {
-            self.measure(&stored.record).await;
-        }
+        let each = futures::stream::iter(&all);
+        each.for_each_concurrent(AT_A_TIME, |stored| self.measure(&stored.record)).await;
     }
 
     /// The highest use that was seen of an instance, this moment's included.
@@ -66,8 +71,8 @@ impl Meter {
         let Ok(driver) = self.instances.driver(instance.kind) else {
             return;
         };
-        match driver.usage(id).await {
-            Ok(usage) => {
+        match tokio::time::timeout(PATIENCE, driver.usage(id)).await {
+            Ok(Ok(usage)) => {
                 // Files that were read once and are kept in case are given back before anything is short.
                 let memory_bytes = usage.memory_bytes.saturating_sub(usage.memory_inactive_file_bytes);
                 self.histories().entry(id).or_default().add(
@@ -76,7 +81,8 @@ impl Meter {
                     usage.cpu_usage_us,
                 );
             }
-            Err(error) => tracing::debug!(%id, %error, "its use could not be seen"),
+            Ok(Err(error)) => tracing::debug!(%id, %error, "its use could not be seen"),
+            Err(_) => tracing::debug!(%id, "its use is not told in time"),
         }
     }
 

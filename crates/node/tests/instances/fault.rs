@@ -1,14 +1,20 @@
 //! What goes wrong: images that are not there, drivers that refuse, hang or cannot see, networks that fail.
 
-use crate::lab::{Lab, pod, vm};
+use crate::lab::{Daemon, Lab, pod, vm};
 use model::{
     error::{Code, Fault as Shown},
     image::{Image, ImageState},
     instance::phase::Phase,
 };
-use node::fake::{Behaviour, Fault, Fuse, Verb};
+use node::{
+    fake::{Behaviour, Fault, Fuse, Verb},
+    instance::measure::Meter,
+};
 use reconcile::Outcome;
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 fn busybox(lab: &Lab) -> model::id::ImageId {
@@ -179,4 +185,34 @@ async fn a_kind_that_nobody_runs_can_still_be_deleted() {
     lab.control.delete_instance(&lab.caller, "box").await.unwrap();
     lab.rest(id).await;
     assert!(lab.instance(id).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_tell_its_use_holds_up_nobody_elses() {
+    let lab = Lab::new().await;
+    let mut ids = vec![];
+    for name in ["one", "two", "three"] {
+        let id = lab.create(pod(name)).await;
+        lab.rest(id).await;
+        ids.push(id);
+    }
+    // Two of them are asked and never answer.
+    lab.host.script(Verb::Usage, Fault::HangBefore);
+    lab.host.script(Verb::Usage, Fault::HangBefore);
+    let Daemon { instances, store, .. } = lab.healthy().await;
+    let meter = Meter::new(store, Arc::new(instances));
+    tokio::time::timeout(Duration::from_secs(20), meter.look()).await.expect("the look ends");
+    let asked: Vec<_> =
+        lab.host.calls().iter().filter(|call| call.verb == Verb::Usage).map(|it| it.id).collect();
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    // They are asked anew by who wants to know, and by then they answer.
+    for id in ids {
+        let peaks = meter.peaks(&lab.instance(id).unwrap()).await.expect("it was seen");
+        assert_eq!(peaks.memory_mib, 1);
+    }
+    lab.host.script(Verb::Usage, Fault::HangBefore);
+    let first = lab.instance(asked[0].unwrap()).unwrap();
+    let known = meter.peaks(&first);
+    let known = tokio::time::timeout(Duration::from_secs(20), known).await.expect("it ends");
+    assert!(known.is_some(), "what was seen before");
 }
