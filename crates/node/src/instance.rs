@@ -458,8 +458,7 @@ impl Instances {
         }
         self.say_free(instance, status).await?;
         let with_host = matches!(sight, Sight::Stopped { host_rebooted: true, .. });
-        let awaited = if with_host { self.awaits(instance) } else { None };
-        if let Some(waiting) = awaited.map_or_else(|| self.not_ready(instance), |text| Ok(Some(text)))? {
+        if let Some(waiting) = self.waits_for(instance, with_host).await? {
             self.note(instance, |status| {
                 status.progress.clone_from(&waiting);
                 status.fault = None;

@@ -176,12 +176,15 @@ impl User {
 }
 
 /// Whether a volume is a disk on which nothing is yet, not even a file system. One whose file is just being replaced is.
-pub(crate) fn is_bare(status: &VolumeStatus) -> bool {
+pub(crate) async fn is_bare(status: &VolumeStatus) -> bool {
     let Some(path) = &status.path else { return true };
+    if status.form() != Some(Form::Disk) || !status.backing.is_empty() {
+        return false;
+    }
     let file = BackingFile { path: path.into(), format: status.format };
-    status.form() == Some(Form::Disk)
-        && status.backing.is_empty()
-        && (!file.path.exists() || directory::is_blank(&file).is_ok_and(|it| it))
+    // Its disk may be slow, and others wait for nothing of it.
+    let looked = move || !file.path.exists() || directory::is_blank(&file).is_ok_and(|it| it);
+    tokio::task::spawn_blocking(looked).await.unwrap_or(false)
 }
 
 /// When a directory was counted, and what it took.
@@ -642,5 +645,38 @@ impl Volumes {
             Ok(_) | Err(store::Error::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_is_slow_to_be_looked_at_holds_up_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let status = VolumeStatus {
+            id: VolumeId::from_random([1; 16]),
+            node: NodeId::from_random([2; 16]),
+            path: Some(path.to_string_lossy().into_owned()),
+            format: DiskFormat::Raw,
+            backing: vec![],
+            layer: 0,
+            layer_made: 0,
+            size_gib: 1,
+            used_bytes: 0,
+            fault: None,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        // To open it waits for who writes to it: this test, in the same thread.
+        let looked = tokio::spawn(async move { is_bare(&status).await });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let written = tokio::task::spawn_blocking(move || std::fs::write(path, [1]));
+        assert!(!looked.await.unwrap(), "what cannot be told is taken for written");
+        written.await.unwrap().unwrap();
     }
 }

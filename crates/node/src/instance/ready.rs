@@ -18,11 +18,26 @@ fn form_for(instance: &Instance) -> Form {
 }
 
 impl Instances {
+    /// What a start waits for, in words; `None` when it can be. One that starts with its host waits for others, too.
+    ///
+    /// # Errors
+    /// As of [`Self::not_ready`].
+    pub(super) async fn waits_for(
+        &self,
+        instance: &Instance,
+        with_host: bool,
+    ) -> Result<Option<String>, InstanceError> {
+        match self.awaits(instance).filter(|_| with_host) {
+            Some(text) => Ok(Some(text)),
+            None => self.not_ready(instance).await,
+        }
+    }
+
     /// What the instance still waits for, in words; `None` when it can start.
     ///
     /// # Errors
     /// [`InstanceError::Needs`] when something cannot be had.
-    pub(super) fn not_ready(&self, instance: &Instance) -> Result<Option<String>, InstanceError> {
+    pub(super) async fn not_ready(&self, instance: &Instance) -> Result<Option<String>, InstanceError> {
         let images = instance.containers.iter().filter_map(|c| c.image).chain(self.boot_images(instance));
         for id in images {
             if let Some(waiting) = self.image_wait(id)? {
@@ -58,10 +73,11 @@ impl Instances {
                     return Err(InstanceError::Needs(fault.clone()));
                 }
                 // A disk that is a pod's for the first time is yet to get a file system.
-                Some(status) if status.path.is_some() && self.is_bare(instance, status) => {
-                    return Ok(Some("preparing disks".into()));
+                Some(status) if status.path.is_some() => {
+                    if self.is_bare(instance, status).await {
+                        return Ok(Some("preparing disks".into()));
+                    }
                 }
-                Some(VolumeStatus { path: Some(_), .. }) => {}
                 _ => {
                     let waiting = match instance.image {
                         Some(image) => self.image_wait(image)?,
@@ -75,11 +91,11 @@ impl Instances {
     }
 
     /// Whether a disk has no file system that a pod with a kernel of its own could mount.
-    fn is_bare(&self, instance: &Instance, status: &VolumeStatus) -> bool {
+    async fn is_bare(&self, instance: &Instance, status: &VolumeStatus) -> bool {
         instance.kind != Kind::Vm
             && instance.has_own_kernel()
             && !self.status(instance).volumes.contains(&status.id)
-            && crate::volume::is_bare(status)
+            && crate::volume::is_bare(status).await
     }
 
     /// Whether a disk that no guest has is still to be frozen.

@@ -105,7 +105,7 @@ impl Instances {
         let (ports, volumes) = driver.attached(id).await?;
         let missing = instance.ports.iter().any(|p| !ports.contains(p))
             || (instance.kind == Kind::Vm && instance.volumes.iter().any(|v| !volumes.contains(v)));
-        if missing && self.not_ready(instance)?.is_none() {
+        if missing && self.not_ready(instance).await?.is_none() {
             self.plug(instance, driver, &ports, &volumes).await?;
         }
         if instance.kind == Kind::Vm {
