@@ -388,7 +388,7 @@ type Drivers = HashMap<Kind, Arc<dyn Driver>>;
 
 fn drivers(options: &Options, dirs: &Dirs) -> Result<(Drivers, PodDriver, HostFacts), ServeError> {
     let program = std::env::current_exe().map_err(host_error("find holm's own program"))?;
-    let (vms, facts) = host::vm_driver(options, &dirs.state, &dirs.run)?;
+    let (vms, mut facts) = host::vm_driver(options, &dirs.state, &dirs.run)?;
     let pods = PodDriver::new(PodDriverConfig {
         state: dirs.state.clone(),
         run: dirs.run.clone(),
@@ -397,6 +397,9 @@ fn drivers(options: &Options, dirs: &Dirs) -> Result<(Drivers, PodDriver, HostFa
         machines: Some(Machines { hardware: vms.hardware(), guest_kernel: options.guest_kernel.clone() }),
     });
     pods.sweep()?;
+    if !facts.qemu.is_empty() {
+        host::tell_overhead(&pods, &mut facts);
+    }
     let mut drivers: Drivers = HashMap::new();
     let driver: Arc<dyn Driver> = Arc::new(pods.clone());
     drivers.insert(Kind::System, Arc::clone(&driver));

@@ -1,6 +1,6 @@
 //! Nodes: hosts, what they have and what they can do.
 
-use crate::{id::NodeId, name::Name, record::Record};
+use crate::{id::NodeId, instance::isolation::GUEST_OVERHEAD_MIB, name::Name, record::Record};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +27,10 @@ impl Record for Node {
 
 /// The fact that names the hosts on the web that images may be fetched from; missing when there are none.
 pub const IMAGE_HOSTS_FACT: &str = "image hosts";
+
+/// The fact that tells how much memory a pod's own kernel takes on a host, beside the pod's; missing where none can run, and
+/// before that is known.
+pub const GUEST_OVERHEAD_FACT: &str = "memory beside a pod with a kernel of its own";
 
 /// The fact that tells of a host whose storage is nearly full; missing while it is not.
 pub const STORAGE_LOW_FACT: &str = "storage low";
@@ -94,6 +98,19 @@ pub struct NodeStatus {
     pub facts: BTreeMap<String, String>,
     /// When this was written.
     pub at: Timestamp,
+}
+
+impl NodeStatus {
+    /// Memory in MiB that a pod's own kernel takes beside the pod's.
+    pub fn guest_overhead_mib(&self) -> u64 {
+        let told = self.facts.get(GUEST_OVERHEAD_FACT).and_then(|fact| fact.split(' ').next()?.parse().ok());
+        told.unwrap_or(GUEST_OVERHEAD_MIB)
+    }
+}
+
+/// How [`GUEST_OVERHEAD_FACT`] is told.
+pub fn guest_overhead_fact(mib: u64) -> String {
+    format!("{mib} MiB")
 }
 
 impl Record for NodeStatus {

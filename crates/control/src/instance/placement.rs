@@ -6,10 +6,7 @@ use model::{
     error::Code,
     flavor::Size,
     id::{InstanceId, NodeId},
-    instance::{
-        Instance, Power,
-        isolation::{GUEST_OVERHEAD_MIB, Isolation},
-    },
+    instance::{Instance, Power},
     node::{Node, NodeStatus},
     server_group::ServerGroup,
 };
@@ -30,28 +27,23 @@ pub(super) struct Needs {
     size: Size,
     /// Its memory is taken and not only limited.
     own_kernel: bool,
-    /// Memory that its machine has beside its own, in MiB.
-    more_mib: u64,
+    /// A machine is made for it, which has memory beside its own.
+    in_machine: bool,
 }
 
 impl Needs {
     fn of_new(new: &NewInstance, size: Size) -> Self {
-        Self { size, own_kernel: new.has_own_kernel(), more_mib: overhead_mib(new.isolation) }
+        Self { size, own_kernel: new.has_own_kernel(), in_machine: !new.isolation.is_shared() }
     }
 
     pub(super) fn of(instance: &Instance, size: Size) -> Self {
-        Self { size, own_kernel: instance.has_own_kernel(), more_mib: overhead_mib(instance.isolation) }
+        Self { size, own_kernel: instance.has_own_kernel(), in_machine: !instance.isolation.is_shared() }
     }
 
-    fn memory_mib(&self) -> u64 {
-        self.size.memory_mib.saturating_add(self.more_mib)
-    }
-}
-
-fn overhead_mib(isolation: Isolation) -> u64 {
-    match isolation {
-        Isolation::Shared => 0,
-        Isolation::Vm => GUEST_OVERHEAD_MIB,
+    /// What it takes of a host, in MiB.
+    fn memory_mib(&self, host: &NodeStatus) -> u64 {
+        let beside_mib = if self.in_machine { host.guest_overhead_mib() } else { 0 };
+        self.size.memory_mib.saturating_add(beside_mib)
     }
 }
 
@@ -119,11 +111,11 @@ impl Control {
         here.retain(|i| Some(i.record.meta.id) != except);
         // What a container is given is a limit and no reservation: it takes what it uses.
         here.retain(|i| i.record.has_own_kernel());
-        let used_mib: u64 = here.iter().map(|i| Needs::of(&i.record, i.record.size).memory_mib()).sum();
+        let used_mib: u64 = here.iter().map(|i| Needs::of(&i.record, i.record.size).memory_mib(status)).sum();
         let used_vcpus: u64 = here.iter().map(|i| u64::from(i.record.size.vcpus)).sum();
         let room_mib = status.memory_mib.saturating_sub(RESERVED_MIB);
-        if own_kernel && used_mib + needs.memory_mib() > room_mib {
-            let asked = needs.memory_mib();
+        if own_kernel && used_mib + needs.memory_mib(status) > room_mib {
+            let asked = needs.memory_mib(status);
             return Some(format!("{asked} MiB of memory asked, {used_mib} of {room_mib} MiB given to VMs"));
         }
         if size.memory_mib > status.memory_mib {

@@ -14,7 +14,7 @@ use model::{
         isolation::{Isolation, OWN_DISK_GIB},
     },
     meta::Labels,
-    node::NodeStatus,
+    node::{GUEST_OVERHEAD_FACT, NodeStatus, guest_overhead_fact},
     quota::Resource,
 };
 use store::Tx;
@@ -94,6 +94,16 @@ async fn its_memory_is_taken_and_a_host_without_qemu_has_none_for_it() {
     assert_eq!(full.code, Code::NoCapacity, "{full}");
     assert!(full.message.contains("608 of 1000 MiB given"), "{full}");
     control.create_instance(&caller, container("usual")).await.unwrap();
+    // A host whose guests boot from more counts that, for those that are there as well.
+    let fact = (GUEST_OVERHEAD_FACT.to_string(), guest_overhead_fact(250));
+    let heavy = NodeStatus {
+        memory_mib: control::instance::RESERVED_MIB + 1_400,
+        facts: [fact].into(),
+        ..told.clone()
+    };
+    put(heavy).await;
+    let full = control.create_instance(&caller, apart("two")).await.unwrap_err();
+    assert!(full.message.contains("762 MiB of memory asked, 762 of 1400 MiB given"), "{full}");
     put(NodeStatus { qemu: String::new(), ..told }).await;
     let bare = control.create_instance(&caller, apart("three")).await.unwrap_err();
     assert!(bare.code == Code::NoCapacity && bare.message.contains("QEMU is not installed"), "{bare}");

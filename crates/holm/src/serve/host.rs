@@ -1,8 +1,9 @@
 //! What VMs run on here: QEMU, and KVM as far as it truly runs guests; or nothing at all, to measure the rest.
 
 use super::{Options, ServeError};
-use model::node::IMAGE_HOSTS_FACT;
+use model::node::{GUEST_OVERHEAD_FACT, IMAGE_HOSTS_FACT, guest_overhead_fact};
 use node::{
+    container::driver::PodDriver,
     driver::Driver,
     fake::{FakeHost, Fuse},
     host::HostFacts,
@@ -36,6 +37,17 @@ pub fn vm_driver(options: &Options, state: &Path, run: &Path) -> Result<(VmDrive
         qemu: options.qemu.clone(),
     });
     Ok((driver, facts))
+}
+
+/// Tells how much memory a pod's own kernel takes here, for who chooses hosts.
+pub fn tell_overhead(pods: &PodDriver, facts: &mut HostFacts) {
+    match pods.overhead_mib() {
+        Ok(mib) => {
+            facts.facts.insert(GUEST_OVERHEAD_FACT.to_string(), guest_overhead_fact(mib));
+        }
+        // Pods of that sort cannot run here, and who asks for one is told why.
+        Err(error) => tracing::debug!(%error, "no pod has a kernel of its own here"),
+    }
 }
 
 /// Settings of the operator that users are told of.

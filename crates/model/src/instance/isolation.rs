@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Memory that a pod's machine has beside what the pod was given, in MiB: its kernel, and the shim in it.
+/// Memory that a pod's machine has beside what the pod was given, in MiB: its kernel, and the shim in it. What that boots from
+/// comes on top, and differs from host to host (`NodeStatus::guest_overhead_mib`).
 pub const GUEST_OVERHEAD_MIB: u64 = 96;
 /// Disk in GiB of a pod with a machine of its own that asks for none: what its containers write must go somewhere.
 pub const OWN_DISK_GIB: u64 = 10;

@@ -21,7 +21,7 @@ use crate::{
 };
 use model::{
     id::{InstanceId, PortId, VolumeId},
-    instance::{Grant, isolation::GUEST_OVERHEAD_MIB},
+    instance::Grant,
     plan::{Accelerator as Wanted, DiskFormat, DiskPlan, InstancePlan},
 };
 use std::{
@@ -86,15 +86,29 @@ impl PodDriver {
         pod: &Pod,
         offer: Offer,
     ) -> Result<Machine, DriverError> {
+        let (kernel, program, made) = self.boots_from()?;
+        let initramfs = boot::initramfs(&kernel, program, &made)?;
+        self.assemble(plan, pod, offer, (boot::image(&kernel, &made)?, initramfs))
+    }
+
+    /// What guests boot: the kernel, holm itself, and where what is made of them lies.
+    fn boots_from(&self) -> Result<(Kernel, &Path, PathBuf), DriverError> {
         let wanted = self.config.machines.as_ref().and_then(|machines| machines.guest_kernel.as_deref());
         let kernel = Kernel::find(wanted)?;
-        let program = self.config.program.as_ref().ok_or_else(|| DriverError::Missing {
+        let program = self.config.program.as_deref().ok_or_else(|| DriverError::Missing {
             what: "holm's own program".into(),
             hint: "set the path of holm".into(),
         })?;
-        let made = self.config.state.join("guest");
-        let initramfs = boot::initramfs(&kernel, program, &made)?;
-        self.assemble(plan, pod, offer, (boot::image(&kernel, &made)?, initramfs))
+        Ok((kernel, program, self.config.state.join("guest")))
+    }
+
+    /// Memory in MiB that the machine of a pod takes beside the pod's. Blocking.
+    ///
+    /// # Errors
+    /// `Missing` where no pod can have a machine; what the host's file system refuses.
+    pub fn overhead_mib(&self) -> Result<u64, DriverError> {
+        let (kernel, program, made) = self.boots_from()?;
+        Ok(boot::overhead_mib(boot::initramfs_bytes(&kernel, program, &made)?))
     }
 
     /// The machine, with its disks made where they are not there.
@@ -105,7 +119,8 @@ impl PodDriver {
         offer: Offer,
         (kernel, initramfs): (PathBuf, PathBuf),
     ) -> Result<Machine, DriverError> {
-        let overhead_mib = overhead_mib(&initramfs);
+        // One that is not there is told when it is opened.
+        let overhead_mib = boot::overhead_mib(initramfs.metadata().map_or(0, |meta| meta.len()));
         let mut machine = Machine {
             program: offer.facts.program,
             machine_type: offer.facts.q35,
@@ -203,14 +218,6 @@ impl PodDriver {
     }
 }
 
-/// Memory of a guest that its pod cannot have, in MiB: its kernel's and init's, and twice the initial RAM disk, which is in
-/// memory packed and unpacked for a moment.
-fn overhead_mib(initramfs: &Path) -> u64 {
-    // One that is not there is told when it is opened.
-    let bytes = initramfs.metadata().map_or(0, |meta| meta.len());
-    GUEST_OVERHEAD_MIB + 2 * bytes.div_ceil(1 << 20)
-}
-
 /// The images of a pod, each once, with the names of its containers.
 fn images(pod: &Pod) -> Vec<(&[PathBuf], Vec<String>)> {
     let mut all: Vec<(&[PathBuf], Vec<String>)> = vec![];
@@ -301,7 +308,7 @@ mod tests {
     };
     use model::{
         id::ProjectId,
-        instance::isolation::Isolation,
+        instance::isolation::{GUEST_OVERHEAD_MIB, Isolation},
         plan::{Body, ContainerPlan, IdRange, PodPlan, RootDiskPlan},
     };
     use std::os::unix::fs::FileExt;

@@ -18,6 +18,7 @@ mod plain;
 use crate::driver::DriverError;
 use cpio::Archive;
 use elf::Program;
+use model::instance::isolation::GUEST_OVERHEAD_MIB;
 use modules::Modules;
 use sha2::{Digest, Sha256};
 use std::{
@@ -168,33 +169,70 @@ fn compare_versions(one: &str, other: &str) -> Ordering {
     parts(one).cmp(&parts(other))
 }
 
+/// What a first file system is made of, and where that is.
+struct Parts {
+    program: Program,
+    libraries: Vec<(PathBuf, Program)>,
+    path: PathBuf,
+}
+
+impl Parts {
+    fn find(kernel: &Kernel, program: &Path, directory: &Path) -> Result<Self, DriverError> {
+        let read = Program::open(program).map_err(io_error("read the program", program))?;
+        let libraries = libraries::of(&read).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DriverError::Missing {
+                what: format!("a library of {} ({error})", program.display()),
+                hint: "put it into /usr/lib, or take a holm that was built for this distribution".into(),
+            },
+            _ => io_error("read the libraries of", program)(error),
+        })?;
+        let order = kernel.modules.join("modules.order");
+        let sources = [program, &kernel.image, &order];
+        let sources = sources.into_iter().chain(libraries.iter().map(|(path, _)| path.as_path()));
+        let key = key_of(sources).map_err(io_error("look at the parts of", program))?;
+        Ok(Self { program: read, libraries, path: directory.join(format!("{ARCHIVE}{key}")) })
+    }
+}
+
+fn modules_of(kernel: &Kernel) -> Result<Vec<modules::Module>, DriverError> {
+    let modules = Modules::read(&kernel.modules).and_then(|modules| modules.to_load());
+    modules.map_err(io_error("read the modules in", &kernel.modules))
+}
+
 /// The first file system of guests of `kernel`, made in `directory` or found there: `program` is holm itself. Blocking.
 ///
 /// # Errors
 /// `Missing` for a library that is in no usual place; what the host's file system refuses.
 pub fn initramfs(kernel: &Kernel, program: &Path, directory: &Path) -> Result<PathBuf, DriverError> {
-    let read = Program::open(program).map_err(io_error("read the program", program))?;
-    let libraries = libraries::of(&read).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => DriverError::Missing {
-            what: format!("a library of {} ({error})", program.display()),
-            hint: "put it into /usr/lib, or take a holm that was built for this distribution".into(),
-        },
-        _ => io_error("read the libraries of", program)(error),
-    })?;
-    let order = kernel.modules.join("modules.order");
-    let sources =
-        [program, &kernel.image, &order].into_iter().chain(libraries.iter().map(|(path, _)| path.as_path()));
-    let key = key_of(sources).map_err(io_error("look at the parts of", program))?;
-    let path = directory.join(format!("{ARCHIVE}{key}"));
+    let Parts { program, libraries, path } = Parts::find(kernel, program, directory)?;
     if is_made(&path) {
         return Ok(path);
     }
-    let modules = Modules::read(&kernel.modules)
-        .and_then(|modules| modules.to_load())
-        .map_err(io_error("read the modules in", &kernel.modules))?;
-    let fill = |file: &mut File| fill(&mut Archive::new(BufWriter::new(file)), &read, &libraries, &modules);
+    let modules = modules_of(kernel)?;
+    let fill =
+        |file: &mut File| fill(&mut Archive::new(BufWriter::new(file)), &program, &libraries, &modules);
     make(directory, ARCHIVE, &path, fill).map_err(io_error("make the first file system of guests", &path))?;
     Ok(path)
+}
+
+/// How large it is, or will be when it is made, in bytes. Blocking.
+///
+/// # Errors
+/// The same as of making it.
+pub fn initramfs_bytes(kernel: &Kernel, program: &Path, directory: &Path) -> Result<u64, DriverError> {
+    let parts = Parts::find(kernel, program, directory)?;
+    if let Ok(made) = fs::metadata(&parts.path) {
+        return Ok(made.size());
+    }
+    let libraries: u64 = parts.libraries.iter().map(|(_, library)| library.loaded_bytes).sum();
+    let modules: u64 = modules_of(kernel)?.iter().map(|module| module.bytes.len() as u64).sum();
+    Ok(parts.program.loaded_bytes + libraries + modules)
+}
+
+/// Memory in MiB that a pod's machine has beside the pod's: for its kernel and init, and twice the initial RAM disk, which is
+/// in memory packed and unpacked for a moment.
+pub fn overhead_mib(initramfs_bytes: u64) -> u64 {
+    GUEST_OVERHEAD_MIB + 2 * initramfs_bytes.div_ceil(1 << 20)
 }
 
 /// The file that guests of `kernel` boot, made in `directory` or found there: the kernel itself where a monitor can start

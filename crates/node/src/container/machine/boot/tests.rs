@@ -96,7 +96,13 @@ fn the_first_file_system_has_the_program_and_its_libraries_and_is_made_once() {
     let host = host(&[("6.1.0-37-cloud-amd64", true)]);
     let program = std::env::current_exe().expect("a program");
     let directory = host.path().join("cache");
+    let foretold = initramfs_bytes(&kernel(&host), &program, &directory).expect("known before it is made");
     let path = initramfs(&kernel(&host), &program, &directory).expect("made");
+    let bytes = fs::metadata(&path).expect("there").len();
+    // But for the names and heads of its files.
+    assert!(foretold <= bytes && bytes - foretold < 64 << 10, "{foretold} were foretold of {bytes}");
+    assert_eq!(initramfs_bytes(&kernel(&host), &program, &directory).expect("known"), bytes);
+    assert_eq!(overhead_mib(bytes), GUEST_OVERHEAD_MIB + 2 * bytes.div_ceil(1 << 20));
     let list = Command::new("cpio")
         .args(["--quiet", "-t"])
         .stdin(Stdio::from(File::open(&path).expect("open")))
