@@ -278,7 +278,7 @@ fn comma_safe(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::super::machine::UefiFirmware;
     use super::*;
     use model::{
@@ -301,7 +301,7 @@ mod tests {
         format!("00000000-0000-4000-8000-{number:012x}")
     }
 
-    fn disk(number: u32) -> DiskPlan {
+    pub(crate) fn disk(number: u32) -> DiskPlan {
         DiskPlan {
             volume: id(number).parse().unwrap(),
             path: format!("/volumes/{number}.qcow2").into(),
@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    fn nic(number: u32) -> NicPlan {
+    pub(crate) fn nic(number: u32) -> NicPlan {
         NicPlan {
             port: id(number).parse().unwrap(),
             device: format!("t{number}"),

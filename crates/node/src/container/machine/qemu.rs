@@ -1,7 +1,7 @@
 //! QEMU for a pod: its command line as a pure function of the machine, and its process.
 //!
 //! A pod's machine has less than a VM of a user's: no monitor, no plugging, no video, no firmware that looks for disks. Its
-//! devices lie on the root bus. It is confined as those are: the instance's own user, a seccomp filter of its own,
+//! devices lie on the root bus, as functions of its slots, so that the largest pod has room. It is confined as those are: the instance's own user, a seccomp filter of its own,
 //! namespaces of its own, every file handed over open. It ends with its relay, and by powering itself off.
 
 use super::{
@@ -17,8 +17,9 @@ use crate::{
         launch::{failed, open_card, open_disk, open_for_anyone, open_log, open_vhost},
     },
 };
+use model::instance::{CONTAINERS_MAX, PORTS_MAX, VOLUMES_MAX};
 use nix::sys::resource::Resource;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
@@ -28,6 +29,16 @@ use sys::{
     spawn::{Child, Command, Stdio},
 };
 
+/// First slot of the root bus for devices: the host bridge has the one before, and the last is the chipset's.
+const FIRST_SLOT: usize = 1;
+const SLOTS: usize = 30;
+const ROOT_BUS: &str = "pcie.0";
+/// Functions of one slot.
+const FUNCTIONS: usize = 8;
+/// Devices that every machine has: serial ports, randomness, balloon.
+const OWN_DEVICES: usize = 3;
+// An image of its own for each container, what they write, volumes, network cards.
+const _: () = assert!(OWN_DEVICES + CONTAINERS_MAX + 1 + VOLUMES_MAX + PORTS_MAX <= SLOTS * FUNCTIONS);
 /// First descriptor that QEMU inherits beside the standard ones.
 const FIRST_DESCRIPTOR: i32 = 3;
 /// Most open files of QEMU.
@@ -54,6 +65,8 @@ struct Launch {
     arguments: Vec<String>,
     /// The n-th gets the number [`FIRST_DESCRIPTOR`] + n.
     inherited: Vec<Purpose>,
+    /// Devices on the root bus.
+    devices: usize,
 }
 
 impl Launch {
@@ -72,13 +85,26 @@ impl Launch {
         number as u64
     }
 
+    /// A device on the root bus, as the next function of a slot.
+    fn device(&mut self, mut device: Value) {
+        let (slot, function) = (FIRST_SLOT + self.devices / FUNCTIONS, self.devices % FUNCTIONS);
+        device["bus"] = json!(ROOT_BUS);
+        device["addr"] = json!(format!("{slot:#x}.{function:#x}"));
+        // Who scans the bus looks at the others only where the first says so.
+        if function == 0 {
+            device["multifunction"] = json!(true);
+        }
+        self.devices += 1;
+        self.option("-device", device.to_string());
+    }
+
     fn disk(&mut self, disk: &MachineDisk) {
         let files = device::disk_files(&disk.disk).into_iter();
         let sets: Vec<u64> = files.map(|file| self.set(Purpose::Disk(file))).collect();
         for node in device::disk_nodes(&disk.disk, &sets) {
             self.option("-blockdev", node.to_string());
         }
-        self.option("-device", device::disk_device(&disk.disk, "pcie.0").to_string());
+        self.device(device::disk_device(&disk.disk, ROOT_BUS));
     }
 
     fn card(&mut self, index: usize, machine: &Machine) {
@@ -87,7 +113,7 @@ impl Launch {
         let vhost = machine.vhost_net.then(|| self.inherit(Purpose::Vhost(index)));
         let vhost = vhost.map_or(String::new(), |number| format!(",vhost=on,vhostfd={number}"));
         self.option("-netdev", format!("tap,id={},fd={tap}{vhost}", device::netdev_id(nic.port)));
-        self.option("-device", device::nic_device(nic, "pcie.0").to_string());
+        self.device(device::nic_device(nic, ROOT_BUS));
     }
 }
 
@@ -130,15 +156,13 @@ fn compile(pod: &Pod, machine: &Machine) -> Launch {
     launch.option("-device", json!({"driver": "isa-serial", "chardev": "console"}).to_string());
     let link = launch.inherit(Purpose::Link);
     launch.option("-chardev", format!("socket,id=link,fd={link}"));
-    launch.option(
-        "-device",
-        json!({"driver": "virtio-serial-pci", "id": "ports", "bus": "pcie.0"}).to_string(),
-    );
+    launch.device(json!({"driver": "virtio-serial-pci", "id": "ports"}));
     let port = json!({"driver": "virtserialport", "bus": "ports.0", "chardev": "link", "name": PORT});
     launch.option("-device", port.to_string());
     launch.option("-object", json!({"qom-type": "rng-builtin", "id": "random"}).to_string());
-    launch
-        .option("-device", json!({"driver": "virtio-rng-pci", "rng": "random", "bus": "pcie.0"}).to_string());
+    launch.device(json!({"driver": "virtio-rng-pci", "rng": "random"}));
+    // What the guest frees comes back to the host. It is never made larger, so the guest keeps what it was promised.
+    launch.device(json!({"driver": "virtio-balloon-pci", "id": "balloon", "free-page-reporting": true}));
     machine.disks.iter().for_each(|disk| launch.disk(disk));
     (0..machine.nics.len()).for_each(|index| launch.card(index, machine));
     let kernel = launch.inherit(Purpose::Boot(machine.kernel.clone()));
@@ -209,4 +233,4 @@ pub fn start(pod: &Pod, machine: &Machine, cgroups: &Tree, link: &UnixStream) ->
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -12,9 +12,10 @@ use std::{
 /// Without these no guest works.
 pub(super) const NEEDED: [&str; 6] =
     ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "overlay"];
-/// What containers expect, where the kernel has it: randomness at once, raw packets, IPv6, file systems of programs and
-/// network devices of programs. The checksums of ext4 are a module of no module's that it asks for by name.
-pub(super) const WANTED: [&str; 6] = ["crc32c_generic", "virtio_rng", "af_packet", "ipv6", "fuse", "tun"];
+/// What containers and their host expect, where the kernel has it: randomness at once, memory given back, raw packets, IPv6,
+/// file systems of programs and network devices of programs. The checksums of ext4 are a module of no module's that it asks for by name.
+pub(super) const WANTED: [&str; 7] =
+    ["crc32c_generic", "virtio_rng", "virtio_balloon", "af_packet", "ipv6", "fuse", "tun"];
 /// What a file of a module may end in, as distributions compress them.
 const ENDINGS: [&str; 4] = ["", ".xz", ".zst", ".gz"];
 /// Largest module, unpacked.

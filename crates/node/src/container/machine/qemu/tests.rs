@@ -1,41 +1,29 @@
 //! The golden command lines of pods' machines, and what their guests are told.
 
 use super::*;
-use crate::container::{
-    bundle::{Source, tests::example},
-    machine::order::{DiskRole, order},
+use crate::{
+    container::{
+        bundle::{Source, tests::example},
+        machine::order::{DiskRole, order},
+    },
+    vm::argv::tests as plans,
 };
-use model::plan::{DiskFormat, DiskPlan, NicPlan};
+use model::plan::{DiskFormat, DiskPlan};
 
 fn disk(number: u32, serial: &str, role: DiskRole) -> MachineDisk {
-    let read_only = matches!(role, DiskRole::Base { .. });
     let disk = DiskPlan {
-        volume: format!("00000000-0000-4000-8000-{number:012x}").parse().unwrap(),
         path: format!("/disks/{serial}").into(),
         format: DiskFormat::Raw,
         backing: vec![],
-        read_only,
+        read_only: matches!(role, DiskRole::Base { .. }),
         serial: serial.into(),
         boot_index: None,
-        mount_path: None,
+        ..plans::disk(number)
     };
     MachineDisk { disk, role }
 }
 
-fn machine() -> Machine {
-    let nic = NicPlan {
-        port: "00000000-0000-4000-8000-00000000000a".parse().unwrap(),
-        device: "t1".into(),
-        netns: "/run/netns/n".into(),
-        mac: "fa:16:3e:00:00:01".parse().unwrap(),
-        mtu: 1450,
-        addresses: vec![],
-        ranges_v6: vec![],
-        gateway_v4: None,
-        gateway_v6: None,
-        dns: vec![],
-        search: vec![],
-    };
+pub(in crate::container) fn machine() -> Machine {
     Machine {
         program: "/usr/bin/qemu-system-x86_64".into(),
         machine_type: "pc-q35-7.2".into(),
@@ -55,7 +43,7 @@ fn machine() -> Machine {
             disk(2, "root", DiskRole::Root),
             disk(3, "volume", DiskRole::Volume),
         ],
-        nics: vec![nic],
+        nics: vec![plans::nic(10)],
     }
 }
 
@@ -87,6 +75,31 @@ fn kvm_has_its_own_processor_and_protections() {
     });
     assert!(text.contains("-accel kvm\n-cpu host"));
     assert!(text.contains("vhost=on,vhostfd=") && !text.contains("mitigations"));
+}
+
+#[test]
+fn the_largest_pod_has_a_place_for_every_device() {
+    let mut machine = machine();
+    let base =
+        |number: usize| disk(number as u32, &format!("base-{number}"), DiskRole::Base { containers: vec![] });
+    machine.disks = (0..CONTAINERS_MAX).map(base).collect();
+    machine.disks.push(disk(100, "root", DiskRole::Root));
+    let volume = |number: usize| disk(200 + number as u32, &format!("v{number}"), DiskRole::Volume);
+    machine.disks.extend((0..VOLUMES_MAX).map(volume));
+    machine.nics = (0..PORTS_MAX as u32).map(plans::nic).collect();
+    let launch = compile(&example(), &machine);
+    let devices = launch.arguments.iter().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+    let placed: Vec<Value> = devices.filter(|it| it["bus"] == ROOT_BUS).collect();
+    assert_eq!(placed.len(), OWN_DEVICES + CONTAINERS_MAX + 1 + VOLUMES_MAX + PORTS_MAX);
+    let places: std::collections::BTreeSet<String> =
+        placed.iter().map(|it| it["addr"].as_str().expect("it has one").to_string()).collect();
+    assert_eq!(places.len(), placed.len());
+    for device in &placed {
+        let (slot, function) = device["addr"].as_str().unwrap().split_once('.').unwrap();
+        let slot = usize::from_str_radix(slot.trim_start_matches("0x"), 16).unwrap();
+        assert!((FIRST_SLOT..FIRST_SLOT + SLOTS).contains(&slot), "{device}");
+        assert_eq!(device["multifunction"] == true, function == "0x0", "{device}");
+    }
 }
 
 #[test]
