@@ -107,18 +107,23 @@ fn cpu(sample: Option<Sample>, cpus: u64) -> Value {
     };
     let host_ns = u64::try_from(at.as_nanosecond()).unwrap_or(0).wrapping_mul(cpus);
     json!({
-        "cpu_usage": {"total_usage": usage.cpu_usage_us * 1000, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+        "cpu_usage": {"total_usage": nanoseconds(usage.cpu_usage_us), "usage_in_kernelmode": 0, "usage_in_usermode": 0},
         "system_cpu_usage": host_ns,
         "online_cpus": cpus,
-        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": usage.cpu_throttled_us * 1000},
+        "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": nanoseconds(usage.cpu_throttled_us)},
     })
+}
+
+/// What is told comes from guests, too: it is no reason to stop.
+fn nanoseconds(microseconds: u64) -> u64 {
+    microseconds.saturating_mul(1000)
 }
 
 fn memory(instance: &Instance, usage: Usage) -> Value {
     json!({
         "usage": usage.memory_bytes,
         "stats": {"inactive_file": usage.memory_inactive_file_bytes},
-        "limit": instance.size.memory_mib << 20,
+        "limit": instance.size.memory_mib.saturating_mul(1 << 20),
     })
 }
 
@@ -151,7 +156,7 @@ pub async fn top(
 
 fn row(process: &Process, now: Timestamp) -> Vec<String> {
     let started = Timestamp::from_second(process.started_s).unwrap_or(now);
-    let age_s = (now.as_second() - process.started_s).max(1);
+    let age_s = now.as_second().saturating_sub(process.started_s).max(1);
     let share = process.cpu_s.saturating_mul(100) / age_s.unsigned_abs();
     let started = started.to_zoned(TimeZone::UTC);
     let shape = if age_s < 24 * 3600 { "%H:%M" } else { "%b%d" };
@@ -167,6 +172,7 @@ fn row(process: &Process, now: Timestamp) -> Vec<String> {
         process.argv.join(" "),
     ]
 }
+
 /// Bytes that it has written, and these with its image's.
 pub async fn sizes(door: &Door, found: &Found) -> (u64, u64) {
     // One that never ran has written nothing, and nothing is made for it only to be weighed.
@@ -177,5 +183,31 @@ pub async fn sizes(door: &Door, found: &Found) -> (u64, u64) {
         false => 0,
     };
     let image_bytes = found.content(door).map_or(0, |content| content.virtual_bytes);
-    (written, image_bytes + written)
+    (written, image_bytes.saturating_add(written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_boasts_of_is_told_and_stops_nobody() {
+        let usage = Usage {
+            cpu_usage_us: u64::MAX,
+            cpu_throttled_us: u64::MAX,
+            memory_bytes: u64::MAX,
+            memory_inactive_file_bytes: u64::MAX,
+            pids: u64::MAX,
+        };
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let told = cpu(Some(Sample { usage, at: now }), 2);
+        assert_eq!(told["cpu_usage"]["total_usage"], u64::MAX);
+        assert_eq!(told["throttling_data"]["throttled_time"], u64::MAX);
+        for started_s in [i64::MIN, i64::MAX, 0] {
+            let process = Process { started_s, cpu_s: u64::MAX, ..Process::default() };
+            let row = row(&process, now);
+            assert_eq!(row.len(), 8);
+            assert!(row[3].parse::<u64>().expect("a share in percent") <= 99);
+        }
+    }
 }

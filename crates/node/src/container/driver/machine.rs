@@ -32,6 +32,10 @@ use std::{
     time::Duration,
 };
 
+/// Longest time in microseconds that a guest can say it was held back: a hundred years.
+const THROTTLED_US_MAX: u64 = 100 * 365 * 24 * 3600 * 1_000_000;
+/// Most processes that a kernel can have (PID_MAX_LIMIT).
+const PIDS_MAX: u64 = 1 << 22;
 /// Name of the root disk by which the guest finds it.
 const ROOT_SERIAL: &str = "root";
 
@@ -193,12 +197,18 @@ impl PodDriver {
         }
     }
 
-    /// What a pod uses of its machine, as its own kernel counts it.
+    /// What a pod uses of its machine, as its own kernel counts it, and no more than its machine uses of this host.
     pub(super) async fn usage_inside(&self, id: InstanceId) -> Result<Usage, DriverError> {
-        match self.ask(id, Request::Usage).await? {
-            Reply::Usage { usage } => Ok(usage),
-            _ => Err(unexpected("tell what it uses")),
-        }
+        let told = match self.ask(id, Request::Usage).await? {
+            Reply::Usage { usage } => usage,
+            _ => return Err(unexpected("tell what it uses")),
+        };
+        let seen = self.stats(id).await?.into();
+        let places = self.places(id);
+        blocking(move || {
+            of(&places).map(|machine| believed(told, seen, &machine)).ok_or(DriverError::NotRunning)
+        })
+        .await
     }
 
     /// Removes what nobody needs of the disks of images. Blocking.
@@ -215,6 +225,18 @@ impl PodDriver {
     /// What cannot be listed or removed.
     pub fn sweep(&self) -> Result<(), DriverError> {
         self.bases.sweep()
+    }
+}
+
+/// What a guest tells of its use, as far as that can be: `seen` is what the host counts of its machine.
+fn believed(told: Usage, seen: Usage, machine: &Machine) -> Usage {
+    let memory_bytes = told.memory_bytes.min(machine.memory_mib.saturating_mul(1 << 20));
+    Usage {
+        cpu_usage_us: told.cpu_usage_us.min(seen.cpu_usage_us),
+        cpu_throttled_us: told.cpu_throttled_us.min(THROTTLED_US_MAX),
+        memory_bytes,
+        memory_inactive_file_bytes: told.memory_inactive_file_bytes.min(memory_bytes),
+        pids: told.pids.min(PIDS_MAX),
     }
 }
 
@@ -431,6 +453,27 @@ mod tests {
         driver.destroy(plan.id).await.unwrap();
         assert!(!pod.places.state.exists() && !root.exists());
         assert_eq!(bases(), had);
+    }
+
+    #[test]
+    fn a_guest_uses_no_more_than_its_machine() {
+        let machine = crate::container::machine::example();
+        let all = u64::MAX;
+        let boast = Usage {
+            cpu_usage_us: all,
+            cpu_throttled_us: all,
+            memory_bytes: all,
+            memory_inactive_file_bytes: all,
+            pids: all,
+        };
+        let seen = Usage { cpu_usage_us: 5_000, ..Usage::default() };
+        let told = believed(boast, seen, &machine);
+        assert_eq!((told.cpu_usage_us, told.memory_bytes), (5_000, machine.memory_mib << 20));
+        assert_eq!((told.memory_inactive_file_bytes, told.pids), (told.memory_bytes, PIDS_MAX));
+        assert!(told.cpu_throttled_us.checked_mul(1000).is_some(), "doors tell it in nanoseconds");
+        let usual =
+            Usage { cpu_usage_us: 4_000, memory_bytes: 9, memory_inactive_file_bytes: 3, pids: 2, ..seen };
+        assert_eq!(believed(usual, seen, &machine), usual);
     }
 
     #[tokio::test]

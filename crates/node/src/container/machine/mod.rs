@@ -43,3 +43,7 @@ pub const GUEST_VOLUMES: &str = "/run/holm/volumes";
 pub const GUEST_NETNS: &str = "/run/holm/netns/pod";
 /// Socket that logs are written to in the guest.
 pub const GUEST_LOG: &str = "/run/holm/log.sock";
+
+/// A machine, for tests.
+#[cfg(test)]
+pub(in crate::container) use qemu::tests::machine as example;
