@@ -71,6 +71,8 @@ pub enum Side {
 pub struct Link {
     port: File,
     incoming: Vec<u8>,
+    /// So many bytes of that were taken already: they go when more comes, all at once.
+    taken: usize,
     outgoing: VecDeque<u8>,
     channels: BTreeMap<ChannelId, Channel>,
     next: ChannelId,
@@ -126,6 +128,7 @@ impl Link {
         Ok(Self {
             port,
             incoming: Vec::new(),
+            taken: 0,
             outgoing: VecDeque::new(),
             channels: BTreeMap::new(),
             next,
@@ -314,7 +317,8 @@ impl Link {
     }
 
     fn next_frame(&mut self) -> Option<(u8, ChannelId, Vec<u8>)> {
-        let header: [u8; HEADER_BYTES] = self.incoming.get(..HEADER_BYTES)?.try_into().ok()?;
+        let here = &self.incoming[self.taken..];
+        let header: [u8; HEADER_BYTES] = here.get(..HEADER_BYTES)?.try_into().ok()?;
         let word =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let (kind, id, length) = (header[0], word(1), word(5) as usize);
@@ -328,8 +332,8 @@ impl Link {
             self.over = true;
             return None;
         }
-        let bytes = self.incoming.get(HEADER_BYTES..HEADER_BYTES + length)?.to_vec();
-        self.incoming.drain(..HEADER_BYTES + length);
+        let bytes = here.get(HEADER_BYTES..HEADER_BYTES + length)?.to_vec();
+        self.taken += HEADER_BYTES + length;
         Some((kind, id, bytes))
     }
 
@@ -512,6 +516,7 @@ impl Link {
 
     fn receive(&mut self) {
         let mut buffer = [0; 64 * 1024];
+        self.incoming.drain(..std::mem::take(&mut self.taken));
         // What was read is looked at before more is: memory stays bounded.
         if self.incoming.len() > MESSAGE_BYTES_MAX + HEADER_BYTES {
             return;
