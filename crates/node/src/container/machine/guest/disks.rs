@@ -13,7 +13,10 @@ use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::{fd::AsFd, unix::fs::DirBuilderExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, FileExt},
+    },
     path::{Path, PathBuf},
 };
 use sys::loop_device::grow_ext4;
@@ -44,7 +47,13 @@ fn mount_one(disk: &GuestDisk) -> Outcome {
     let node = wait_for(|| device.exists().then_some(()));
     node.ok_or_else(|| format!("{} did not come up for the disk {serial:?}", device.display()))?;
     make_directory(first)?;
-    // A disk that cannot be written cannot be tidied up after a crash either, and never has to be.
+    if disk.read_only && needs_recovery(&device).step(|| format!("look at the disk {serial:?}"))? {
+        return Err(format!(
+            "the disk {serial:?} refuses writes, and its file system was not ended in order: what was written last is in \
+             its journal. Let writes be (`holm volume set NAME --read-only no`), start the container once, and refuse them again"
+        ));
+    }
+    // Nothing is in the journal of a disk that cannot be written.
     let (flags, options) =
         if disk.read_only { (MsFlags::MS_RDONLY, "noload") } else { (MsFlags::empty(), "discard") };
     mount(Some(&device), first, Some("ext4"), flags | MsFlags::MS_NODEV, Some(options))
@@ -68,6 +77,18 @@ fn mount_one(disk: &GuestDisk) -> Outcome {
 fn find(all: &Path, serial: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(all).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).find(|block| is(&block.join("serial"), serial))
+}
+
+/// Whether the journal of an ext4 holds what is to be brought to its place first. Without that, files would be as they were
+/// some time before the end, or damaged (kernel, "ext4/super.rst": s_magic, s_feature_incompat, INCOMPAT_RECOVER).
+fn needs_recovery(device: &Path) -> io::Result<bool> {
+    const SUPERBLOCK: u64 = 1024;
+    const MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
+    const RECOVER: u8 = 0x4;
+    let mut superblock = [0; 0x64];
+    File::open(device)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
+    // What is none is told by who mounts it.
+    Ok(superblock[0x38..0x3a] == MAGIC && superblock[0x60] & RECOVER != 0)
 }
 
 /// Lets a mounted file system take the whole of its disk.
@@ -110,6 +131,25 @@ mod tests {
         assert_eq!(find(all.path(), "base-0"), Some(all.path().join("vda")));
         assert_eq!(find(all.path(), "base"), None);
         assert_eq!(find(all.path(), ""), None);
+    }
+
+    #[test]
+    fn a_journal_that_holds_the_last_writes_is_seen() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let disk = scratch.path().join("disk");
+        File::create(&disk).and_then(|file| file.set_len(64 << 20)).expect("made");
+        let text = disk.to_str().expect("text");
+        let run = |program: &str, arguments: &[&str]| {
+            let done = std::process::Command::new(program).args(arguments).output().expect("e2fsprogs");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        assert!(!needs_recovery(&disk).expect("no file system at all"));
+        run("mke2fs", &["-q", "-F", "-t", "ext4", text]);
+        assert!(!needs_recovery(&disk).expect("a new one"));
+        run("debugfs", &["-w", "-R", "feature needs_recovery", text]);
+        assert!(needs_recovery(&disk).expect("one that was cut off"));
+        File::create(&disk).expect("emptied");
+        assert!(needs_recovery(&disk).is_err());
     }
 
     #[test]
