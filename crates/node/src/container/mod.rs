@@ -10,7 +10,7 @@
 //!           sysvinit: how that one is asked to power off
 //!  machine  the same under a kernel of its own
 //!  secret   variables that are kept apart from what is written of a pod
-//!  protocol what the two say to each other, and the state file
+//!  protocol what the two say to each other, and the state file        listener: what both listen on
 //! ```
 //!
 //! Containers are made by the shim itself rather than by libcontainer; [`process`] tells why.
@@ -25,6 +25,7 @@ mod first_boot;
 mod holder;
 mod host_key;
 mod init;
+mod listener;
 pub mod log;
 pub mod machine;
 pub(crate) mod network;

@@ -19,6 +19,7 @@ pub mod nursery;
 mod pod;
 mod stream;
 mod task;
+pub(super) mod told;
 
 use super::{
     bundle::Pod,

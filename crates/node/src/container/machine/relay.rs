@@ -9,8 +9,10 @@
 //!  booting ── Hello, Order, Prepared ──▶ starting ── first state ──▶ up ── Ended ──▶ QEMU ends ──▶ over
 //! ```
 
+mod clients;
 mod coming;
 mod files;
+mod pace;
 mod words;
 
 use super::{
@@ -21,10 +23,12 @@ use super::{
 };
 use crate::container::{
     bundle::Pod,
+    listener::Listener,
     log::LogWriter,
-    protocol::{ContainerExit, Exec, PodState, ProcessId, Reply, Request, SOCKET, STATE, Status},
-    shim::{self, connection::Connection},
+    protocol::{ContainerExit, PodState, ProcessId, Reply, SOCKET, Status},
+    shim::{self, connection::Connection, told},
 };
+use clients::Client;
 use coming::Coming;
 use files::shown_files;
 use jiff::Timestamp;
@@ -33,13 +37,14 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::Signal,
 };
+use pace::Pace;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::net::UnixStream,
     },
     time::{Duration, Instant},
 };
@@ -48,8 +53,6 @@ use words::{describe, readable, tail};
 
 /// Longest time from QEMU's start to the pod's.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(150);
-/// How long the guest may take to say how the pod is, before what it said last is told.
-const STATE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a guest may take for its end when it is told to, or is of no use any more.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long it may take to bring to its disks what is in its memory, once everything in it has ended.
@@ -90,28 +93,13 @@ enum Phase {
     Ended,
 }
 
-/// What is kept of a client beside its connection.
-#[derive(Default)]
-struct Client {
-    /// Channels of its streams.
-    streams: Vec<ChannelId>,
-    /// Replies that wait until those are dry.
-    held: VecDeque<(Reply, Option<ChannelId>)>,
-    /// When the state is told as it was last said, for each time that it was asked.
-    state_until: VecDeque<Instant>,
-    /// So many answers of the guest came too late and are not told.
-    late: usize,
-    /// Far ends of streams to ports that are being connected to.
-    dialled: BTreeMap<ChannelId, UnixStream>,
-}
-
 /// A running relay.
 pub struct Relay {
     pod: Pod,
     link: Link,
     qemu: Child,
     cgroups: Tree,
-    listener: Option<UnixListener>,
+    listener: Option<Listener>,
     connections: Vec<Connection>,
     connections_made: u64,
     clients: BTreeMap<u64, Client>,
@@ -130,6 +118,7 @@ pub struct Relay {
     since_ms: i64,
     state: Option<PodState>,
     written: Option<PodState>,
+    pace: Pace,
     /// QEMU is killed then.
     kill_at: Option<Instant>,
     /// Somebody asked for the end.
@@ -156,11 +145,26 @@ impl Relay {
             .map_err(|error| io::Error::other(describe(&error)))
             .map_err(step("start the virtual machine"))?;
         drop(far);
+        let mut relay = Self::over(pod, near, qemu, cgroups, (lock, told))?;
+        if let Some(stream) = first {
+            relay.add(stream);
+        }
+        Ok(relay)
+    }
+
+    /// Over the port of a machine that was just started.
+    fn over(
+        pod: Pod,
+        port: UnixStream,
+        qemu: Child,
+        cgroups: Tree,
+        (lock, told): (Lock, File),
+    ) -> Result<Self, RelayError> {
         let link =
-            Link::new(File::from(OwnedFd::from(near)), Side::Host).map_err(step("use the guest's port"))?;
+            Link::new(File::from(OwnedFd::from(port)), Side::Host).map_err(step("use the guest's port"))?;
         let pid = std::process::id() as i32;
         let start_time = sys::pidfd::process_start_time(pid).ok().flatten().unwrap_or_default();
-        let mut relay = Self {
+        Ok(Self {
             pod,
             link,
             qemu,
@@ -182,15 +186,12 @@ impl Relay {
             since_ms: Timestamp::now().as_millisecond(),
             state: None,
             written: None,
+            pace: Pace::new(Instant::now()),
             kill_at: Some(Instant::now() + BOOT_TIMEOUT),
             is_asked_to_end: false,
             failure: None,
             lock: Some(lock),
-        };
-        if let Some(stream) = first {
-            relay.add(stream);
-        }
-        Ok(relay)
+        })
     }
 
     /// The loop. Ends when the machine has ended and everybody has heard it.
@@ -243,8 +244,12 @@ impl Relay {
 
     fn next_time(&self) -> Option<Duration> {
         let asked = self.clients.values().filter_map(|client| client.state_until.front().copied());
-        let next = self.kill_at.into_iter().chain(asked).fold(self.cut_at, Instant::min);
-        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+        let now = Instant::now();
+        let rests = self.listener.as_ref().and_then(|listener| listener.rests_until(now));
+        let untold = if self.state == self.written { None } else { self.pace.waits_until(now) };
+        let others = [self.kill_at, rests, untold].into_iter().flatten();
+        let next = others.chain(asked).fold(self.cut_at, Instant::min);
+        Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
     fn wait(&mut self, limit: Option<Duration>) {
@@ -269,9 +274,11 @@ impl Relay {
             sources.push(Source::Connection(connection.id));
             polled.push(PollFd::new(borrowed(connection.as_fd().as_raw_fd()), PollFlags::POLLIN | out));
         }
-        if let Some(listener) = self.listener.as_ref().filter(|_| self.connections.len() < CONNECTIONS_MAX) {
+        let has_room = self.connections.len() < CONNECTIONS_MAX;
+        let awake = |listener: &&Listener| has_room && listener.rests_until(Instant::now()).is_none();
+        if let Some(listener) = self.listener.as_ref().filter(awake) {
             sources.push(Source::Listener);
-            polled.push(PollFd::new(borrowed(listener.as_raw_fd()), PollFlags::POLLIN));
+            polled.push(PollFd::new(borrowed(listener.as_fd().as_raw_fd()), PollFlags::POLLIN));
         }
         let timeout =
             limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
@@ -304,6 +311,10 @@ impl Relay {
     }
 
     fn on_message(&mut self, message: ToHost) {
+        if message.connection().is_some_and(|id| self.is_watching(id)) {
+            // Each line to it wakes the daemon.
+            return self.complain("the guest answers who asked it nothing");
+        }
         match message {
             ToHost::Hello { kernel } if !std::mem::replace(&mut self.greeted, true) => {
                 self.kernel = kernel.chars().filter(|it| it.is_ascii_graphic()).take(64).collect();
@@ -348,15 +359,6 @@ impl Relay {
         eprintln!("{what}, which is not heard");
     }
 
-    /// The shim has closed the connection of a client, who gets what is known of what he asked.
-    fn let_go(&mut self, id: u64) {
-        let asked = self.clients.remove(&id).map_or(0, |client| client.state_until.len());
-        if let Some(state) = self.state.clone() {
-            (0..asked).for_each(|_| self.reply(id, Reply::State(state.clone()), None));
-        }
-        self.connections.retain(|it| it.id != id);
-    }
-
     fn kill_by(&mut self, patience: Duration) {
         let at = Instant::now() + patience;
         self.kill_at = Some(self.kill_at.map_or(at, |known| known.min(at)));
@@ -393,171 +395,6 @@ impl Relay {
         self.say(&ToGuest::Run);
     }
 
-    fn accept(&mut self) {
-        while let Some(Ok((stream, _))) = self.listener.as_ref().map(UnixListener::accept) {
-            self.add(stream);
-            if self.connections.len() >= CONNECTIONS_MAX {
-                return;
-            }
-        }
-    }
-
-    fn add(&mut self, stream: UnixStream) {
-        self.connections_made += 1;
-        if let Ok(connection) = Connection::new(self.connections_made, stream) {
-            self.clients.insert(connection.id, Client::default());
-            self.connections.push(connection);
-        }
-    }
-
-    fn connection(&mut self, id: u64) -> Option<&mut Connection> {
-        self.connections.iter_mut().find(|connection| connection.id == id)
-    }
-
-    fn serve(&mut self, id: u64, early: bool) {
-        let Some(connection) = self.connection(id) else { return };
-        connection.flush();
-        for request in connection.read() {
-            match request {
-                Ok(request) => self.on_request(id, request, early),
-                Err(message) => self.reply(id, Reply::Failed { code: 125, message }, None),
-            }
-        }
-    }
-
-    fn on_request(&mut self, id: u64, request: Request, early: bool) {
-        match &request {
-            // A guest that is at its end answers nobody.
-            Request::State if self.phase == Phase::Ended || self.link.is_over() => {
-                if let Some(state) = self.state.clone() {
-                    self.reply(id, Reply::State(state), None);
-                }
-                return;
-            }
-            Request::State => {
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.state_until.push_back(Instant::now() + STATE_PATIENCE);
-                }
-            }
-            Request::Watch => return self.watch(id),
-            Request::Dial { port, limit_ms } => return self.dial(id, *port, *limit_ms),
-            Request::Processes => return self.say(&ToGuest::Processes { connection: id }),
-            Request::Usage => return self.say(&ToGuest::Usage { connection: id }),
-            Request::Shutdown => {
-                self.is_asked_to_end = true;
-                self.kill_by(POWER_OFF_TIMEOUT);
-            }
-            _ => {}
-        }
-        let takes_streams =
-            matches!(request, Request::Attach { .. } | Request::Exec(Exec { tty: false, .. }));
-        let streams = if takes_streams { self.take_streams(id) } else { Some(Vec::new()) };
-        let Some(streams) = streams else {
-            let message = "three descriptors must come along".into();
-            return self.reply(id, Reply::Failed { code: 125, message }, None);
-        };
-        let Ok(line) = serde_json::to_string(&request) else { return };
-        self.say(&ToGuest::Line { connection: id, line, streams, early });
-    }
-
-    /// From now on the client hears of every change: of the state as it is first.
-    fn watch(&mut self, id: u64) {
-        let state = self.state.clone();
-        if let Some(connection) = self.connection(id) {
-            connection.watches = true;
-        }
-        if let Some(state) = state {
-            self.reply(id, Reply::State(state), None);
-        }
-    }
-
-    /// Makes channels of the descriptors that came with a request: the first is read, the others are written.
-    fn take_streams(&mut self, id: u64) -> Option<Vec<ChannelId>> {
-        let [input, output, errors] = self.connection(id)?.take_three()?;
-        let streams = vec![
-            self.link.open(Some(input), None)?,
-            self.link.open(None, Some(output))?,
-            self.link.open(None, Some(errors))?,
-        ];
-        streams.iter().for_each(|stream| self.keep_stream(id, *stream));
-        Some(streams)
-    }
-
-    /// Notes a stream of a client, and forgets those that have ended.
-    fn keep_stream(&mut self, id: u64, stream: ChannelId) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        client.streams.retain(|known| self.link.has(*known));
-        client.streams.push(stream);
-    }
-
-    fn dial(&mut self, id: u64, port: u16, limit_ms: u64) {
-        let opened = UnixStream::pair().and_then(|(near, far)| Ok((near.try_clone()?, near, far)));
-        let opened = opened.and_then(|(source, sink, far)| {
-            let channel = self.link.open(Some(source.into()), Some(sink.into()));
-            let channel = channel.ok_or_else(|| io::Error::other("there are too many already"))?;
-            Ok((channel, far))
-        });
-        match opened {
-            Ok((channel, far)) => {
-                self.keep_stream(id, channel);
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.dialled.insert(channel, far);
-                }
-                self.say(&ToGuest::Dial { connection: id, port, limit_ms, channel });
-            }
-            Err(error) => {
-                let message = format!("cannot make a stream: {error}");
-                self.reply(id, Reply::Failed { code: 125, message }, None);
-            }
-        }
-    }
-
-    fn dialled(&mut self, id: u64, channel: ChannelId, error: Option<String>) {
-        let far = self.clients.get_mut(&id).and_then(|client| client.dialled.remove(&channel));
-        match (error, far) {
-            (None, Some(far)) => {
-                if let Some(connection) = self.connection(id) {
-                    connection.send(&Reply::Done, Some(far.as_fd()));
-                }
-            }
-            (error, _) => {
-                self.link.close(channel);
-                let message = readable(&error.unwrap_or_default());
-                self.reply(id, Reply::Failed { code: 125, message }, None);
-            }
-        }
-    }
-
-    fn on_line(&mut self, id: u64, line: &str, stream: Option<ChannelId>) {
-        let Ok(mut reply) = serde_json::from_str::<Reply>(line) else {
-            return self.complain("the guest's shim says what is no reply");
-        };
-        if let Reply::State(state) = &mut reply {
-            // Who hears of an end finds the last words of it in the log.
-            self.write_logs();
-            *state = self.as_seen_here(state.clone());
-            if id == WATCH {
-                return self.changed(state.clone());
-            }
-            let Some(client) = self.clients.get_mut(&id) else { return };
-            if client.late > 0 {
-                client.late -= 1;
-                return;
-            }
-            client.state_until.pop_front();
-        }
-        match self.clients.get_mut(&id) {
-            Some(client) if client.held.len() < HELD_MAX => {
-                // Only the terminal of a program comes along.
-                let stream = stream.filter(|_| matches!(reply, Reply::Executing { .. }));
-                client.held.push_back((reply, stream));
-            }
-            Some(_) => return self.complain("the guest says more than its client takes"),
-            None => return,
-        }
-        self.forward(id);
-    }
-
     /// A state in terms of this host: processes inside have no number here, their machine has.
     fn as_seen_here(&self, mut state: PodState) -> PodState {
         state.boot = self.pod.boot;
@@ -587,48 +424,14 @@ impl Relay {
             self.phase = Phase::Up;
             self.kill_at = None;
             match shim::listen(&self.pod.places.run.join(SOCKET)) {
-                Ok(listener) => self.listener = Some(listener),
+                Ok(listener) => self.listener = Some(Listener::new(listener)),
                 Err(error) => return self.fail(format!("cannot listen: {error}")),
             }
-            self.tell();
+            self.tell_now();
             if let Some(mut told) = self.told.take() {
                 // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
                 let _ = told.write_all(b"up");
             }
-        }
-    }
-
-    /// Sends the replies of a client, each when the output that was before it was taken.
-    fn forward(&mut self, id: u64) {
-        while let Some(client) = self.clients.get_mut(&id) {
-            let Some((reply, _)) = client.held.front() else { return };
-            let streams = match reply {
-                Reply::Exited { .. } => client.streams.clone(),
-                _ => Vec::new(),
-            };
-            let is_dry = streams.into_iter().fold(true, |dry, stream| self.link.is_sunk(stream) && dry);
-            let Some((reply, stream)) =
-                self.clients.get_mut(&id).filter(|_| is_dry).and_then(|client| client.held.pop_front())
-            else {
-                return;
-            };
-            let terminal = stream.and_then(|stream| self.bind_terminal(id, stream));
-            self.reply(id, reply, terminal);
-        }
-    }
-
-    /// A stream of both directions for the client, whose other end is a terminal inside.
-    fn bind_terminal(&mut self, id: u64, stream: ChannelId) -> Option<OwnedFd> {
-        let (near, far) = UnixStream::pair().ok()?;
-        let copy = near.try_clone().ok()?;
-        self.link.accept(stream, Some(near.into()), Some(copy.into()));
-        self.keep_stream(id, stream);
-        Some(far.into())
-    }
-
-    fn reply(&mut self, id: u64, reply: Reply, descriptor: Option<OwnedFd>) {
-        if let Some(connection) = self.connection(id) {
-            connection.send(&reply, descriptor.as_ref().map(AsFd::as_fd));
         }
     }
 
@@ -693,21 +496,21 @@ impl Relay {
         }
     }
 
-    /// Writes a change down, whole or not at all, and tells those who watch.
+    /// Tells a change, unless there were too many of late: then the last of them is told when the time has come.
     fn tell(&mut self) {
+        let now = Instant::now();
+        if self.state == self.written || self.pace.waits_until(now).is_some() {
+            return;
+        }
+        self.pace.step(now);
+        self.tell_now();
+    }
+
+    fn tell_now(&mut self) {
         let Some(state) = self.state.clone().filter(|state| self.written.as_ref() != Some(state)) else {
             return;
         };
-        let path = self.pod.places.run.join(STATE);
-        let new = path.with_extension("new");
-        let text = serde_json::to_vec(&state).expect("a state is plain data");
-        // Not flushed to the disk: after a crash of the host there is no pod to tell about.
-        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &path)) {
-            eprintln!("cannot write {}: {error}", path.display());
-        }
-        for connection in self.connections.iter_mut().filter(|connection| connection.watches) {
-            connection.send(&Reply::State(state.clone()), None);
-        }
+        told::tell(&self.pod.places.run, &state, &mut self.connections);
         self.written = Some(state);
     }
 
@@ -726,7 +529,7 @@ impl Relay {
                 if let Some(state) = self.state.take() {
                     self.state = Some(ended(state, self.failure.as_deref()));
                 }
-                self.tell();
+                self.tell_now();
             }
         }
     }
@@ -776,3 +579,6 @@ fn ended(mut state: PodState, failure: Option<&str>) -> PodState {
     state.paused = false;
     state
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,3 +129,19 @@ pub enum ToHost {
     /// The shim has ended.
     Ended,
 }
+
+impl ToHost {
+    /// The client that it is for, if it is for one.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Line { connection, .. }
+            | Self::Closed { connection }
+            | Self::Dialled { connection, .. }
+            | Self::Processes { connection, .. }
+            | Self::Usage { connection, .. } => Some(*connection),
+            Self::Hello { .. } | Self::Prepared | Self::Failed { .. } | Self::Log { .. } | Self::Ended => {
+                None
+            }
+        }
+    }
+}

@@ -84,10 +84,10 @@ impl Connection {
         requests
     }
 
-    /// The three descriptors that came with a request.
-    pub fn take_three(&mut self) -> Option<[OwnedFd; 3]> {
-        let three: Vec<OwnedFd> = self.descriptors.drain(..self.descriptors.len().min(3)).collect();
-        three.try_into().ok()
+    /// The descriptors that came with a request, if they are as many as it has.
+    pub fn take<const COUNT: usize>(&mut self) -> Option<[OwnedFd; COUNT]> {
+        let all: Vec<OwnedFd> = self.descriptors.drain(..self.descriptors.len().min(COUNT)).collect();
+        all.try_into().ok()
     }
 
     /// Sends a reply, with a descriptor if one is given.

@@ -7,12 +7,14 @@ use super::{
     step,
     stream::{ATTACHMENTS_MAX, Attachment},
     task::{Task, Yard, describe},
+    told::tell,
 };
 use crate::container::{
     bundle::Pod,
     cgroup::PodGroup,
+    listener::Listener,
     process::PodNamespaces,
-    protocol::{Exec, PodState, ProcessId, Reply, Request, STATE},
+    protocol::{Exec, PodState, ProcessId, Reply, Request},
     root, root_disk, volume_group,
 };
 use jiff::Timestamp;
@@ -51,7 +53,7 @@ pub struct ShimPod {
     pod: Pod,
     shared: PodNamespaces,
     group: PodGroup,
-    listener: UnixListener,
+    listener: Listener,
     tasks: Vec<Task>,
     execs: Vec<Running>,
     connections: Vec<Connection>,
@@ -119,7 +121,7 @@ impl ShimPod {
         let mut shim = Self {
             shared,
             group,
-            listener,
+            listener: Listener::new(listener),
             tasks,
             execs: Vec::new(),
             connections: Vec::new(),
@@ -192,16 +194,7 @@ impl ShimPod {
         if self.told.as_ref() == Some(&state) {
             return;
         }
-        let path = self.pod.places.run.join(STATE);
-        let new = path.with_extension("new");
-        let text = serde_json::to_vec(&state).expect("a state is plain data");
-        // Not flushed to the disk: after a crash of the host there is no pod to tell about.
-        if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &path)) {
-            eprintln!("cannot write {}: {error}", path.display());
-        }
-        for connection in self.connections.iter_mut().filter(|connection| connection.watches) {
-            connection.send(&Reply::State(state.clone()), None);
-        }
+        tell(&self.pod.places.run, &state, &mut self.connections);
         self.told = Some(state);
     }
 
@@ -243,7 +236,8 @@ impl ShimPod {
             // The descriptors live in self, which outlives the set.
             polled.push(PollFd::new(borrowed(fd.as_raw_fd()), flags));
         };
-        if self.connections.len() < CONNECTIONS_MAX {
+        let is_resting = self.listener.rests_until(Instant::now()).is_some();
+        if self.connections.len() < CONNECTIONS_MAX && !is_resting {
             add(Source::Listener, self.listener.as_fd(), PollFlags::POLLIN);
         }
         for connection in &self.connections {
@@ -292,7 +286,7 @@ impl ShimPod {
             let hook = task.hook().map(Hook::next_time);
             [task.kill_at, restart, hook].into_iter().flatten().chain(readers)
         });
-        times.chain(leaves_at).min()
+        times.chain(leaves_at).chain(self.listener.rests_until(Instant::now())).min()
     }
 
     fn handle(&mut self, ready: Vec<Source>) {
@@ -424,7 +418,7 @@ impl ShimPod {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        while let Some(stream) = self.listener.accept() {
             self.connections_made += 1;
             self.connections.extend(Connection::new(self.connections_made, stream));
             if self.connections.len() >= CONNECTIONS_MAX {
@@ -573,7 +567,7 @@ impl ShimPod {
             Ok(number) => number,
             Err(message) => return failed(125, message),
         };
-        let streams = if request.tty { None } else { self.connections[connection].take_three() };
+        let streams = if request.tty { None } else { self.connections[connection].take::<3>() };
         let stdio = match &streams {
             Some(streams) => [0, 1, 2].map(|number| streams[number].as_raw_fd()),
             None if request.tty => [0, 1, 2],
@@ -599,7 +593,7 @@ impl ShimPod {
     ) -> Result<(), String> {
         let number = self.named(container)?;
         let three =
-            self.connections[connection].take_three().ok_or("three descriptors must come with attach")?;
+            self.connections[connection].take::<3>().ok_or("three descriptors must come with attach")?;
         let task = &mut self.tasks[number];
         if task.pidfd().is_none() && !task.is_new() {
             return Err(format!("container {} is not running", task.container.name));

@@ -16,6 +16,7 @@ use crate::{
         bundle::Places,
         cgroup::PodGroup,
         driver::processes,
+        listener::Listener,
         protocol::{LINE_BYTES_MAX, Reply, Request, SOCKET},
     },
     driver::{ProcessSeen, Usage},
@@ -66,7 +67,7 @@ pub fn serve(port: File, prepare: impl FnOnce(&Order) -> Result<(), String>) -> 
     agent.places = Some(order.pod.places.clone());
     let listening = prepare(&order).and_then(|()| {
         UnixListener::bind(GUEST_LOG)
-            .and_then(|logs| logs.set_nonblocking(true).map(|()| logs))
+            .and_then(|logs| logs.set_nonblocking(true).map(|()| Listener::new(logs)))
             .map_err(|error| format!("cannot take logs: {error}"))
     });
     match listening {
@@ -185,7 +186,7 @@ impl Connection {
 struct Agent {
     link: Link,
     connections: BTreeMap<ConnectionId, Connection>,
-    logs: Option<UnixListener>,
+    logs: Option<Listener>,
     log_channels: Vec<ChannelId>,
     places: Option<Places>,
     address: IpAddr,
@@ -304,9 +305,10 @@ impl Agent {
                 polled.push(PollFd::new(borrowed(connection.socket.as_raw_fd()), PollFlags::POLLIN | out));
             }
         }
-        if let Some(logs) = &self.logs {
+        let awake = |logs: &&Listener| logs.rests_until(Instant::now()).is_none();
+        if let Some(logs) = self.logs.as_ref().filter(awake) {
             sources.push(Source::Logs);
-            polled.push(PollFd::new(borrowed(logs.as_raw_fd()), PollFlags::POLLIN));
+            polled.push(PollFd::new(borrowed(logs.as_fd().as_raw_fd()), PollFlags::POLLIN));
         }
         let timeout =
             limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
@@ -475,7 +477,7 @@ impl Agent {
     }
 
     fn accept_logs(&mut self) {
-        while let Some(Ok((socket, _))) = self.logs.as_ref().map(UnixListener::accept) {
+        while let Some(socket) = self.logs.as_mut().and_then(Listener::accept) {
             // One too many is closed: its output is lost, and nothing else.
             if let Some(channel) = self.link.open(Some(socket.into()), None) {
                 self.log_channels.push(channel);
