@@ -8,7 +8,7 @@ mod dialed;
 pub use dialed::Dialed;
 
 use crate::{
-    container::files::{ContainerFiles, FilesError},
+    container::files::{FilesError, OpenFiles},
     room::Short,
 };
 use async_trait::async_trait;
@@ -435,7 +435,7 @@ pub trait Driver: Send + Sync + 'static {
     }
 
     /// The files of an instance's first container, whether it runs or not. `plan` is what its next start would run.
-    async fn files(&self, _plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {
+    async fn files(&self, _plan: &InstancePlan) -> Result<OpenFiles, DriverError> {
         Err(unserved("its files"))
     }
 

@@ -6,6 +6,8 @@ use lab::{Docker, Lab, MACHINE, Options, Said, eventually, http_get};
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
     time::Duration,
 };
 
@@ -194,6 +196,89 @@ fn beside(side: &mut Side<'_>) {
     side.note("top", programs.join("|"));
 }
 
+/// What a script on the host says of a directory.
+fn on_host(place: &Path, script: &str) -> String {
+    let done = Command::new("sh").args(["-c", script]).current_dir(place).output().expect("a shell");
+    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+}
+
+/// Everything of a tree but its times.
+const SHAPE: &str =
+    "find . -printf '%P %y %m %U:%G %n %l\n' | sort; find . -type f -exec sha256sum {} + | sort";
+
+/// Files, copied both ways, compared with the image, exported and made an image of.
+fn files(side: &mut Side<'_>) {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| scratch.path().join(name);
+    let text = |path: &Path| path.to_str().expect("text").to_string();
+    side.sees(
+        "mkdir -p /made/sub/empty; echo one >/made/a; ln -s ../etc /made/way; ln /made/a /made/again; \
+         mkfifo /made/pipe; chmod 2750 /made/sub; chmod 4755 /made/again; \
+         dd if=/dev/urandom of=/made/sub/big bs=1k count=3000 2>/dev/null; \
+         echo inside >/data/volume; echo gone >/mem/lost; rm /var/www/index.html; echo more >>/etc/passwd",
+    );
+    side.says(&["diff", "one"]);
+    for (from, to) in
+        [("/made", "out"), ("/made/sub/.", "dot"), ("/made/way/passwd", "far"), ("/data", "vol")]
+    {
+        let target = place(to);
+        let said = side.docker.says(&["cp", "-q", &format!("one:{from}"), &text(&target)]);
+        side.note(from, format!("{} {}{}", said.code, said.out, said.err));
+        // What was made at random is compared with itself alone.
+        side.note(from, on_host(scratch.path(), &format!("cd {to} 2>/dev/null; {SHAPE} | grep -v big")));
+    }
+    let sums = |sum: String| sum.split_whitespace().next().unwrap_or_default().to_string();
+    let inside = sums(side.docker.does(&["exec", "one", "sha256sum", "/made/sub/big"]));
+    assert_eq!(sums(on_host(&place("out"), "sha256sum sub/big")), inside, "{}", side.isolation);
+    on_host(
+        scratch.path(),
+        "mkdir -p in/deep; echo hello >in/deep/hello; ln -s deep in/link; chmod 600 in/deep/hello; touch -d @1000000000 in/deep/hello; \
+         head -c 5000000 /dev/zero | tr '\\0' x >in/large",
+    );
+    for to in ["one:/tmp/new", "one:/data/copied", "one:/made/way"] {
+        let said = side.docker.says(&["cp", "-q", &text(&place("in")), to]);
+        side.note(to, format!("{} {}{}", said.code, said.out, said.err));
+    }
+    side.sees(
+        "cd /tmp/new; find . | sort; stat -c '%n %a %u:%g %Y %s' deep/hello; sha256sum large; readlink link",
+    );
+    side.sees("ls /data/copied /etc/in; cat /etc/in/deep/hello; rm -r /etc/in /data/copied /tmp/new");
+    for arguments in [
+        ["cp", "one:/not/there", "/tmp"],
+        ["cp", "one:/etc/passwd/x", "/tmp"],
+        ["cp", "/etc/hostname", "one:/not/there/x"],
+    ] {
+        side.says(&arguments);
+    }
+    // The archive breaks off, and how far the client is then is chance.
+    let kernels = side.docker.says(&["cp", "one:/sys/kernel/uevent_seqnum", "/tmp"]);
+    side.note("a file of the kernel's", kernels.code.to_string());
+    let archive = place("all.tar");
+    side.docker.does(&["export", "-o", &text(&archive), "one"]);
+    // Which of two names of a file comes first is its file system's matter, and sizes are those of who it is and where.
+    side.note(
+        "export",
+        on_host(
+            scratch.path(),
+            "tar --numeric-owner -tvf all.tar | grep -v made/a | awk '{print $1,$2,$6,$7,$8}' | sort",
+        ),
+    );
+    side.docker.does(&["commit", "-c", "LABEL made=here", "one", "shop:1"]);
+    side.runs(&[
+        "--rm",
+        "shop:1",
+        "sh",
+        "-c",
+        "cat /made/a; ls -l /made | awk '{print $1,$2,$3,$9}'; ls /var/www /data /mem",
+    ]);
+    side.told("{{.State.Status}}");
+    side.docker.does(&["rmi", "shop:1"]);
+    side.sees("rm -r /made; echo back >/var/www/index.html");
+    side.says(&["diff", "one"]);
+    let size = side.docker.does(&["ps", "-s", "--filter", "name=one", "--format", "{{.Size}}"]);
+    side.note("size", size.split(' ').next().unwrap_or_default());
+}
+
 /// Limits: told inside, and kept.
 fn limits(side: &mut Side<'_>) {
     side.sees("n=0; while [ $n -lt 60 ]; do sleep 2 & n=$((n+1)); done 2>&1 | head -1; wait");
@@ -273,6 +358,7 @@ fn whole_suite<'a>(lab: &'a Lab, docker: &'a Docker, isolation: &'static str) ->
     side.told("{{.State.Status}} {{.State.Running}} {{.HostConfig.Isolation}}");
     surroundings(&mut side);
     beside(&mut side);
+    files(&mut side);
     limits(&mut side);
     life(&mut side);
     restarts(&mut side);
@@ -309,6 +395,9 @@ fn one_suite_passes_alike_under_the_hosts_kernel_and_a_guest_kernel() {
         "|/dev/pts/0|33 99",
         "250000\ndone",
         "exited 5 ",
+        "A /made/sub/big\n",
+        "D /var/www/index.html\n",
+        "deep/hello 600 0:0 1000000000 6\n",
     ] {
         assert!(output(words), "{words}");
     }
@@ -335,6 +424,17 @@ fn it_has_a_guest_kernel_of_its_own_and_outlives_the_daemon() {
     let see = |script: &str| docker.does(&["exec", "own", "sh", "-c", script]);
     assert_eq!(see("uname -r"), version.trim());
     assert_ne!(see("uname -r"), nix::sys::utsname::uname().expect("uname").release().to_string_lossy());
+    // What it frees is the host's again.
+    let qemu = docker.does(&["inspect", "--format", "{{.State.Pid}}", "own"]);
+    let resident_kib = || -> u64 {
+        let status = fs::read_to_string(format!("/proc/{qemu}/status")).expect("QEMU");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    see("dd if=/dev/zero of=/dev/shm/much bs=1M count=40 2>/dev/null");
+    let full_kib = resident_kib();
+    see("rm /dev/shm/much");
+    eventually("its memory comes back", LONG, || resident_kib() + (20 << 10) < full_kib);
     see("echo here >/dev/shm/mark");
     let before = see("cat /proc/sys/kernel/random/boot_id");
     lab.kill_daemon();
@@ -353,6 +453,10 @@ fn it_has_a_guest_kernel_of_its_own_and_outlives_the_daemon() {
     });
     docker.does(&["start", "own"]);
     assert_ne!(see("cat /proc/sys/kernel/random/boot_id"), before);
+    // Its files are within reach while it runs.
+    docker.does(&["cp", "/etc/hostname", "own:/tmp/"]);
+    docker.does(&["stop", "-t", "1", "own"]);
+    docker.refuses(1, "within reach only while it runs", &["cp", "own:/tmp/hostname", "-"]);
     docker.does(&["rm", "-f", "own"]);
     // What only the host could give is refused in words that say so.
     docker.refuses(

@@ -25,7 +25,7 @@ use nursery::Nursery;
 use super::{
     bundle::{self, Places, Pod},
     client::Client,
-    files::{ContainerFiles, turn::Turns},
+    files::{OpenFiles, turn::Turns},
     machine::base::Bases,
     network::{self, NICS},
     protocol::{POD, Reply, Request},
@@ -547,7 +547,7 @@ impl Driver for PodDriver {
         }
     }
 
-    async fn files(&self, plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {
+    async fn files(&self, plan: &InstancePlan) -> Result<OpenFiles, DriverError> {
         self.open_files(plan).await
     }
 

@@ -11,18 +11,26 @@
 //!   stopped   the same mounts, made by a thread in a mount namespace of its own (`apart`), gone with the last handle
 //! ```
 //!
+//! Those of a pod with a kernel of its own are worked on by the same code inside of its machine ([`work`]), and what comes out
+//! of there is believed nothing ([`inside`], [`sieve`]): the host reads no file system that a guest wrote.
+//!
 //! A container that does not run is not started while its files are open: two overlays would share one upper directory.
 //! [`turn`] sees to that. Ids come out as the container knows them, and go in the same way.
 
 mod apart;
 mod changes;
+pub mod inside;
+mod opened;
 mod pack;
 mod place;
+mod sieve;
 pub mod stream;
 pub(super) mod turn;
 mod unpack;
+pub(super) mod work;
 
 pub use changes::{Change, ChangeKind};
+pub use opened::OpenFiles;
 pub use place::PathStat;
 pub use unpack::Into;
 
@@ -115,6 +123,14 @@ pub enum FilesError {
     /// The user whom files are to belong to is unknown.
     #[error(transparent)]
     User(#[from] user::UserError),
+    /// It could not be done inside of the pod's machine.
+    #[error("{message}")]
+    Inside {
+        /// What doors tell.
+        code: Code,
+        /// The guest's words.
+        message: String,
+    },
     /// It ended, started or went meanwhile.
     #[error("the container is being started or ended")]
     Moving,
@@ -143,6 +159,7 @@ impl FilesError {
             Self::ReadOnly(_) | Self::Kernel(_) => Code::Forbidden,
             Self::Limit { .. } => Code::TooLarge,
             Self::NoRoom { .. } => Code::NoCapacity,
+            Self::Inside { code, .. } => *code,
             Self::Moving => Code::Conflict,
             Self::Io { .. } => Code::Internal,
         }
@@ -153,7 +170,9 @@ impl FilesError {
         match self {
             Self::Moving => "try again in a moment",
             Self::Kernel(_) => "read it inside: docker exec CONTAINER cat FILE",
-            Self::NoRoom { .. } => "remove files of it, or images that nobody uses",
+            Self::NoRoom { .. } | Self::Inside { code: Code::NoCapacity, .. } => {
+                "remove files of it, or images that nobody uses"
+            }
             _ => "",
         }
     }

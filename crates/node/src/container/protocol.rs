@@ -4,7 +4,7 @@
 //! A connection may ask many times; each request gets one reply, and `watch`, `exec` and `attach` are followed by
 //! events on the same connection. A newer daemon speaks to older shims, so fields are only ever added.
 
-use super::bundle::Limits;
+use super::{bundle::Limits, files::work::Work};
 use crate::driver::{ProcessSeen, Usage};
 use model::instance::content::Role;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,12 @@ pub enum Request {
     Processes,
     /// What such a pod uses of its machine.
     Usage,
+    /// Works on the files of such a pod. Two descriptors come along: what goes in is read from the first, and the answer is
+    /// written to the second.
+    Files {
+        /// What is to be done.
+        work: Work,
+    },
     /// Kills everything and ends the shim.
     Shutdown,
 }

@@ -10,6 +10,7 @@ use futures::stream;
 use std::{
     io::{self, BufWriter, Read, Write},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -97,22 +98,36 @@ pub(crate) struct Taker {
     body: Body,
     hurry: CancellationToken,
     runtime: Handle,
+    patience: Option<Duration>,
 }
 
 impl Taker {
     /// Reads `body`, until `hurry` is cancelled.
     pub(crate) fn new(body: Body, hurry: CancellationToken) -> Self {
-        Self { body, hurry, runtime: Handle::current() }
+        Self { body, hurry, runtime: Handle::current(), patience: None }
+    }
+
+    /// The same from a source that may stall on purpose: it is waited for no longer than this, each time.
+    pub(crate) fn patient(body: Body, hurry: CancellationToken, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..Self::new(body, hurry) }
     }
 }
 
 impl Read for Taker {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let patience = self.patience;
+        let stalled = async move {
+            match patience {
+                Some(patience) => tokio::time::sleep(patience).await,
+                None => std::future::pending().await,
+            }
+        };
         self.runtime.block_on(async {
             tokio::select! {
                 biased;
                 () = self.hurry.cancelled() => Err(hurried()),
                 count = self.body.read(buffer) => count,
+                () = stalled => Err(io::ErrorKind::TimedOut.into()),
             }
         })
     }
@@ -157,5 +172,14 @@ mod tests {
         let mut taker = Taker::new(Box::new(waits), hurry);
         let read = tokio::task::spawn_blocking(move || taker.read(&mut [0])).await.unwrap();
         assert!(read.is_err(), "{read:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_source_that_stalls_is_not_waited_for_without_end() {
+        let (_silent, waits) = tokio::io::duplex(1);
+        let patience = Duration::from_millis(20);
+        let mut taker = Taker::patient(Box::new(waits), CancellationToken::new(), patience);
+        let read = tokio::task::spawn_blocking(move || taker.read(&mut [0])).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(|role| role.to_str()) {
         Some("shim") => node::container::shim::main(arguments),
         Some("nursery") => node::container::shim::nursery::main(),
-        Some("guest") => node::container::machine::guest::main(),
+        Some("guest") => node::container::machine::guest::main(arguments),
         _ => ExitCode::from(2),
     }
 }

@@ -5,7 +5,7 @@ use api::streams::{FileChange, FileChangeKind, FileStat, FilesIn, Reader};
 use control::Error;
 use model::{error::Code, instance::Instance};
 use node::{
-    container::files::{ChangeKind, ContainerFiles, FilesError, Into, PathStat},
+    container::files::{ChangeKind, FilesError, Into, OpenFiles, PathStat},
     instance::sentence,
 };
 
@@ -25,7 +25,7 @@ fn told(stat: PathStat) -> FileStat {
 }
 
 impl NodeStreams {
-    pub(super) async fn open_files(&self, instance: &Instance) -> Result<ContainerFiles, Error> {
+    pub(super) async fn open_files(&self, instance: &Instance) -> Result<OpenFiles, Error> {
         let driver = self.driver(instance)?;
         // What it would run if it were started now: for one that runs, its shim knows better.
         let plan = self.instances.plan(instance).map_err(|error| {
@@ -80,6 +80,6 @@ impl NodeStreams {
 
     pub(super) async fn send_all_files(&self, instance: &Instance) -> Result<Reader, Error> {
         let files = self.open_files(instance).await?;
-        files.send_all().map_err(|error| refused(instance, &error))
+        files.send_all().await.map_err(|error| refused(instance, &error))
     }
 }

@@ -62,7 +62,8 @@ impl NodeStreams {
                     Err(DriverError::NotRunning) => false,
                     Err(error) => return Err(explain(&instance, error)),
                 };
-            let layer = files.send_layer(asked.newest_s).map_err(|error| files::refused(&instance, &error));
+            let layer = files.send_layer(asked.newest_s).await;
+            let layer = layer.map_err(|error| files::refused(&instance, &error));
             let built = match layer {
                 Ok(layer) => images.build(Some(&base), Some(layer), config).await.map(told).map_err(refused),
                 Err(error) => Err(error),

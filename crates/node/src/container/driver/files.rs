@@ -4,7 +4,7 @@ use super::{PodDriver, blocking, describe, io_error, machine, observe, read_json
 use crate::{
     container::{
         bundle::{self, Pod},
-        files::{ContainerFiles, FilesError},
+        files::{ContainerFiles, FilesError, OpenFiles, inside::InsideFiles},
         protocol::POD,
         root_disk,
     },
@@ -19,27 +19,33 @@ const MOVING_TIMEOUT: Duration = Duration::from_secs(10);
 const MOVING_POLL: Duration = Duration::from_millis(10);
 
 impl PodDriver {
-    pub(super) async fn open_files(&self, plan: &InstancePlan) -> Result<ContainerFiles, DriverError> {
-        if plan.is_pod_in_machine() {
-            return Err(machine::unsupported_files());
-        }
+    pub(super) async fn open_files(&self, plan: &InstancePlan) -> Result<OpenFiles, DriverError> {
         let turn = self.turns.look(plan.id).await;
         let places = self.places(plan.id);
         let next = bundle::bundle(plan, places.clone())
             .map_err(|error| DriverError::Unsupported { what: describe(&error), hint: String::new() })?;
         let scratch = self.config.run.join("files");
+        let (is_in_machine, ids) = (plan.is_pod_in_machine(), plan.id_range.count);
         blocking(move || {
             let deadline = Instant::now() + MOVING_TIMEOUT;
             loop {
                 if let Some(state) = observe::ask_state(&places)?.filter(|state| state.alive()) {
+                    if is_in_machine {
+                        return Ok(OpenFiles::Inside(InsideFiles::new(places.run, ids, turn)));
+                    }
                     let pod: Pod = read_json(&places.state.join(POD)).ok_or_else(|| {
                         io_error("read what the pod runs")(std::io::ErrorKind::InvalidData.into())
                     })?;
                     let shim = (state.shim.pid, state.shim.start_time);
-                    return ContainerFiles::of_running(pod, shim, turn).map_err(DriverError::Files);
+                    let files = ContainerFiles::of_running(pod, shim, turn).map_err(DriverError::Files);
+                    return files.map(OpenFiles::Here);
                 }
                 if !observe::shim_starts(&places) {
-                    return ContainerFiles::of_stopped(next, scratch, turn, root_disk::make);
+                    if is_in_machine {
+                        return Err(machine::unsupported_files());
+                    }
+                    let files = ContainerFiles::of_stopped(next, scratch, turn, root_disk::make);
+                    return files.map(OpenFiles::Here);
                 }
                 if Instant::now() >= deadline {
                     return Err(DriverError::Files(FilesError::Moving));

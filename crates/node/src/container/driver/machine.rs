@@ -312,12 +312,11 @@ pub(super) fn unsupported_nic(port: PortId) -> DriverError {
     }
 }
 
-/// The refusal of what the host would have to read of a file system that a guest wrote.
+/// The refusal of what the host would have to read of a file system that a guest wrote, while no guest can read it.
 pub(super) fn unsupported_files() -> DriverError {
     DriverError::Unsupported {
-        what: "the files of a pod with a kernel of its own are not within reach of its host".into(),
-        hint: "copy them by a program inside: `docker exec NAME tar -c PATH`, or `holm exec NAME -- tar -c PATH`"
-            .into(),
+        what: "the files of a container with a kernel of its own are within reach only while it runs".into(),
+        hint: "start it first: `docker start NAME`, or `holm start NAME`".into(),
     }
 }
 

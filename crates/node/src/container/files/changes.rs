@@ -13,6 +13,7 @@ use rustix::{
 use std::{
     collections::{BTreeMap, HashSet},
     ffi::OsStr,
+    io::{self, BufRead, BufReader, Read},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -22,6 +23,8 @@ use std::{
 
 /// Most changes that are told.
 const CHANGES_MAX: usize = 200_000;
+/// Longest record of one: a path may be told with three bytes for one that is no text.
+const RECORD_BYTES_MAX: u64 = 4 * 4096;
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// What became of a file.
@@ -42,6 +45,53 @@ pub struct Change {
     pub path: String,
     /// What became of it.
     pub kind: ChangeKind,
+}
+
+impl Change {
+    /// The change in a list of them: a letter, the path, and a zero.
+    pub(super) fn record(&self) -> Vec<u8> {
+        let letter = match self.kind {
+            ChangeKind::Modified => b'C',
+            ChangeKind::Added => b'A',
+            ChangeKind::Deleted => b'D',
+        };
+        [[letter].as_slice(), self.path.as_bytes(), &[0]].concat()
+    }
+
+    /// Reads a record without its end. `None` for what is none.
+    fn read(record: &[u8]) -> Option<Self> {
+        let (letter, path) = record.split_first()?;
+        let kind = match letter {
+            b'C' => ChangeKind::Modified,
+            b'A' => ChangeKind::Added,
+            b'D' => ChangeKind::Deleted,
+            _ => return None,
+        };
+        let path = std::str::from_utf8(path).ok().filter(|path| path.starts_with('/'))?;
+        Some(Self { path: path.into(), kind })
+    }
+
+    /// Reads a list that a guest made.
+    ///
+    /// # Errors
+    /// More changes than are told, or what is no list of them.
+    pub(super) fn read_all(list: impl Read) -> Result<Vec<Self>, FilesError> {
+        let no_list = || io_at("read the changes")(io::Error::from(io::ErrorKind::InvalidData));
+        let mut list = BufReader::new(list);
+        let mut all = vec![];
+        loop {
+            let mut record = vec![];
+            let length = list.by_ref().take(RECORD_BYTES_MAX).read_until(0, &mut record);
+            if length.map_err(io_at("read the changes"))? == 0 {
+                return Ok(all);
+            }
+            if all.len() == CHANGES_MAX {
+                return Err(FilesError::Limit { what: "changes", limit: CHANGES_MAX as u64 });
+            }
+            let record = record.strip_suffix(&[0]).ok_or_else(no_list)?;
+            all.push(Self::read(record).ok_or_else(no_list)?);
+        }
+    }
 }
 
 /// A step of a walk through an upper directory.
@@ -270,6 +320,25 @@ fn look(layer: &OwnedFd, path: &[u8]) -> Result<Option<(OwnedFd, Seen)>, FilesEr
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn lists_are_read_as_they_are_made_and_nothing_else_is() {
+        let change = |path: &str, kind| Change { path: path.into(), kind };
+        let all = [
+            change("/etc", ChangeKind::Modified),
+            change("/etc/a b\n", ChangeKind::Added),
+            change("/x", ChangeKind::Deleted),
+        ];
+        let list: Vec<u8> = all.iter().flat_map(Change::record).collect();
+        assert_eq!(Change::read_all(list.as_slice()).unwrap(), all);
+        assert_eq!(Change::read_all(&b""[..]).unwrap(), []);
+        let endless = [b"A/".as_slice(), &[b'a'; 20_000], b"\0"].concat();
+        for wrong in [&b"A/x"[..], b"X/x\0", b"Aetc\0", b"\0", b"A/\xff\0", endless.as_slice()] {
+            assert!(Change::read_all(wrong).is_err(), "{:?}", &wrong[..wrong.len().min(9)]);
+        }
+        let many = b"A/x\0".repeat(CHANGES_MAX + 1);
+        assert!(matches!(Change::read_all(many.as_slice()), Err(FilesError::Limit { .. })));
+    }
 
     #[test]
     fn what_was_there_before_is_asked_from_the_top_down() {

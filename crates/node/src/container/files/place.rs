@@ -8,6 +8,7 @@ use rustix::{
     fs::{self as rfs, FileType, Mode, OFlags},
     io::Errno,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
     ffi::{CString, OsStr},
@@ -27,7 +28,7 @@ const LINKS_MAX: usize = 40;
 const STEPS_MAX: usize = 4096;
 
 /// What lies at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathStat {
     /// The last part of the path: `/` for the root, `.` where the path ends so.
     pub name: String,
@@ -39,6 +40,19 @@ pub struct PathStat {
     pub mtime: (i64, u32),
     /// Where a link leads in the end, as a path of the container; empty for all else.
     pub link_target: String,
+}
+
+impl PathStat {
+    /// The same, as far as it may come of a guest that was asked for this path.
+    pub(super) fn believed(self, asked: &Asked) -> Self {
+        let target: String = self.link_target.chars().filter(|it| !it.is_control()).take(400).collect();
+        Self {
+            name: String::from_utf8_lossy(&asked.name).into_owned(),
+            mtime: (self.mtime.0, self.mtime.1.min(999_999_999)),
+            link_target: target,
+            ..self
+        }
+    }
 }
 
 /// A path that was read.

@@ -9,7 +9,7 @@ use std::io;
 use tokio::sync::oneshot;
 
 /// Runs blocking work on a thread of its own.
-async fn run<T: Send + 'static>(
+pub(super) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
 ) -> Result<T, FilesError> {
     let (told, outcome) = oneshot::channel();
@@ -20,12 +20,12 @@ async fn run<T: Send + 'static>(
     outcome.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
+pub(super) fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), FilesError> {
     let thread = std::thread::Builder::new().name("files".into());
     thread.spawn(work).map(|_| ()).map_err(io_at("make a thread"))
 }
 
-fn panicked() -> FilesError {
+pub(super) fn panicked() -> FilesError {
     io_at("end the work")(io::Error::other("a step panicked"))
 }
 

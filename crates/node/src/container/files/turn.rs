@@ -38,6 +38,13 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// The turn of a process that nobody takes turns with: inside of a machine, where the host has taken one for it.
+    pub fn undisputed() -> Self {
+        let lock = Arc::new(RwLock::new(()));
+        let guard = lock.try_read_owned().expect("nobody else has it");
+        Self { _guard: guard, mounted: Arc::default(), hurry: CancellationToken::new() }
+    }
+
     /// The mounts that those share who look at the same time. Held while they are made.
     pub(super) fn shared(&self) -> MutexGuard<'_, Weak<Mounted>> {
         // What is in it is whole at every moment.

@@ -22,6 +22,7 @@ use rustix::{
     },
     io::Errno,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     ffi::OsStr,
     fs::File,
@@ -45,7 +46,7 @@ const NAME_BYTES_MAX: usize = 255;
 const COPY_BYTES: usize = 128 << 10;
 
 /// How an archive is written into a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Into {
     /// Directory of the container that it is unpacked in; it must be there.
     pub path: String,

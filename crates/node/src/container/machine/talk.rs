@@ -13,7 +13,10 @@
 //! ```
 
 use super::{link::ChannelId, order::Order};
-use crate::driver::{ProcessSeen, Usage};
+use crate::{
+    container::files::work::Work,
+    driver::{ProcessSeen, Usage},
+};
 use serde::{Deserialize, Serialize};
 
 /// A connection to the shim's socket, as the relay numbers them. 0 is the one by which the guest watches.
@@ -63,6 +66,17 @@ pub enum ToGuest {
     Usage {
         /// Who asks.
         connection: ConnectionId,
+    },
+    /// Works on the files of the pod's first container.
+    Files {
+        /// Who asks.
+        connection: ConnectionId,
+        /// What is to be done.
+        work: Work,
+        /// What goes in comes on this channel.
+        input: ChannelId,
+        /// The answer goes out on this one.
+        output: ChannelId,
     },
     /// Everything has come.
     Bye,

@@ -5,17 +5,21 @@
 //! shim: what it says of the pod goes to the relay, and its end is the shim's end. A reply that tells of an end is held
 //! until all output that was there before is on its way, so that nobody hears of an end and misses the last words.
 
-use super::super::{
-    GUEST_LOG, GUEST_NETNS, GUEST_RUN, GUEST_STATE,
-    link::{ChannelId, Link, Side},
-    order::Order,
-    talk::{ConnectionId, ToGuest, ToHost},
+use super::{
+    super::{
+        GUEST_LOG, GUEST_NETNS, GUEST_RUN, GUEST_STATE,
+        link::{ChannelId, Link, Side},
+        order::Order,
+        talk::{ConnectionId, ToGuest, ToHost},
+    },
+    files,
 };
 use crate::{
     container::{
         bundle::Places,
         cgroup::PodGroup,
         driver::processes,
+        files::work::Work,
         listener::Listener,
         protocol::{LINE_BYTES_MAX, Reply, Request, SOCKET},
     },
@@ -48,6 +52,8 @@ const LOG_PATIENCE: Duration = Duration::from_millis(500);
 /// Most bytes of arguments of all processes that are told of, and most processes.
 const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
 const PROCESSES_MAX: usize = 4000;
+/// Most processes at a time that work on files.
+const WORKERS_MAX: usize = 16;
 /// The connection that watches.
 const WATCH: ConnectionId = 0;
 /// Most bytes of the shim's complaint that are told.
@@ -196,6 +202,8 @@ struct Agent {
     /// Since when a state waits for the logs.
     held_since: Option<Instant>,
     dialling: Vec<Dialling>,
+    /// Processes that work on files.
+    working: Vec<i32>,
     ended: bool,
     bye: bool,
 }
@@ -213,6 +221,7 @@ impl Agent {
             launching: None,
             held_since: None,
             dialling: Vec::new(),
+            working: Vec::new(),
             ended: false,
             bye: false,
         })
@@ -374,6 +383,17 @@ impl Agent {
                 let usage = stats.map(Usage::from).unwrap_or_default();
                 self.tell(&ToHost::Usage { connection, usage });
             }
+            ToGuest::Files { connection, work, input, output } => {
+                let reply = match self.work_on_files(&work, input, output) {
+                    Ok(()) => Reply::Done,
+                    Err(error) => {
+                        [input, output].into_iter().for_each(|id| self.link.close(id));
+                        Reply::Failed { code: 125, message: format!("cannot work on its files: {error}") }
+                    }
+                };
+                let line = serde_json::to_string(&reply).unwrap_or_default();
+                self.tell(&ToHost::Line { connection, line, stream: None });
+            }
             ToGuest::Bye => self.bye = true,
         }
     }
@@ -410,6 +430,21 @@ impl Agent {
         let connection = self.connections.get_mut(&id).expect("it was just made");
         connection.streams.extend(streams);
         connection.send(line, &far_ends);
+        Ok(())
+    }
+
+    /// Starts a process that does it. Who asked reads the answer.
+    fn work_on_files(&mut self, work: &Work, input: ChannelId, output: ChannelId) -> io::Result<()> {
+        let (going_in, far_in) = UnixStream::pair()?;
+        let (coming_out, far_out) = UnixStream::pair()?;
+        // Bound before anything can fail, so that closing them is told.
+        self.link.accept(input, None, Some(going_in.into()));
+        self.link.accept(output, Some(coming_out.into()), None);
+        if self.working.len() >= WORKERS_MAX {
+            return Err(io::Error::other(format!("{WORKERS_MAX} others do so at this moment")));
+        }
+        let child = files::begin(work, far_in.into(), far_out.into())?;
+        self.working.push(child.id().cast_signed());
         Ok(())
     }
 
@@ -470,6 +505,7 @@ impl Agent {
     /// As the first process, it gets every process that lost its parent.
     fn reap(&mut self) {
         for (pid, ended) in super::reap() {
+            self.working.retain(|working| *working != pid);
             if self.launching.as_ref().is_some_and(|child| child.id().cast_signed() == pid) {
                 self.launched(ended.shell_code());
             }

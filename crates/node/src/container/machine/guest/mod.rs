@@ -10,15 +10,19 @@
 //!  agent      the shim, and all that passes the port
 //!  down       processes, mounts, power
 //! ```
+//!
+//! `holm guest files WORK` is a process of its own in there that works on files of the pod ([`files`]).
 
 pub mod agent;
 mod disks;
 mod down;
 mod early;
+mod files;
 mod network;
 mod prepare;
 
 use std::{
+    ffi::OsString,
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
@@ -40,9 +44,15 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     }
 }
 
-/// Runs the role, and does not come back from it but to refuse who is not the machine's first process.
-pub fn main() -> ExitCode {
+/// Runs the role, and does not come back from the first process but to refuse who is none. `arguments` are those after `guest`.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter();
     if std::process::id() != 1 {
+        if let (Some(word), Some(work), None) = (arguments.next(), arguments.next(), arguments.next())
+            && word == files::ROLE
+        {
+            return files::main(&work.to_string_lossy());
+        }
         eprintln!("holm guest is started by the kernel of a pod's machine, not by people");
         return ExitCode::from(2);
     }

@@ -9,6 +9,7 @@ use super::{
     words::readable,
 };
 use crate::container::{
+    files::work::Work,
     listener::Listener,
     protocol::{Exec, Reply, Request},
     shim::connection::Connection,
@@ -97,6 +98,7 @@ impl Relay {
             Request::Dial { port, limit_ms } => return self.dial(id, *port, *limit_ms),
             Request::Processes => return self.say(&ToGuest::Processes { connection: id }),
             Request::Usage => return self.say(&ToGuest::Usage { connection: id }),
+            Request::Files { work } => return self.work_on_files(id, work.clone()),
             Request::Shutdown => {
                 self.is_asked_to_end = true;
                 self.kill_by(POWER_OFF_TIMEOUT);
@@ -135,6 +137,19 @@ impl Relay {
         ];
         streams.iter().for_each(|stream| self.keep_stream(id, *stream));
         Some(streams)
+    }
+
+    /// What goes in and the answer pass here unread: the daemon believes the answer nothing.
+    fn work_on_files(&mut self, id: u64, work: Work) {
+        let ends = self.connection(id).and_then(Connection::take::<2>);
+        let opened = ends.and_then(|[input, output]| {
+            Some((self.link.open(Some(input), None)?, self.link.open(None, Some(output))?))
+        });
+        let Some((input, output)) = opened else {
+            let message = "two descriptors must come along, and there may not be too many streams".into();
+            return self.reply(id, Reply::Failed { code: 125, message }, None);
+        };
+        self.say(&ToGuest::Files { connection: id, work, input, output });
     }
 
     /// Notes a stream of a client, and forgets those that have ended.

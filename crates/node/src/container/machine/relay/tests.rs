@@ -3,6 +3,8 @@
 use super::*;
 use crate::container::{
     bundle::tests::example,
+    files::inside::InsideFiles,
+    files::turn::Turn,
     protocol::{ContainerState, STATE},
 };
 use std::{
@@ -186,4 +188,88 @@ fn nothing_that_a_guest_says_is_for_who_watches() {
     stage.says_state(7);
     assert_eq!(restarts(&answer(&mut watching)), 7);
     stage.end();
+}
+
+/// What a hostile guest answers to who asks for files.
+async fn asked_for_files<T>(hostile: Vec<u8>, ask: impl AsyncFnOnce(InsideFiles) -> T) -> T {
+    let mut stage = Stage::up();
+    let files = InsideFiles::new(stage.run(), 65_536, Turn::undisputed());
+    let guest = std::thread::spawn(move || {
+        let (connection, input, output) = match stage.hear() {
+            ToGuest::Files { connection, input, output, .. } => (connection, input, output),
+            message => panic!("{message:?}"),
+        };
+        let (mut answer, far) = UnixStream::pair().unwrap();
+        stage.guest.accept(output, Some(far.into()), None);
+        stage.guest.accept(input, None, Some(File::options().write(true).open("/dev/null").unwrap().into()));
+        let line = serde_json::to_string(&Reply::Done).unwrap();
+        stage.say(&ToHost::Line { connection, line, stream: None });
+        std::thread::spawn(move || {
+            let _ = answer.write_all(&hostile);
+        });
+        while stage.guest.has(output) {
+            let ids: Vec<ChannelId> = stage.guest.wanted().iter().map(|it| it.0).collect();
+            ids.into_iter().for_each(|id| stage.guest.serve(id));
+            if let Some(message) = stage.guest.next::<ToGuest>() {
+                assert!(matches!(message, ToGuest::Closed { .. }), "{message:?}");
+            }
+            std::thread::yield_now();
+        }
+        stage
+    });
+    let told = ask(files).await;
+    let stage = tokio::task::spawn_blocking(move || guest.join().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || stage.end()).await.unwrap();
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_hostile_guest_says_of_its_files_gets_no_further() {
+    use crate::image::{
+        tar::{Entry, Kind},
+        tar_writer::TarWriter,
+    };
+    use tokio::io::AsyncReadExt;
+    let record =
+        |kind: u8, bytes: &[u8]| [[kind].as_slice(), &(bytes.len() as u32).to_le_bytes(), bytes].concat();
+    let stat = br#"{"name":"\u001b[2J","size_bytes":7,"mode":33188,"mtime":[1,4000000000],"link_target":""}"#;
+    let honest = [record(0, stat), record(2, b"")].concat();
+    let seen = asked_for_files(honest, async |files| files.look("/etc/passwd".into()).await).await.unwrap();
+    assert_eq!((seen.name.as_str(), seen.size_bytes, seen.mtime), ("passwd", 7, (1, 999_999_999)));
+
+    let cut = asked_for_files(record(0, b"5"), async |files| files.weigh().await).await;
+    assert!(cut.unwrap_err().to_string().contains("started or ended"));
+    let complaint = br#"{"why":"missing","path":"/a"}"#;
+    let missing = asked_for_files(record(2, complaint), async |files| files.weigh().await).await;
+    assert_eq!(missing.unwrap_err().to_string(), "no such file or directory: /a");
+    let changes = [record(1, b"A/x\0C/\0"), record(2, b"")].concat();
+    assert_eq!(asked_for_files(changes, async |files| files.compare().await).await.unwrap().len(), 2);
+    let changes = [record(1, b"A../x\0"), record(2, b"")].concat();
+    assert!(asked_for_files(changes, async |files| files.compare().await).await.is_err());
+
+    let entry = |path: &str, kind, link: &str| Entry {
+        path: path.into(),
+        link: link.into(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        size_bytes: 0,
+        mtime: (1, 0),
+        xattrs: vec![],
+    };
+    let mut writer = TarWriter::new(vec![]);
+    writer.add(&entry("d/", Kind::Directory, "")).unwrap();
+    writer.add(&entry("d/l", Kind::Symlink, "/root/.ssh")).unwrap();
+    writer.add(&entry("d/l/authorized_keys", Kind::File, "")).unwrap();
+    let archive = writer.finish().unwrap();
+    let hostile = [record(0, stat), record(1, &archive), record(2, b"")].concat();
+    let read = asked_for_files(hostile, async |files| {
+        let (_, mut body) = files.send("/d".into()).await.unwrap();
+        let mut all = vec![];
+        (body.read_to_end(&mut all).await, all)
+    })
+    .await;
+    assert!(read.0.unwrap_err().to_string().contains("lies in no directory of the archive"));
+    assert!(!read.1.windows(15).any(|it| it == b"authorized_keys"));
 }
