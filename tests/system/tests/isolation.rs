@@ -263,6 +263,10 @@ fn files(side: &mut Side<'_>) {
             "tar --numeric-owner -tvf all.tar | grep -v made/a | awk '{print $1,$2,$6,$7,$8}' | sort",
         ),
     );
+}
+
+/// An image of what it changed, and what is left when that is taken back.
+fn committed(side: &mut Side<'_>) {
     side.docker.does(&["commit", "-c", "LABEL made=here", "one", "shop:1"]);
     side.runs(&[
         "--rm",
@@ -359,6 +363,7 @@ fn whole_suite<'a>(lab: &'a Lab, docker: &'a Docker, isolation: &'static str) ->
     surroundings(&mut side);
     beside(&mut side);
     files(&mut side);
+    committed(&mut side);
     limits(&mut side);
     life(&mut side);
     restarts(&mut side);
