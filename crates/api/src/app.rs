@@ -32,11 +32,20 @@ pub struct App {
     shared: Arc<Shared>,
 }
 
+/// Other doors of the same daemon, to be told of.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// How OpenStack's clients get in.
+    pub openstack: Option<OpenStackView>,
+    /// Address of the image server.
+    pub image_server: Option<String>,
+}
+
 struct Shared {
     control: Control,
     streams: Arc<dyn Streams>,
     local: LocalAccess,
-    openstack: Option<OpenStackView>,
+    doors: Doors,
     slots: Arc<Semaphore>,
     builds: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -51,22 +60,22 @@ impl App {
         local: LocalAccess,
         stopping: CancellationToken,
     ) -> Self {
-        Self::with_openstack(control, streams, local, stopping, None)
+        Self::with_doors(control, streams, local, stopping, Doors::default())
     }
 
-    /// The same, which tells admins how OpenStack's clients get in.
-    pub fn with_openstack(
+    /// The same, which tells of other doors.
+    pub fn with_doors(
         control: Control,
         streams: Arc<dyn Streams>,
         local: LocalAccess,
         stopping: CancellationToken,
-        openstack: Option<OpenStackView>,
+        doors: Doors,
     ) -> Self {
         let shared = Shared {
             control,
             streams,
             local,
-            openstack,
+            doors,
             slots: Arc::new(Semaphore::new(STREAMS_MAX)),
             builds: Arc::new(Semaphore::new(BUILDS_MAX)),
             tasks: TaskTracker::new(),
@@ -87,7 +96,12 @@ impl App {
 
     /// How OpenStack's clients get in, if they do.
     pub fn openstack(&self) -> Option<&OpenStackView> {
-        self.shared.openstack.as_ref()
+        self.shared.doors.openstack.as_ref()
+    }
+
+    /// Where everybody may fetch public images, if that is served.
+    pub fn image_server(&self) -> Option<&str> {
+        self.shared.doors.image_server.as_deref()
     }
 
     /// What reaches into guests.

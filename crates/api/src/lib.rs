@@ -39,6 +39,7 @@ pub mod client;
 pub mod docker;
 pub mod error;
 pub mod frame;
+pub mod image_server;
 pub mod limits;
 pub mod openstack;
 pub mod request;

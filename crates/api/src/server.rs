@@ -23,6 +23,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// The routes of a door, ready to be served.
+pub type DoorRouter = Router;
+
 /// Why a listener cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {

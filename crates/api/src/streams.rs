@@ -11,7 +11,7 @@ mod registry;
 
 pub use build::{Owner, Pick, Picked, SocketAsked, SourceEntry, SourceFiles, SourceKind, Target};
 pub use files::{FileChange, FileChangeKind, FileStat, FilesIn};
-pub use images::{CommitAsked, ImageDetails, ImageIn};
+pub use images::{CommitAsked, ImageDetails, ImageIn, OfferedRoot};
 pub use registry::{PushStep, RegistryLogin};
 
 use async_trait::async_trait;
@@ -316,6 +316,10 @@ pub trait Streams: Send + Sync + 'static {
         _reference: &Reference,
         _login: Option<RegistryLogin>,
     ) -> Result<mpsc::Receiver<PushStep>, Error> {
+        Err(no_images())
+    }
+    /// The sums of a root file system that everybody may have, and the description beside it; `metadata` is its text.
+    async fn offer_root(&self, _image: &Image, _metadata: String) -> Result<OfferedRoot, Error> {
         Err(no_images())
     }
     /// An image's bytes as they were sent (an archive of what a registry gave), from `offset` on.

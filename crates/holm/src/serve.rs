@@ -10,6 +10,7 @@ mod finalizer;
 mod heartbeat;
 mod host;
 mod identity;
+mod listen;
 mod openstack;
 mod poweroff;
 mod ready;
@@ -272,8 +273,11 @@ async fn doors(
     stopping: &CancellationToken,
 ) -> Result<Vec<tokio::task::JoinHandle<()>>, ServeError> {
     let local = LocalAccess { own_uid: sys::process::effective_uid(), group_role: Role::Admin };
-    let told = openstack::view(&options.openstack, dirs);
-    let app = api::App::with_openstack(control.clone(), Arc::new(streams), local, stopping.clone(), told);
+    let told = api::app::Doors {
+        openstack: openstack::view(&options.openstack, dirs),
+        image_server: options.image_server.map(|listen| listen.origin()),
+    };
+    let app = api::App::with_doors(control.clone(), Arc::new(streams), local, stopping.clone(), told);
     let docker =
         options.docker_socket().map(|path| (path, api::docker::router(api::docker::Door::new(app.clone()))));
     let mut router = api::v1::router(app.clone());
@@ -282,6 +286,10 @@ async fn doors(
         router = router.nest_service("/docker", docker.clone());
     }
     let mut doors = vec![];
+    if let Some(listen) = options.image_server {
+        let images = api::image_server::router(app.clone());
+        doors.push(listen.open("image server for everybody", images, dirs, stopping).await?);
+    }
     doors.extend(openstack::open(&options.openstack, dirs, app, stopping).await?);
     let gid = match &options.group {
         Some(name) => Some(identity::group_id(name).map_err(host_error(format!("find the group {name}")))?),

@@ -8,6 +8,8 @@
 //! Source: <https://linuxcontainers.org/incus/docs/main/reference/image_servers>. Everything in these documents is a stranger's: paths are
 //! joined to the base only when they stay below it, and a file counts only with its SHA-256.
 
+pub mod offer;
+
 use crate::image_digest::Digest;
 use serde::Deserialize;
 use std::{collections::BTreeMap, fmt, str::FromStr};

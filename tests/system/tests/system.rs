@@ -4,6 +4,7 @@
 use api::{
     client::Verb,
     v1::types::{
+        image::Image,
         instance::{ContainerRequest, CreateInstance, Instance, VolumeRequest},
         list::WaitQuery,
     },
@@ -17,7 +18,8 @@ use model::{
 use sha2::Digest as _;
 use std::{
     fs,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -550,4 +552,107 @@ fn an_image_server_gives_the_newest_root_if_it_is_what_it_says() {
     drop(server);
     shop.empty();
     lab.finish();
+}
+
+/// Leads what comes to an address of one machine on to the same address of another, as a network between them would, until
+/// the process ends.
+fn lead_on(from: &NetNs, to: &NetNs, at: SocketAddr) {
+    let listener = from.run(|| TcpListener::bind(at)).expect("enter").expect("listen");
+    let to = to.clone();
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(Ok(far)) = to.run(|| TcpStream::connect(at)) else { continue };
+            let (near_in, far_out) =
+                (near.try_clone().expect("a stream"), far.try_clone().expect("a stream"));
+            let copy = |from: TcpStream, to: TcpStream| {
+                let _ = std::io::copy(&mut &from, &mut &to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            };
+            std::thread::spawn(move || copy(near_in, far_out));
+            std::thread::spawn(move || copy(far, near));
+        }
+    });
+}
+
+#[test]
+fn another_cloud_boots_what_this_one_publishes() {
+    const AT: &str = "127.0.0.1:8090";
+    let address: SocketAddr = AT.parse().unwrap();
+    let option = |name: &str| Options { arguments: vec![name.into(), AT.into()], ..Options::default() };
+    let giving = Lab::with(option("--image-server"));
+    let maker = giving.project("default");
+    let root = giving.images.file("busybox-system", "rootfs.tar.xz");
+    for name in ["box/1", "private"] {
+        maker.upload(name, ImageKind::System, None, &root);
+    }
+    maker.upload("kernel", ImageKind::Kernel, None, &root);
+    let holm = |lab: &Lab, arguments: &[&str]| {
+        let output = lab.holm("default", arguments).output().expect("holm");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (refused, said) = holm(&giving, &["image", "publish", "kernel"]);
+    assert!(!refused && said.contains("is no root file system"), "{said}");
+    let (done, said) = holm(&giving, &["image", "publish", "box/1"]);
+    assert!(done && said.contains(&format!("everybody who reaches http://{AT} may fetch it")), "{said}");
+
+    // The other machine fetches it as from any image server, and nothing else is there.
+    let taking = Lab::with(option("--image-host"));
+    lead_on(&taking.world.machine, &giving.world.machine, address);
+    let import = |name: &str, alias: &str| {
+        holm(&taking, &["image", "import", name, "--url", &format!("simplestreams:http://{AT}#{alias}")])
+    };
+    let (done, said) = import("box", "box/1");
+    assert!(done, "{said}");
+    let shop = taking.project("default");
+    let request =
+        CreateInstance { name: "box".into(), image: Some("box".into()), ..CreateInstance::default() };
+    assert_eq!(shop.launch(&request).kind, Kind::System);
+    wait_boots(&shop, "box", 1);
+    let (done, said) = import("none", "private");
+    assert!(!done && said.contains("it has box/1"), "what is not public is not told: {said}");
+
+    nothing_else_is_there(&giving, &maker, address);
+    // What is taken back is gone for those who come later; who has it keeps it.
+    assert!(holm(&giving, &["image", "set", "box/1", "--public", "no"]).0);
+    let (done, said) = import("late", "box/1");
+    assert!(!done && said.contains("the server has no image"), "{said}");
+    assert_eq!(boots(&shop, "box"), 1);
+    for (lab, cloud) in [(taking, shop), (giving, maker)] {
+        cloud.empty();
+        lab.finish();
+    }
+}
+
+/// No other image, no API, and nothing that changes anything.
+fn nothing_else_is_there(lab: &Lab, maker: &Cloud, at: SocketAddr) {
+    let answer = |method: &str, path: &str| -> String {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let talk = || -> std::io::Result<Vec<u8>> {
+            let mut stream = TcpStream::connect(at)?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = vec![];
+            stream.read_to_end(&mut answer)?;
+            Ok(answer)
+        };
+        let bytes = lab.world.machine.run(talk).expect("enter").expect("an answer");
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let images = answer("GET", "/streams/v1/images.json");
+    assert!(images.contains("combined_rootxz_sha256") && !images.contains("private"), "{images}");
+    let id = |name: &str| maker.get::<Image>(name).head.id.to_string();
+    let root = answer("HEAD", &format!("/images/{}/root.tar.xz", id("box/1")));
+    assert!(root.starts_with("HTTP/1.1 200"), "{root}");
+    let metadata = answer("GET", &format!("/images/{}/metadata.tar", id("box/1")));
+    assert!(metadata.contains("\"creation_date\""), "{metadata}");
+    for (method, path, status) in [
+        ("GET", format!("/images/{}/root.tar.xz", id("private")), 404),
+        ("GET", format!("/images/{}/root.tar", id("box/1")), 404),
+        ("GET", "/v1/images".into(), 404),
+        ("GET", "/docker/images/json".into(), 404),
+        ("DELETE", format!("/images/{}/root.tar.xz", id("box/1")), 405),
+    ] {
+        let said = answer(method, &path);
+        assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {said}");
+    }
 }

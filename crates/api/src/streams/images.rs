@@ -1,6 +1,7 @@
 //! What is asked and told of images of containers beyond their records.
 
-use model::image_reference::Reference;
+use bytes::Bytes;
+use model::{image_reference::Reference, simplestreams::offer::File};
 use serde_json::Value;
 use std::any::Any;
 
@@ -23,6 +24,21 @@ pub struct ImageIn {
     pub names: Vec<Reference>,
     /// It stays here as long as this lives, and then as long as a record names it.
     pub held: Box<dyn Any + Send + Sync>,
+}
+
+/// The files of an image that everybody may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedRoot {
+    /// A tar with `metadata.yaml`, for LXD and Incus.
+    pub metadata: Bytes,
+    /// What that is.
+    pub metadata_file: File,
+    /// The root file system as it was sent.
+    pub root: File,
+    /// What that is, as a name's suffix.
+    pub suffix: &'static str,
+    /// SHA-256 in hex of both, one behind the other.
+    pub combined_sha256: String,
 }
 
 /// How an image is made of what a container changed.

@@ -199,5 +199,6 @@ async fn version(State(app): State<App>, Asker(caller): Asker) -> Json<Version> 
             project: scene.project(caller.project),
         },
         openstack: app.openstack().filter(|_| caller.role == Role::Admin).cloned(),
+        image_server: app.image_server().map(str::to_string),
     })
 }

@@ -82,6 +82,12 @@ pub enum Verb {
         #[arg(value_name = "NAME", add = completion::names("images"))]
         name: String,
     },
+    /// Give a root file system to everybody (admin only): it is made public, and image server's clients fetch it
+    Publish {
+        /// Name or id
+        #[arg(value_name = "NAME", add = completion::names("images"))]
+        name: String,
+    },
     /// Share an image with a project; it is made shared if it was private
     Share(share::Args),
     /// Take an image back from a project
@@ -348,6 +354,7 @@ pub async fn run(session: &Session, verb: Verb) -> Result {
         Verb::Set(args) => set(session, args).await,
         Verb::Members { name } => share::list(session, &name).await,
         Verb::Users { name } => users::list(session, &name).await,
+        Verb::Publish { name } => share::publish(session, &name).await,
         Verb::Share(args) => share::share(session, &args).await,
         Verb::Unshare(args) => share::unshare(session, &args).await,
         Verb::Accept { id } => share::answer(session, &id, Answer::Accepted).await,

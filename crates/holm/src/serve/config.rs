@@ -1,5 +1,6 @@
 //! What `holm serve` can be told, on its command line and in the environment.
 
+use super::listen::Listen;
 use ipnet::IpNet;
 use model::id::NodeId;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
@@ -38,6 +39,10 @@ pub struct Options {
     /// image is. A host in a private range has to be named by its address.
     #[arg(long, env = "HOLM_IMAGE_HOST", value_name = "HOST", value_delimiter = ',')]
     pub image_host: Vec<String>,
+    /// Address at which everybody may fetch public root file systems, unasked who they are, in the form of image servers of
+    /// LXC and Incus: plain HTTP on loopback, TLS elsewhere or with https:// in front; no such server when not given.
+    #[arg(long, env = "HOLM_IMAGE_SERVER", value_name = "ADDRESS:PORT")]
+    pub image_server: Option<Listen>,
     /// Directory of this host that containers of admins may be shown, with all in it; may be repeated. None: no directory
     /// is. Who is shown one is root in it.
     #[arg(long, env = "HOLM_HOST_DIRECTORY", value_name = "DIR", value_delimiter = ',', value_parser = host_directory)]

@@ -1,23 +1,18 @@
 //! The OpenStack door of the daemon: where it listens, the first user, and the rules for logging in.
 
-use super::{Dirs, ServeError, host_error, identity};
+use super::{Dirs, ServeError, host_error, listen::Listen};
 use api::{
     App,
     openstack::{Door, Settings},
-    server::{
-        tcp::LoopbackServer,
-        tls::{CertificateFiles, TlsServer},
-    },
+    server::tls::CertificateFiles,
     v1::types::version::OpenStackView,
 };
 use control::Control;
 use jiff::SignedDuration;
 use model::user::Rules;
 use std::{
-    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -50,34 +45,6 @@ pub struct OpenStackOptions {
     /// How long a login lasts, in seconds.
     #[arg(long, env = "HOLM_SESSION_LIFETIME", value_name = "SECONDS", default_value_t = 12 * 3_600)]
     pub session_lifetime: u32,
-}
-
-/// Where the door listens, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen {
-    address: SocketAddr,
-    is_tls: bool,
-}
-
-impl FromStr for Listen {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (scheme, rest) =
-            text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
-        let address: SocketAddr = rest
-            .trim_end_matches('/')
-            .parse()
-            .map_err(|_| "write an address and a port like 127.0.0.1:5000")?;
-        match scheme {
-            None => Ok(Self { address, is_tls: !address.ip().is_loopback() }),
-            Some("https") => Ok(Self { address, is_tls: true }),
-            Some("http") if address.ip().is_loopback() => Ok(Self { address, is_tls: false }),
-            Some("http") => {
-                Err("plain HTTP would show passwords on the way: it is for loopback alone".into())
-            }
-            Some(other) => Err(format!("{other} is neither http nor https")),
-        }
-    }
 }
 
 impl OpenStackOptions {
@@ -138,13 +105,7 @@ fn random_password() -> std::io::Result<String> {
 /// What the native door tells admins of this one.
 pub(super) fn view(options: &OpenStackOptions, dirs: &Dirs) -> Option<OpenStackView> {
     let listen = options.openstack?;
-    let scheme = if listen.is_tls { "https" } else { "http" };
-    let host = if listen.address.ip().is_unspecified() {
-        format!("{}:{}", identity::host_name(), listen.address.port())
-    } else {
-        listen.address.to_string()
-    };
-    let origin = options.openstack_url.clone().unwrap_or(format!("{scheme}://{host}"));
+    let origin = options.openstack_url.clone().unwrap_or_else(|| listen.origin());
     let certificate = CertificateFiles::in_directory(&dirs.state.join("tls")).certificate;
     Some(OpenStackView {
         auth_url: format!("{}/identity/v3", origin.trim_end_matches('/')),
@@ -165,38 +126,12 @@ pub(super) async fn open(
         return Ok(None);
     };
     let router = api::openstack::router(Door::new(app, options.settings(listen)));
-    let Listen { address, is_tls } = listen;
-    if !is_tls {
-        let server = LoopbackServer::bind(address).await?;
-        tracing::info!(%address, "OpenStack API by plain HTTP on loopback");
-        return Ok(Some(tokio::spawn(server.serve(router, stopping.clone()))));
-    }
-    let files = CertificateFiles::in_directory(&dirs.state.join("tls"));
-    files.ensure(&[identity::host_name(), "localhost".into(), address.ip().to_string()])?;
-    let certificate = files.load()?;
-    tracing::info!(%address, fingerprint = certificate.fingerprint, "OpenStack API by TLS");
-    let server = TlsServer::bind(address, certificate).await?;
-    Ok(Some(tokio::spawn(server.serve(router, stopping.clone()))))
+    listen.open("OpenStack API", router, dirs, stopping).await.map(Some)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_http_is_for_loopback_alone() {
-        for (text, is_tls) in [
-            ("127.0.0.1:5000", Some(false)),
-            ("http://[::1]:5000/", Some(false)),
-            ("https://127.0.0.1:5000", Some(true)),
-            ("0.0.0.0:5000", Some(true)),
-            ("http://192.0.2.1:5000", None),
-            ("ftp://127.0.0.1:5000", None),
-            ("5000", None),
-        ] {
-            assert_eq!(text.parse::<Listen>().ok().map(|l| l.is_tls), is_tls, "{text}");
-        }
-    }
 
     #[test]
     fn made_up_passwords_differ_and_are_easy_to_type() {

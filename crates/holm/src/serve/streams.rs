@@ -8,8 +8,8 @@ mod registry;
 
 use api::streams::{
     Attach, Both, CommitAsked, Download, Duplex, Exec, FileChange, FileStat, FilesIn, ImageDetails, ImageIn,
-    LogLine, LogWanted, Process, Program, PushStep, Reader, RegistryLogin, Session, SocketAsked, SourceEntry,
-    SourceFiles, Streams, Upload, Usage, Writer,
+    LogLine, LogWanted, OfferedRoot, Process, Program, PushStep, Reader, RegistryLogin, Session, SocketAsked,
+    SourceEntry, SourceFiles, Streams, Upload, Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
@@ -398,6 +398,10 @@ impl Streams for NodeStreams {
         login: Option<RegistryLogin>,
     ) -> Result<mpsc::Receiver<PushStep>, Error> {
         self.push_image(content, reference, login).await
+    }
+
+    async fn offer_root(&self, image: &Image, metadata: String) -> Result<OfferedRoot, Error> {
+        self.offer_image(image, metadata).await
     }
 
     async fn download(&self, image: &Image, offset: u64) -> Result<Download, Error> {

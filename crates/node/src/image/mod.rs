@@ -24,6 +24,7 @@ pub mod layers;
 pub mod layout;
 pub mod lent;
 mod of_volume;
+pub mod offer;
 pub mod pipe;
 pub mod reconcile;
 pub mod registry;

@@ -20,6 +20,9 @@ pub struct Version {
     /// How OpenStack's clients get in, if that door is open; told to admins alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub openstack: Option<OpenStackView>,
+    /// Address at which everybody may fetch public root file systems, if the operator switched that on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_server: Option<String>,
 }
 
 /// How OpenStack's clients get in.

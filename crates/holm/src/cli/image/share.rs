@@ -2,7 +2,7 @@
 
 use crate::cli::{
     completion,
-    failure::Result,
+    failure::{Failure, Result},
     noun,
     output::{Cell, Column, Shown, column},
     session::Session,
@@ -11,7 +11,7 @@ use api::v1::types::{
     image::{AnswerShare, Image, ImageMember, UpdateImage},
     list::WaitQuery,
 };
-use model::image::{Answer, Visibility};
+use model::image::{Answer, ImageKind, Visibility};
 
 /// Which image, and whom with.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,6 +59,37 @@ pub async fn share(session: &Session, args: &Args) -> Result {
 pub async fn unshare(session: &Session, args: &Args) -> Result {
     session.client.unshare_image(&args.image, &args.project).await?;
     session.say(format!("image {} is not shared with project {} any more", args.image, args.project));
+    Ok(())
+}
+
+/// Makes a root file system public, and says how others get it.
+pub async fn publish(session: &Session, name: &str) -> Result {
+    let found = session.client.get::<Image>(name).await?;
+    if found.kind != ImageKind::System {
+        let message = format!("image {name} is no root file system: only those are published");
+        return Err(Failure::usage(message).hint(
+            "`holm image import NAME --file ROOT.tar.xz --kind system` makes one; `docker push` publishes images of containers",
+        ));
+    }
+    if found.visibility != Visibility::Public {
+        let request = UpdateImage { visibility: Some(Visibility::Public), ..UpdateImage::default() };
+        session.client.update::<Image>(name, &request, &WaitQuery::default()).await?;
+    }
+    match session.client.version().await?.image_server {
+        Some(origin) => {
+            session.say(format!(
+                "image {} is public: everybody who reaches {origin} may fetch it",
+                found.head.name
+            ));
+            session.next(format!("holm image import NAME --url simplestreams:{origin}#{}", found.head.name));
+        }
+        None => {
+            session.say(format!("image {} is public in this cloud", found.head.name));
+            session.warn(
+                "nobody else gets it: `holm serve --image-server ADDRESS:PORT` switches the image server on",
+            );
+        }
+    }
     Ok(())
 }
 

@@ -1,9 +1,13 @@
 //! Images of containers: from the door's words to the node's.
 
 use super::{NodeStreams, explain, files, refused};
-use api::streams::{CommitAsked, ImageDetails, ImageIn, Reader};
+use api::streams::{CommitAsked, ImageDetails, ImageIn, OfferedRoot, Reader};
 use control::Error;
-use model::{image::ImageContent, image_reference::Reference, instance::Instance};
+use model::{
+    image::{Image, ImageContent},
+    image_reference::Reference,
+    instance::Instance,
+};
 use node::{driver::DriverError, image::content::Held};
 use serde_json::Value;
 use std::sync::Arc;
@@ -21,6 +25,17 @@ impl NodeStreams {
     pub(super) async fn details_of_image(&self, content: &ImageContent) -> Result<ImageDetails, Error> {
         let details = self.images.details(content).await.map_err(refused)?;
         Ok(ImageDetails { config: details.config, layer_bytes: details.layer_bytes })
+    }
+
+    pub(super) async fn offer_image(&self, image: &Image, metadata: String) -> Result<OfferedRoot, Error> {
+        let offered = self.images.offer(image, metadata).await.map_err(refused)?;
+        Ok(OfferedRoot {
+            metadata: offered.metadata.into(),
+            metadata_file: offered.metadata_file,
+            root: offered.root,
+            suffix: offered.root_suffix,
+            combined_sha256: offered.combined_sha256,
+        })
     }
 
     pub(super) async fn save_images(
