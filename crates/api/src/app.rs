@@ -3,7 +3,7 @@
 use crate::{
     auth::{self, LocalAccess, Peer},
     error::{Failure, Result, finish},
-    limits::{BUILDS_MAX, CALL_TIMEOUT, REQUEST_ID_BYTES_MAX, STREAMS_MAX, URI_BYTES_MAX},
+    limits::{BUILDS_MAX, CALL_TIMEOUT, REQUEST_ID_BYTES_MAX, SAVE_TIMEOUT, STREAMS_MAX, URI_BYTES_MAX},
     streams::Streams,
     v1::{
         audit::{deed, known, note_as, note_refused},
@@ -262,6 +262,10 @@ fn deadline(request: &Request) -> Duration {
     let path = request.uri().path();
     if path.starts_with("/v1/images/") && (path.ends_with("/content") || path.ends_with("/stage")) {
         return Duration::from_secs(7 * 24 * 3600);
+    }
+    // An image is made of as many files as an instance has.
+    if path.starts_with("/v1/instances/") && path.ends_with("/image") {
+        return SAVE_TIMEOUT;
     }
     let query = request.uri().query().unwrap_or("");
     let wait = query.split('&').find_map(|pair| pair.strip_prefix("wait="));

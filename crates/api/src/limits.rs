@@ -34,6 +34,8 @@ pub const UPLOAD_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to answer a call that does not wait for anything.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to make an image of an instance's files.
+pub const SAVE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Time for running calls to end when the server stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between signs of life on a stream of changes.

@@ -582,7 +582,7 @@ fn another_cloud_boots_what_this_one_publishes() {
     let giving = Lab::with(option("--image-server"));
     let maker = giving.project("default");
     let root = giving.images.file("busybox-system", "rootfs.tar.xz");
-    for name in ["box/1", "private"] {
+    for name in ["plain", "private"] {
         maker.upload(name, ImageKind::System, None, &root);
     }
     maker.upload("kernel", ImageKind::Kernel, None, &root);
@@ -590,6 +590,7 @@ fn another_cloud_boots_what_this_one_publishes() {
         let output = lab.holm("default", arguments).output().expect("holm");
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    own_image_is_made(&maker, &|arguments| holm(&giving, arguments));
     let (refused, said) = holm(&giving, &["image", "publish", "kernel"]);
     assert!(!refused && said.contains("is no root file system"), "{said}");
     let (done, said) = holm(&giving, &["image", "publish", "box/1"]);
@@ -607,7 +608,11 @@ fn another_cloud_boots_what_this_one_publishes() {
     let request =
         CreateInstance { name: "box".into(), image: Some("box".into()), ..CreateInstance::default() };
     assert_eq!(shop.launch(&request).kind, Kind::System);
-    wait_boots(&shop, "box", 1);
+    // It has what was put into it, and is somebody else.
+    eventually("its init is up", LONG, || shop.exec("box", "cat /root/history").text().ends_with("up"));
+    assert_eq!(shop.exec("box", "cat /srv/own").text(), "made here");
+    let id = shop.instance("box").head.id.simple().to_string();
+    assert_eq!(shop.exec("box", "cat /etc/machine-id").text(), id);
     let (done, said) = import("none", "private");
     assert!(!done && said.contains("it has box/1"), "what is not public is not told: {said}");
 
@@ -616,11 +621,29 @@ fn another_cloud_boots_what_this_one_publishes() {
     assert!(holm(&giving, &["image", "set", "box/1", "--public", "no"]).0);
     let (done, said) = import("late", "box/1");
     assert!(!done && said.contains("the server has no image"), "{said}");
-    assert_eq!(boots(&shop, "box"), 1);
+    assert_eq!(shop.exec("box", "cat /srv/own").text(), "made here");
     for (lab, cloud) in [(taking, shop), (giving, maker)] {
         cloud.empty();
         lab.finish();
     }
+}
+
+/// An image of what a system container has become: `box/1`.
+fn own_image_is_made(maker: &Cloud, holm: &impl Fn(&[&str]) -> (bool, String)) {
+    let plain =
+        CreateInstance { name: "maker".into(), image: Some("plain".into()), ..CreateInstance::default() };
+    maker.launch(&plain);
+    wait_boots(maker, "maker", 1);
+    maker.exec("maker", "mkdir -p /srv && echo made here >/srv/own && ln /srv/own /srv/same");
+    let make = ["image", "import", "box/1", "--instance", "maker"];
+    let (done, said) = holm(&make);
+    assert!(!done && said.contains("`holm stop maker` first"), "what runs is not copied: {said}");
+    maker.act("maker", Verb::Stop);
+    let (done, said) = holm(&make);
+    assert!(done && said.contains("has the files of maker"), "{said}");
+    let (done, said) = holm(&make);
+    assert!(!done && said.contains("box/1"), "its name is taken: {said}");
+    maker.delete::<Instance>("maker");
 }
 
 /// No other image, no API, and nothing that changes anything.
@@ -641,16 +664,16 @@ fn nothing_else_is_there(lab: &Lab, maker: &Cloud, at: SocketAddr) {
     let images = answer("GET", "/streams/v1/images.json");
     assert!(images.contains("combined_rootxz_sha256") && !images.contains("private"), "{images}");
     let id = |name: &str| maker.get::<Image>(name).head.id.to_string();
-    let root = answer("HEAD", &format!("/images/{}/root.tar.xz", id("box/1")));
+    let root = answer("HEAD", &format!("/images/{}/root.tar", id("box/1")));
     assert!(root.starts_with("HTTP/1.1 200"), "{root}");
     let metadata = answer("GET", &format!("/images/{}/metadata.tar", id("box/1")));
     assert!(metadata.contains("\"creation_date\""), "{metadata}");
     for (method, path, status) in [
         ("GET", format!("/images/{}/root.tar.xz", id("private")), 404),
-        ("GET", format!("/images/{}/root.tar", id("box/1")), 404),
+        ("GET", format!("/images/{}/root.tar.xz", id("box/1")), 404),
         ("GET", "/v1/images".into(), 404),
         ("GET", "/docker/images/json".into(), 404),
-        ("DELETE", format!("/images/{}/root.tar.xz", id("box/1")), 405),
+        ("DELETE", format!("/images/{}/root.tar", id("box/1")), 405),
     ] {
         let said = answer(method, &path);
         assert!(said.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path}: {said}");

@@ -4,6 +4,7 @@ use super::{BuildLines, Client, Error, build, path, read_all, read_json};
 use crate::v1::types::{
     build::BuildQuery,
     image::{Image, ImportImage},
+    instance::{Instance, SaveInstance},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
@@ -64,6 +65,20 @@ impl Client {
             return Err(Error::from_answer(status, &bytes));
         }
         Ok(BuildLines::new(answer.into_body()))
+    }
+
+    /// Makes an image of a system container's files, and returns when it can be used.
+    pub async fn save_instance(&self, instance: &str, request: &SaveInstance) -> Result<Image, Error> {
+        let target = format!("{}/image", path::<Instance>(instance));
+        let text = serde_json::to_vec(request)
+            .map_err(|error| Error::Invalid(format!("this cannot be sent: {error}")))?;
+        let builder = self.request(Method::POST, &target).header(header::CONTENT_TYPE, "application/json");
+        let request = build(builder, super::full(text))?;
+        // How long it takes is a matter of how many files there are.
+        let answer = self.transport.send_alone(request).await?;
+        let status = answer.status();
+        let bytes = read_all(answer.into_body()).await?;
+        read_json(status, &bytes)
     }
 
     /// Asks for an image's bytes to be imported.

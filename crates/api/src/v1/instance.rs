@@ -5,6 +5,7 @@ mod content;
 mod make;
 mod publish;
 mod renew;
+mod save;
 mod sessions;
 mod streams;
 mod view;
@@ -78,7 +79,7 @@ pub fn routes(routes: Routes) -> Routes {
                 .empty(204, "Gone."),
             delete,
         );
-    stream_routes(part_routes(renew::routes(action::verb_routes(routes))))
+    stream_routes(part_routes(save::routes(renew::routes(action::verb_routes(routes)))))
 }
 
 fn part_routes(routes: Routes) -> Routes {

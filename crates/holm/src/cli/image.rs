@@ -17,6 +17,7 @@ use super::{
 };
 use api::v1::types::{
     image::{CreateImage, Image, ImportImage, KernelBootRequest, UpdateImage},
+    instance::SaveInstance,
     list::{ListQuery, WaitQuery},
 };
 use bytes::Source;
@@ -186,6 +187,7 @@ pub struct PullArgs {
   holm image import micro --file vmlinuz --kind kernel --initrd micro-initrd --cmdline console=ttyS0
   holm image import appliance --file exported.ova      its one disk; raw, qcow2, vmdk, vdi and vhdx are told by content
   holm image import box --file rootfs.tar.xz --kind system          a root with an init, as mmdebstrap and debootstrap make it; or a squashfs
+  holm image import box --instance box                               the files of a system container that is stopped
   holm image import web --oci-layout ./web          a directory, or a tar as `docker save` writes it
   holm image import cloud --url https://images.example/cloud.qcow2     if the operator allows that host
   holm image import debian --url simplestreams:https://images.linuxcontainers.org#debian/12     of an image server, checked by its SHA-256")]
@@ -194,12 +196,16 @@ pub struct ImportArgs {
     #[arg(value_name = "NAME")]
     pub name: String,
     /// File to send; - for standard input
-    #[arg(long, short, value_name = "FILE", required_unless_present_any = ["oci_layout", "url"])]
+    #[arg(long, short, value_name = "FILE", required_unless_present_any = ["oci_layout", "url", "instance"])]
     pub file: Option<PathBuf>,
     /// Address of a file that holm fetches by itself, from a host that the operator allows; or of a root file system on an image
     /// server of LXC or Incus: simplestreams:https://HOST#ALIAS
     #[arg(long, value_name = "URL", conflicts_with_all = ["file", "oci_layout", "sha256"])]
     pub url: Option<String>,
+    /// System container that is stopped, whose files become the image
+    #[arg(long, value_name = "INSTANCE", conflicts_with_all = ["file", "oci_layout", "url", "sha256", "kind"],
+        add = completion::names("instances"))]
+    pub instance: Option<String>,
     /// What the file is, for those who look: raw, qcow2, vmdk... (holm goes by its content)
     #[arg(long, value_name = "FORMAT")]
     pub disk_format: Option<FileFormat>,
@@ -428,7 +434,21 @@ fn tell_ready(session: &Session, image: &Image, what: &str) -> Result {
     Ok(())
 }
 
+/// Makes an image of what a system container has become.
+async fn save(session: &Session, instance: &str, args: &ImportArgs) -> Result {
+    let request = SaveInstance {
+        name: args.name.clone(),
+        description: args.common.about.description.clone(),
+        labels: args.common.about.labels(),
+    };
+    let made = session.client.save_instance(instance, &request).await?;
+    tell_ready(session, &made, &format!("has the files of {instance}"))
+}
+
 async fn import(session: &Session, args: ImportArgs) -> Result {
+    if let Some(instance) = &args.instance {
+        return save(session, instance, &args).await;
+    }
     let of_server = args.url.as_ref().is_some_and(|url| url.starts_with(SCHEME));
     let usual = if of_server { ImageKind::System } else { ImageKind::Disk };
     let is_oci = args.oci_layout.is_some() || args.kind == Some(ImageKind::Oci);

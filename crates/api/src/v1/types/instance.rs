@@ -4,8 +4,8 @@ pub mod request;
 
 pub use request::{
     AttachPort, AttachVolume, ContainerRequest, CreateInstance, ExtraHost, LockRequest, LogRequest,
-    NetworkRequest, RebuildRequest, RescueRequest, ResizeRequest, RootRequest, StopRequest, UlimitRequest,
-    UpdateInstance, VolumeRequest,
+    NetworkRequest, RebuildRequest, RescueRequest, ResizeRequest, RootRequest, SaveInstance, StopRequest,
+    UlimitRequest, UpdateInstance, VolumeRequest,
 };
 
 use super::{

@@ -362,6 +362,21 @@ pub struct LogRequest {
     pub files_max: Option<u32>,
 }
 
+/// An image to be made of a system container's files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SaveInstance {
+    /// Name of the image.
+    pub name: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Labels of the image.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub labels: Labels,
+}
+
 /// Changes to an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
