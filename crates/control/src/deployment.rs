@@ -163,6 +163,10 @@ impl Control {
                 }
                 put_template(next, caller, template.clone());
             }
+            if change.replicas.is_some() || change.autoscale.is_some() {
+                // More copies are made with the rights of who asked for them.
+                next.by_admin &= caller.role == Role::Admin;
+            }
             check(next)
         })
         .await

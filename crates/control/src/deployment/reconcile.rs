@@ -114,6 +114,12 @@ impl Control {
         instance: &Instance,
         status: &mut DeploymentStatus,
     ) -> Result<Option<Retired>> {
+        if let Some(lock) = &instance.lock {
+            // Whoever locked it did not mean it to go because others are not wanted any more.
+            let why = lock.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+            return Err(Error::new(Code::Conflict, format!("{} is locked{why}", instance.meta.name))
+                .hint(format!("`holm unlock {}`", instance.meta.name)));
+        }
         let due = self.take_out(caller, deployment, instance, status).await?;
         let now = self.now();
         if due > now {

@@ -373,3 +373,31 @@ async fn what_copies_use_says_how_many_there_are() {
         assert_eq!(refused.field.as_deref(), Some(field));
     }
 }
+
+#[tokio::test]
+async fn copies_are_made_and_ended_with_no_more_rights_than_who_asked_has() {
+    let lab = Lab::new().await;
+    let id = lab.make(2, false).await;
+    lab.settle(id).await;
+    let template = Some(template("aaaaa11111", false));
+    let change = DeploymentChange { template, ..DeploymentChange::default() };
+    lab.control.change_deployment(&lab.admin(), "web", &change).await.unwrap();
+    let by_admin = || lab.control.get::<Deployment>(id).unwrap().record.by_admin;
+    assert!(by_admin());
+    // What an admin locked does not go because a member wants fewer.
+    let names = lab.names();
+    lab.control.lock_instance(&lab.admin(), &names[0], None).await.unwrap();
+    lab.scale(0).await;
+    assert!(!by_admin(), "more copies are made with the rights of who asked for them");
+    for _ in 0..ROUNDS {
+        let _ = lab.run(id).await;
+        lab.node_does_its_work().await;
+        lab.now_s.fetch_add(20, Ordering::SeqCst);
+    }
+    assert_eq!(lab.names(), [names[0].clone()]);
+    let fault = lab.status(id).fault.expect("it is told");
+    assert!(fault.code == Code::Conflict && fault.message.contains("locked"), "{fault:?}");
+    lab.control.unlock_instance(&lab.admin(), &names[0]).await.unwrap();
+    lab.settle(id).await;
+    assert_eq!(lab.names(), [] as [String; 0]);
+}

@@ -45,6 +45,16 @@ fn all(store: &Store) -> Vec<DeploymentId> {
     store.list::<Deployment>().iter().map(|found| found.record.meta.id).collect()
 }
 
+/// Whether a deployment has another number of copies than it is to have, or waits for anything.
+fn wants_more(control: &Control, id: DeploymentId) -> bool {
+    let Some(found) = control.get::<Deployment>(id) else { return false };
+    let waits = control.deployment_status(id).is_none_or(|status| {
+        let status = &status.record;
+        status.fault.is_some() || !status.leaving.is_empty()
+    });
+    waits || control.count_copies(&found.record).all != control.wanted_copies(&found.record) as usize
+}
+
 /// Deployments that a changed record concerns.
 fn concerned(control: &Control, table: &str, key: &str) -> Vec<DeploymentId> {
     let store = control.store();
@@ -53,8 +63,8 @@ fn concerned(control: &Control, table: &str, key: &str) -> Vec<DeploymentId> {
         Deployment::TABLE | DeploymentScale::TABLE => key.parse::<DeploymentId>().into_iter().collect(),
         Instance::TABLE => match key.parse::<InstanceId>().ok().and_then(|id| control.get::<Instance>(id)) {
             Some(instance) => control.deployment_of(&instance.record).into_iter().collect(),
-            // What it was of went with it, and what it had taken is free for any of them.
-            None => all(store),
+            // What it was of went with it, and what it had taken is free for those that want more.
+            None => all(store).into_iter().filter(|id| wants_more(control, *id)).collect(),
         },
         InstanceStatus::TABLE | ContainerHealth::TABLE => {
             let id = key.split('.').next().and_then(|id| id.parse::<InstanceId>().ok());
