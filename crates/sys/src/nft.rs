@@ -16,7 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::error::{Context, Error};
 use crate::netns::NetNs;
 
-pub use standby::Standby;
+pub use standby::{HeldRuns, Standby};
 
 /// Where nft is looked for beside the directories of `PATH`, in which a user's shell may not have it.
 const DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin";

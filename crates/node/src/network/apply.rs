@@ -24,7 +24,7 @@ use std::{
 use sys::{
     netlink::{Link, MAIN_TABLE, Netlink, Route, RouteTarget},
     netns::NetNs,
-    nft::{self, NftError, Standby},
+    nft::{self, HeldRuns, NftError, Standby},
     sysctl, tap,
 };
 
@@ -67,6 +67,7 @@ pub struct Dataplane {
     settings: HostSettings,
     // One writer at a time: a link has an end in two namespaces, and applying is short.
     applied: Mutex<HashMap<Place, Applied>>,
+    held_runs: Arc<HeldRuns>,
 }
 
 /// A namespace and what was written to it.
@@ -95,7 +96,13 @@ pub struct Outcome {
 impl Dataplane {
     /// A dataplane whose handles live in `handles` and whose host side is written to `host`.
     pub fn new(handles: &Path, host: NetNs, settings: HostSettings) -> Self {
-        Self { handles: handles.to_path_buf(), host: Arc::new(host), settings, applied: Mutex::default() }
+        Self {
+            handles: handles.to_path_buf(),
+            host: Arc::new(host),
+            settings,
+            applied: Mutex::default(),
+            held_runs: Arc::default(),
+        }
     }
 
     /// What the host is like.
@@ -250,7 +257,7 @@ impl Dataplane {
                     Some(handle) => Arc::new(NetNs::create(&handle).map_err(kernel)?),
                 };
                 let netlink = Netlink::open(&namespace).map_err(kernel)?;
-                let firewall = Standby::new(Arc::clone(&namespace));
+                let firewall = Standby::new(Arc::clone(&namespace), Arc::clone(&self.held_runs));
                 Ok(entry.insert(Applied { namespace, netlink, firewall, written: None }))
             }
         }
@@ -274,7 +281,8 @@ impl Writer<'_> {
         let table = &self.plan.table;
         let firewall = &self.entry.firewall;
         match self.before {
-            None => firewall.apply(&table.replace_script()),
+            // After a start all are written, one after the other: no next run is held ready for each of them.
+            None => nft::apply(&self.entry.namespace, &table.replace_script()),
             Some((old, _)) => {
                 let script = table.update_script(&old.table);
                 if script.is_empty() {

@@ -12,17 +12,31 @@ use crate::{
 use std::{
     io::Write,
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 /// How long a run is held ready after a change.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// Most runs that are held ready at a time, in all namespaces.
+const HELD_MAX: usize = 16;
+/// Longest script that goes to a run that waits: it passes its pipe as a whole or not at all, so that a daemon that is killed
+/// while it writes leaves no part of it to be applied. Longer ones take longer than nft to be loaded.
+const SCRIPT_BYTES_MAX: usize = 32 << 10;
+
+/// How many runs are held ready.
+#[derive(Debug, Default)]
+pub struct HeldRuns(AtomicUsize);
+
 /// Applies scripts inside one namespace.
 #[derive(Debug)]
 pub struct Standby {
     namespace: Arc<NetNs>,
+    all: Arc<HeldRuns>,
     shared: Arc<Shared>,
 }
 
@@ -82,9 +96,9 @@ impl Drop for Ready {
 }
 
 impl Standby {
-    /// For a namespace. Nothing runs before the first script.
-    pub fn new(namespace: Arc<NetNs>) -> Self {
-        Self { namespace, shared: Arc::default() }
+    /// For a namespace; `all` counts what is held for others too. Nothing runs before the first script.
+    pub fn new(namespace: Arc<NetNs>, all: Arc<HeldRuns>) -> Self {
+        Self { namespace, all, shared: Arc::default() }
     }
 
     /// Applies a script as [`super::apply`] does.
@@ -92,7 +106,10 @@ impl Standby {
     /// # Errors
     /// As [`super::apply`].
     pub fn apply(&self, script: &str) -> std::result::Result<(), NftError> {
-        let ready = self.shared.held().ready.take();
+        let ready = match script.len() <= SCRIPT_BYTES_MAX {
+            true => self.shared.held().ready.take(),
+            false => None,
+        };
         // A run that was held may have been killed meanwhile; one that refused does so again, and has its words told.
         let applied = match ready.map(|ready| ready.apply(&self.namespace, script)) {
             Some(Ok(())) => Ok(()),
@@ -109,10 +126,22 @@ impl Standby {
             self.shared.wanted.notify_one();
             return;
         }
-        let (namespace, shared) = (Arc::clone(&self.namespace), Arc::clone(&self.shared));
+        let (namespace, shared, all) =
+            (Arc::clone(&self.namespace), Arc::clone(&self.shared), Arc::clone(&self.all));
+        if all.0.fetch_add(1, Ordering::Relaxed) >= HELD_MAX {
+            all.0.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         let thread = std::thread::Builder::new().name("nft-standby".into());
-        // Without a thread each run is loaded when it is needed.
-        held.is_kept = thread.spawn(move || keep(&namespace, &shared)).is_ok();
+        let kept = thread.spawn(move || {
+            keep(&namespace, &shared);
+            all.0.fetch_sub(1, Ordering::Relaxed);
+        });
+        held.is_kept = kept.is_ok();
+        if kept.is_err() {
+            // Without a thread each run is loaded when it is needed.
+            self.all.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

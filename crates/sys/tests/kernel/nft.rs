@@ -73,7 +73,7 @@ fn a_script_larger_than_any_pipe_is_applied_whole() {
 #[test]
 fn a_run_is_held_ready_and_nothing_depends_on_it() {
     let namespace = Arc::new(namespace());
-    let standby = Standby::new(Arc::clone(&namespace));
+    let standby = Standby::new(Arc::clone(&namespace), Arc::default());
     standby.apply("add table inet holm\n").expect("the first is loaded for it");
     for number in 0..3 {
         let held = until("a run is held ready", || processes_in(&namespace).first().copied());
