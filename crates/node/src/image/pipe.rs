@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt},
     runtime::Handle,
     sync::mpsc,
+    time::Instant,
 };
 use tokio_util::{io::StreamReader, sync::CancellationToken};
 
@@ -99,26 +100,33 @@ pub(crate) struct Taker {
     hurry: CancellationToken,
     runtime: Handle,
     patience: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl Taker {
     /// Reads `body`, until `hurry` is cancelled.
     pub(crate) fn new(body: Body, hurry: CancellationToken) -> Self {
-        Self { body, hurry, runtime: Handle::current(), patience: None }
+        Self { body, hurry, runtime: Handle::current(), patience: None, deadline: None }
     }
 
     /// The same from a source that may stall on purpose: it is waited for no longer than this, each time.
     pub(crate) fn patient(body: Body, hurry: CancellationToken, patience: Duration) -> Self {
         Self { patience: Some(patience), ..Self::new(body, hurry) }
     }
+
+    /// The same, and all of it has to be here after this time, where there is a limit.
+    pub(crate) fn within(self, limit: Option<Duration>) -> Self {
+        Self { deadline: limit.map(|limit| Instant::now() + limit), ..self }
+    }
 }
 
 impl Read for Taker {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let patience = self.patience;
+        let patient_until = self.patience.map(|patience| Instant::now() + patience);
+        let until = patient_until.into_iter().chain(self.deadline).min();
         let stalled = async move {
-            match patience {
-                Some(patience) => tokio::time::sleep(patience).await,
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
                 None => std::future::pending().await,
             }
         };

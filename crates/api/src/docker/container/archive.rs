@@ -89,6 +89,8 @@ pub async fn changes(
     Path(name): Path<String>,
 ) -> Result<Json<Value>> {
     let found = found::find(&door, &caller, &name)?;
+    // Many changes take much room until they are told.
+    let _slot = door.app().stream_slot()?;
     let changes = door.app().streams().file_changes(found.instance()).await?;
     let number = |kind| match kind {
         FileChangeKind::Modified => 0,

@@ -23,6 +23,8 @@ use std::{
 
 /// Most changes that are told.
 const CHANGES_MAX: usize = 200_000;
+/// Most bytes of their paths.
+const PATHS_BYTES_MAX: usize = 32 << 20;
 /// Longest record of one: a path may be told with three bytes for one that is no text.
 const RECORD_BYTES_MAX: u64 = 4 * 4096;
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -78,7 +80,7 @@ impl Change {
     pub(super) fn read_all(list: impl Read) -> Result<Vec<Self>, FilesError> {
         let no_list = || io_at("read the changes")(io::Error::from(io::ErrorKind::InvalidData));
         let mut list = BufReader::new(list);
-        let mut all = vec![];
+        let (mut all, mut bytes) = (vec![], 0);
         loop {
             let mut record = vec![];
             let length = list.by_ref().take(RECORD_BYTES_MAX).read_until(0, &mut record);
@@ -88,9 +90,18 @@ impl Change {
             if all.len() == CHANGES_MAX {
                 return Err(FilesError::Limit { what: "changes", limit: CHANGES_MAX as u64 });
             }
+            bytes += record.len();
+            refuse_more(bytes)?;
             let record = record.strip_suffix(&[0]).ok_or_else(no_list)?;
             all.push(Self::read(record).ok_or_else(no_list)?);
         }
+    }
+}
+
+fn refuse_more(paths_bytes: usize) -> Result<(), FilesError> {
+    match paths_bytes > PATHS_BYTES_MAX {
+        true => Err(FilesError::Limit { what: "bytes of paths that changed", limit: PATHS_BYTES_MAX as u64 }),
+        false => Ok(()),
     }
 }
 
@@ -128,6 +139,7 @@ impl ContainerFiles {
     pub fn changes(&self) -> Result<Vec<Change>, FilesError> {
         let layers = Layers::open(&self.container().layers)?;
         let mut found: BTreeMap<Vec<u8>, ChangeKind> = BTreeMap::new();
+        let mut bytes = 0;
         let ids = self.ids();
         self.visit_upper(&mut |step| {
             let (path, kind) = match step {
@@ -149,8 +161,13 @@ impl ContainerFiles {
             // What holds a change is changed.
             let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
             for at in slashes.collect::<Vec<_>>() {
-                found.entry(path[..at].to_vec()).or_insert(ChangeKind::Modified);
+                found.entry(path[..at].to_vec()).or_insert_with(|| {
+                    bytes += at;
+                    ChangeKind::Modified
+                });
             }
+            bytes += path.len();
+            refuse_more(bytes)?;
             found.insert(path, kind);
             if found.len() > CHANGES_MAX {
                 return Err(FilesError::Limit { what: "changes", limit: CHANGES_MAX as u64 });

@@ -42,6 +42,8 @@ use tokio::{
 
 /// How long a guest may say or take nothing.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How long an answer that is no archive may take as a whole: less than who asked for it waits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 /// Bytes that go in at a time.
 const COPY_BYTES: usize = 64 << 10;
 
@@ -65,11 +67,16 @@ impl InsideFiles {
 
     /// Asks. Gives where an archive goes in, and where the answer comes out.
     async fn ask(&self, work: Work) -> Result<(UnixStream, Answer), FilesError> {
+        // An archive takes as long as it takes.
+        let limit = matches!(work, Work::Stat { .. } | Work::Changes | Work::Weigh).then_some(ANSWER_TIMEOUT);
         let place = self.run.clone();
         let (input, output) = run(move || begin(&place, work)).await?;
         let led = |socket| UnixStream::from_std(socket).map_err(io_at("take a stream of its machine"));
         let output: Body = Box::new(led(output)?);
-        Ok((led(input)?, Hearer::new(Taker::patient(output, self.turn.hurry.clone(), PATIENCE))))
+        Ok((
+            led(input)?,
+            Hearer::new(Taker::patient(output, self.turn.hurry.clone(), PATIENCE).within(limit)),
+        ))
     }
 
     /// What lies at a path.
