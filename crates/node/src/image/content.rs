@@ -34,6 +34,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
+    sync::Arc,
 };
 use tokio::sync::OwnedRwLockReadGuard;
 use tokio_util::sync::CancellationToken;
@@ -227,7 +228,10 @@ impl Images {
     pub(super) async fn unpack_root(&self, archive: File) -> Result<ImageContent, Fault> {
         let _hold = self.collector.hold().await;
         let blobs = self.blobs.clone();
+        // Nobody closes it; and who goes away frees the place only when the program has ended.
+        let place = Arc::clone(&self.unpackers).acquire_owned().await;
         let taken = run_blocking(move |flag| {
+            let _place = place;
             let plain = plain_root(archive).map_err(|error| broken(&error))?;
             let plain = StoppableReader::new(plain, flag);
             blobs.ingest(plain, None, LAYER_BYTES_MAX).map_err(|error| unkept(&error))

@@ -25,11 +25,14 @@ use std::{
     collections::HashSet,
     io,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use store::{Store, Tx};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 /// How often progress is written to the store.
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -50,6 +53,9 @@ pub struct RegistrySettings {
     pub web_hosts: Vec<String>,
 }
 
+/// Root file systems that are unpacked at a time: each may take a processor, and much memory.
+const UNPACKERS_MAX: usize = 2;
+
 /// All images of this node.
 pub struct Images {
     pub(super) store: Store,
@@ -63,6 +69,8 @@ pub struct Images {
     /// Images whose bytes are coming in from users now.
     arriving: Mutex<HashSet<ImageId>>,
     pub(super) collector: Collector,
+    /// Places for root file systems that are unpacked by programs of their own.
+    pub(super) unpackers: Arc<Semaphore>,
 }
 
 impl Images {
@@ -86,6 +94,7 @@ impl Images {
             lent: Lent::default(),
             arriving: Mutex::default(),
             collector: Collector::new(state),
+            unpackers: Arc::new(Semaphore::new(UNPACKERS_MAX)),
         })
     }
 

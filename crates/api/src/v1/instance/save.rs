@@ -48,14 +48,14 @@ async fn save(
     let slot = app.stream_slot()?;
     let (name, work) = (input.name.clone(), app.clone());
     let asker = caller.clone();
-    // A task of its own: a client that goes leaves no image without its bytes.
+    // A task of its own: a client that goes leaves no image without its bytes, and none that nobody noted.
     let task = app.tasks().spawn(async move {
         let _slot = slot;
-        make(&work, &asker, &reference, input).await
+        let made = make(&work, &asker, &reference, input).await;
+        note(&work, &asker, deed("create", "image", &name), made).await
     });
     let made =
-        task.await.map_err(|_| Failure::new(Code::Internal, "holm made a mistake and made no image"))?;
-    let made = note(&app, &caller, deed("create", "image", &name), made).await?;
+        task.await.map_err(|_| Failure::new(Code::Internal, "holm made a mistake and made no image"))??;
     answer(&app, &caller, StatusCode::CREATED, &made, &WaitQuery::default()).await
 }
 
