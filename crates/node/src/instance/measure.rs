@@ -40,10 +40,13 @@ impl Meter {
     /// Looks again and again until holm stops.
     pub async fn run(&self, stopping: CancellationToken) {
         loop {
-            self.look().await;
+            let looked_and_slept = async {
+                self.look().await;
+                tokio::time::sleep(EVERY).await;
+            };
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(EVERY) => {}
+                () = looked_and_slept => {}
             }
         }
     }
