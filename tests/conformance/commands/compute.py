@@ -38,8 +38,12 @@ def until(what, check):
 class Guest:
     """A guest as who logs in to it sees it, by its floating IP."""
 
-    def __init__(self, address, key):
-        self.address, self.key, self.refusal = address, key, ""
+    def __init__(self, address, key, console=lambda: ""):
+        self.address, self.key, self.refusal, self.console = address, key, "", console
+
+    def is_closed(self):
+        """That nobody gets in, with what the guest said last."""
+        return f"nobody gets in: {self.refusal}; its console: {self.console()[-2000:]}"
 
     def tries(self, command):
         """What a command says in the guest; None when nobody got in."""

@@ -91,15 +91,15 @@ def server(openstack, private):
     assert made["status"] == "ACTIVE" and made["image"] == "N/A (booted from volume)", made
     address = openstack("floating ip create external")["floating_ip_address"]
     openstack(f"server add floating ip rvm {address}")
-    guest = Guest(address, private)
-    until(lambda: f"nobody gets in: {guest.refusal}", lambda: guest.tries("true") is not None)
+    guest = Guest(address, private, lambda: openstack("console log show rvm"))
+    until(guest.is_closed, lambda: guest.tries("true") is not None)
     return guest
 
 
 def mark(guest, disk):
     """What lies at the place of the mark on a disk, once the guest lets anybody in."""
     command = f"dd if=/dev/{disk} {MARK} skip={PLACE} | head -c 4"
-    said = until(lambda: f"nobody gets in: {guest.refusal}", lambda: (guest.tries(command),) if guest.tries("true") is not None else None)
+    said = until(guest.is_closed, lambda: (guest.tries(command),) if guest.tries("true") is not None else None)
     return said[0]
 
 
