@@ -94,11 +94,11 @@ fn compile_at(
     launch.hardware(plan, machine, facts);
     launch.channels();
     launch.option("-vnc", "none");
-    for port in device::root_ports() {
-        launch.device(&port);
+    for bus in machine.layout.buses() {
+        launch.device(&bus);
     }
-    launch.disks(plan, vm, places);
-    launch.cards(plan, facts, places);
+    launch.disks(plan, vm, machine, places);
+    launch.cards(plan, machine, facts, places);
     launch.fixed_devices(vm);
     launch.boot(vm);
     launch
@@ -191,7 +191,7 @@ impl Launch {
         self.option("-chardev", format!("socket,id=agent,fd={agent},server=on,wait=off"));
     }
 
-    fn disks(&mut self, plan: &InstancePlan, vm: &VmPlan, places: &Places) {
+    fn disks(&mut self, plan: &InstancePlan, vm: &VmPlan, machine: &Machine, places: &Places) {
         for (index, disk) in plan.disks.iter().enumerate() {
             let files = device::disk_files(disk).into_iter();
             let owner = device::disk_id(disk.volume);
@@ -199,32 +199,34 @@ impl Launch {
             for node in device::disk_nodes(disk, &sets) {
                 self.option("-blockdev", node.to_string());
             }
-            let bus = places.bus(&owner).unwrap_or_else(|| device::disk_bus(index));
-            self.device(&device::disk_device(disk, &bus));
+            let place = places.of(&owner).unwrap_or_else(|| machine.layout.disk_place(index));
+            self.device(&device::disk_device(disk, &place));
         }
         if vm.config_drive {
             let set = self.set(Purpose::ConfigDrive, "config-drive");
             let file = device::file_node("config-drive-f", set, true);
             let node = json!({"driver": "raw", "node-name": "config-drive", "read-only": true, "file": file});
             self.option("-blockdev", node.to_string());
-            self.device(&json!({
+            let mut drive = json!({
                 "driver": "virtio-blk-pci",
                 "id": "config-drive",
-                "bus": "c0",
                 "drive": "config-drive",
                 "serial": device::CONFIG_DRIVE_SERIAL,
-            }));
+            });
+            device::put(&mut drive, &machine.layout.config_drive_place());
+            self.device(&drive);
         }
     }
 
-    fn cards(&mut self, plan: &InstancePlan, facts: &HostFacts, places: &Places) {
+    fn cards(&mut self, plan: &InstancePlan, machine: &Machine, facts: &HostFacts, places: &Places) {
         for (index, nic) in plan.nics.iter().enumerate() {
             let tap = self.inherit(Purpose::Tap(index)).to_string();
             let vhost = facts.vhost_net.then(|| self.inherit(Purpose::Vhost(index)));
             let vhost = vhost.map_or(String::new(), |number| format!(",vhost=on,vhostfd={number}"));
             self.option("-netdev", format!("tap,id={},fd={tap}{vhost}", device::netdev_id(nic.port)));
-            let bus = places.bus(&device::nic_id(nic.port)).unwrap_or_else(|| device::nic_bus(index));
-            self.device(&device::nic_device(nic, &bus));
+            let place =
+                places.of(&device::nic_id(nic.port)).unwrap_or_else(|| machine.layout.nic_place(index));
+            self.device(&device::nic_device(nic, &place));
         }
     }
 

@@ -5,16 +5,21 @@
 //! says about files was written by whoever made the image. Pure.
 //!
 //! ```text
-//!  pcie.0 ── slot 2: ports n0…n7 for network cards     n0 is the first card, on bus 1, for the life of the VM
-//!         ├─ slot 3 and 4: ports d0…d15 for disks      d0 is the root disk
-//!         └─ slot 5: port c0 for the config drive      last, so that disks are vda, vdb, … without it
+//!  pcie.0 ─┬─ slot 2: root port n0       the first network card, on bus 1, for the life of the VM
+//!          ├─ slot 2: root port d0       the root disk
+//!          └─ slot 3: bridge b           slots 1 to 7: more cards; 8 to 22: more disks; 31: the config drive
 //! ```
+//!
+//! A guest and its firmware look behind every root port, which takes an emulated guest 20 ms each; the places that most
+//! guests never use are on one bridge, which costs as much as one port. Buses and slots go up from cards to disks to the
+//! config drive, so that disks are vda, vdb, … without it.
 
 use model::{
     id::{PortId, VolumeId},
     instance::{PORTS_MAX, VOLUMES_MAX},
     plan::{DiskFormat, DiskPlan, NicPlan},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -26,8 +31,26 @@ pub const DISK_PORTS: usize = VOLUMES_MAX;
 pub const CONFIG_DRIVE_SERIAL: &str = "config-drive";
 /// Functions of one PCI slot.
 const FUNCTIONS: usize = 8;
-/// First slot of the root ports; the ports' order on the bus gives guests their device names.
+/// First slot of the root ports.
 const FIRST_SLOT: usize = 2;
+/// The bridge's own slot, and its name as a bus.
+const BRIDGE_SLOT: usize = FIRST_SLOT + 1;
+const BRIDGE: &str = "b";
+/// The last slot of a bridge.
+const LAST_SLOT: usize = 31;
+// Slot 0 is the bridge's controller of hot plugging.
+const _: () = assert!(NIC_PORTS + DISK_PORTS <= LAST_SLOT);
+
+/// Where cards and disks are plugged in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// A root port for each card and disk that a VM may ever have. Machines whose record names no layout were made so.
+    #[default]
+    Ports,
+    /// Root ports for the first card and the first disk, a bridge for all others.
+    Bridge,
+}
 
 /// A file that QEMU gets as an open descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,14 +61,92 @@ pub struct DiskFile {
     pub writable: bool,
 }
 
-/// Bus of the n-th network card.
-pub fn nic_bus(index: usize) -> String {
-    format!("n{index}")
+impl Layout {
+    /// The layout of a machine that has these devices.
+    pub fn among(ids: &[String]) -> Self {
+        if ids.iter().any(|id| id == BRIDGE) { Self::Bridge } else { Self::Ports }
+    }
+
+    /// Place of the n-th network card: the name of a root port, or the bridge's with a slot, `b.0x4`.
+    pub fn nic_place(self, index: usize) -> String {
+        match (self, index) {
+            (Self::Bridge, 1..) => on_bridge(index),
+            _ => format!("n{index}"),
+        }
+    }
+
+    /// Place of the n-th disk.
+    pub fn disk_place(self, index: usize) -> String {
+        match (self, index) {
+            (Self::Bridge, 1..) => on_bridge(NIC_PORTS + index - 1),
+            _ => format!("d{index}"),
+        }
+    }
+
+    /// Place of the config drive.
+    pub fn config_drive_place(self) -> String {
+        match self {
+            Self::Ports => "c0".to_owned(),
+            Self::Bridge => on_bridge(LAST_SLOT),
+        }
+    }
+
+    /// The root ports and bridges, in the order of their slots.
+    pub fn buses(self) -> Vec<Value> {
+        match self {
+            Self::Ports => {
+                let cards = (0..NIC_PORTS).map(|index| self.nic_place(index));
+                let disks = (0..DISK_PORTS).map(|index| self.disk_place(index));
+                root_ports(cards.chain(disks).chain([self.config_drive_place()]))
+            }
+            Self::Bridge => {
+                let mut buses = root_ports([self.nic_place(0), self.disk_place(0)].into_iter());
+                buses.push(json!({
+                    "driver": "pcie-pci-bridge",
+                    "id": BRIDGE,
+                    "bus": "pcie.0",
+                    "addr": format!("{BRIDGE_SLOT:#x}"),
+                }));
+                buses
+            }
+        }
+    }
 }
 
-/// Bus of the n-th disk.
-pub fn disk_bus(index: usize) -> String {
-    format!("d{index}")
+fn on_bridge(slot: usize) -> String {
+    format!("{BRIDGE}.{slot:#x}")
+}
+
+fn root_ports(names: impl Iterator<Item = String>) -> Vec<Value> {
+    let port = |(index, name): (usize, String)| {
+        let (slot, function) = (FIRST_SLOT + index / FUNCTIONS, index % FUNCTIONS);
+        json!({
+            "driver": "pcie-root-port",
+            "id": name,
+            "bus": "pcie.0",
+            "chassis": index + 1,
+            "addr": format!("{slot:#x}.{function:#x}"),
+            "multifunction": function == 0,
+        })
+    };
+    names.enumerate().map(port).collect()
+}
+
+/// The place of a device by its bus and its slot there, which a root port has only one of.
+pub fn place(bus: &str, slot: u64) -> String {
+    if bus == BRIDGE { on_bridge(slot as usize) } else { bus.to_owned() }
+}
+
+/// Puts a device in its place. One on a bridge would else offer the interface that was there before virtio 1.0, too.
+pub fn put(device: &mut Value, place: &str) {
+    match place.split_once('.') {
+        Some((bus @ BRIDGE, slot)) => {
+            device["bus"] = json!(bus);
+            device["addr"] = json!(slot);
+            device["disable-legacy"] = json!("on");
+        }
+        _ => device["bus"] = json!(place),
+    }
 }
 
 /// Id of a disk's device.
@@ -101,23 +202,6 @@ pub fn level_of(volume: VolumeId, node: &str) -> Option<usize> {
 /// Name of the top node of a disk's graph.
 pub fn top_node(disk: &DiskPlan) -> String {
     format_node(disk.volume, disk.backing.len())
-}
-
-/// All root ports, in the order of their slots.
-pub fn root_ports() -> Vec<Value> {
-    let names = (0..NIC_PORTS).map(nic_bus).chain((0..DISK_PORTS).map(disk_bus)).chain(["c0".to_owned()]);
-    let port = |(index, name): (usize, String)| {
-        let (slot, function) = (FIRST_SLOT + index / FUNCTIONS, index % FUNCTIONS);
-        json!({
-            "driver": "pcie-root-port",
-            "id": name,
-            "bus": "pcie.0",
-            "chassis": index + 1,
-            "addr": format!("{slot:#x}.{function:#x}"),
-            "multifunction": function == 0,
-        })
-    };
-    names.enumerate().map(port).collect()
 }
 
 /// The files of a disk, top first: the order in which [`disk_nodes`] wants their sets.
@@ -178,16 +262,16 @@ pub fn file_node(name: &str, set: u64, read_only: bool) -> Value {
     })
 }
 
-/// The disk's device on `bus`.
-pub fn disk_device(disk: &DiskPlan, bus: &str) -> Value {
+/// The disk's device in its place.
+pub fn disk_device(disk: &DiskPlan, place: &str) -> Value {
     let mut device = json!({
         "driver": "virtio-blk-pci",
         "id": disk_id(disk.volume),
-        "bus": bus,
         "drive": top_node(disk),
         "serial": disk.serial,
         "write-cache": "on",
     });
+    put(&mut device, place);
     if let Some(index) = disk.boot_index {
         device["bootindex"] = json!(index);
     }
@@ -205,17 +289,18 @@ pub fn netdev(port: PortId, tap: &str, vhost: Option<&str>) -> Value {
     netdev
 }
 
-/// The guest's half of a card, on `bus`. No boot ROM: guests boot from disks, and firmware starts sooner.
-pub fn nic_device(nic: &NicPlan, bus: &str) -> Value {
-    json!({
+/// The guest's half of a card, in its place. No boot ROM: guests boot from disks, and firmware starts sooner.
+pub fn nic_device(nic: &NicPlan, place: &str) -> Value {
+    let mut device = json!({
         "driver": "virtio-net-pci",
         "id": nic_id(nic.port),
-        "bus": bus,
         "netdev": netdev_id(nic.port),
         "mac": nic.mac.to_string(),
         "host_mtu": nic.mtu,
         "romfile": "",
-    })
+    });
+    put(&mut device, place);
+    device
 }
 
 /// Path by which QEMU, once started, reads a file that it inherits under `number`.
@@ -227,6 +312,7 @@ pub fn inherited_path(number: i32) -> PathBuf {
 mod tests {
     use super::*;
     use model::plan::BackingFile;
+    use std::collections::HashSet;
 
     fn disk() -> DiskPlan {
         DiskPlan {
@@ -279,11 +365,29 @@ mod tests {
     }
 
     #[test]
-    fn every_port_has_its_own_place() {
-        let ports = root_ports();
-        assert_eq!(ports.len(), NIC_PORTS + DISK_PORTS + 1);
-        let places: std::collections::HashSet<&str> =
-            ports.iter().filter_map(|port| port["addr"].as_str()).collect();
-        assert_eq!(places.len(), ports.len());
+    fn every_device_has_its_own_place() {
+        for layout in [Layout::Ports, Layout::Bridge] {
+            let cards = (0..NIC_PORTS).map(|index| layout.nic_place(index));
+            let disks = (0..DISK_PORTS).map(|index| layout.disk_place(index));
+            let places: HashSet<String> = cards.chain(disks).chain([layout.config_drive_place()]).collect();
+            assert_eq!(places.len(), NIC_PORTS + DISK_PORTS + 1);
+            let buses = layout.buses();
+            let addresses: HashSet<&str> = buses.iter().filter_map(|bus| bus["addr"].as_str()).collect();
+            assert_eq!(addresses.len(), buses.len());
+            let named: HashSet<&str> = buses.iter().filter_map(|bus| bus["id"].as_str()).collect();
+            let wanted: HashSet<&str> = places.iter().map(|place| place.split('.').next().unwrap()).collect();
+            assert_eq!(named, wanted);
+        }
+    }
+
+    #[test]
+    fn a_place_is_known_again_by_its_bus_and_slot() {
+        let on_port = Layout::Bridge.disk_place(0);
+        assert_eq!(place(&on_port, 0), on_port);
+        let on_bridge = Layout::Bridge.disk_place(3);
+        assert_eq!(place("b", 10), on_bridge);
+        let mut device = json!({});
+        put(&mut device, &on_bridge);
+        assert_eq!(device, json!({"bus": "b", "addr": "0xa", "disable-legacy": "on"}));
     }
 }

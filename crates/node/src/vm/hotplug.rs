@@ -24,13 +24,16 @@ use tokio::{
 };
 
 use super::{
-    device,
+    device::{self, Layout},
     qmp::{DEADLINE, Qmp, QmpError},
 };
 use crate::driver::DriverError;
 
 /// A guest lets go of a device within this time, or is asked again later. PCIe's attention button alone takes 5 s.
 pub const UNPLUG_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A function's bits in the number of a place on a bus.
+const FUNCTION_BITS: u32 = 3;
 
 /// Open descriptors of a network card.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub struct CardFiles {
     pub vhost: Option<OwnedFd>,
 }
 
-/// Ids of the devices that are plugged in, with the bus that each is on.
+/// Ids of the devices that are plugged in.
 async fn plugged(qmp: &Qmp) -> Result<Vec<String>, QmpError> {
     let list = qmp.execute("qom-list", json!({"path": "/machine/peripheral"})).await?;
     let names = list.as_array().into_iter().flatten().filter_map(|entry| entry["name"].as_str());
@@ -56,7 +59,7 @@ pub async fn attached(qmp: &Qmp) -> Result<(Vec<PortId>, Vec<VolumeId>), QmpErro
     Ok((cards, disks))
 }
 
-/// On which bus each card and disk is, by the ids of their devices.
+/// In which place each card and disk is, by the ids of their devices.
 pub async fn places(qmp: &Qmp) -> Result<BTreeMap<String, String>, QmpError> {
     let mut places = BTreeMap::new();
     for id in plugged(qmp).await? {
@@ -64,25 +67,32 @@ pub async fn places(qmp: &Qmp) -> Result<BTreeMap<String, String>, QmpError> {
             continue;
         }
         let path = format!("/machine/peripheral/{id}");
-        match qmp.execute("qom-get", json!({"path": path, "property": "parent_bus"})).await {
-            // "/machine/peripheral/d3/d3"
-            Ok(bus) => {
+        let ask = async |property| qmp.execute("qom-get", json!({"path": path, "property": property})).await;
+        match (ask("parent_bus").await, ask("addr").await) {
+            // "/machine/peripheral/d3/d3", and a slot with a function.
+            (Ok(bus), Ok(address)) => {
                 let name = bus.as_str().and_then(|path| path.rsplit('/').next());
-                places.extend(name.map(|name| (id, name.to_owned())));
+                let slot = address.as_u64().unwrap_or_default() >> FUNCTION_BITS;
+                places.extend(name.map(|name| (id, device::place(name, slot))));
             }
             // It was unplugged meanwhile.
-            Err(QmpError::Refused { .. }) => {}
-            Err(error) => return Err(error),
+            (Err(QmpError::Refused { .. }), _) | (_, Err(QmpError::Refused { .. })) => {}
+            (Err(error), _) | (_, Err(error)) => return Err(error),
         }
     }
     Ok(places)
 }
 
-/// The first of `buses` that no device is on.
-async fn free_bus(qmp: &Qmp, buses: Vec<String>, what: &str) -> Result<String, DriverError> {
+/// The first of `all` places of the machine's layout that no device is in.
+async fn free_place(
+    qmp: &Qmp,
+    all: impl Fn(Layout) -> Vec<String>,
+    what: &str,
+) -> Result<String, DriverError> {
     let taken: HashSet<String> = places(qmp).await?.into_values().collect();
-    let limit = buses.len();
-    buses.into_iter().find(|bus| !taken.contains(bus)).ok_or_else(|| DriverError::Unsupported {
+    let all = all(Layout::among(&plugged(qmp).await?));
+    let limit = all.len();
+    all.into_iter().find(|place| !taken.contains(place)).ok_or_else(|| DriverError::Unsupported {
         what: format!("all {limit} places for {what} of this VM are taken"),
         hint: format!("Detach one of its {what} first."),
     })
@@ -95,8 +105,9 @@ pub async fn attach_disk(qmp: &Qmp, disk: &DiskPlan, files: Vec<OwnedFd>) -> Res
         return Ok(());
     }
     remove_disk_backend(qmp, disk.volume).await?;
-    let bus = free_bus(qmp, (0..device::DISK_PORTS).map(device::disk_bus).collect(), "disks").await?;
-    let result = add_disk(qmp, disk, &files, &bus, &id).await;
+    let all = |layout: Layout| (0..device::DISK_PORTS).map(|index| layout.disk_place(index)).collect();
+    let place = free_place(qmp, all, "disks").await?;
+    let result = add_disk(qmp, disk, &files, &place, &id).await;
     if result.is_err() {
         // What the failure left is removed now or by the next attempt.
         let _ = remove_disk_backend(qmp, disk.volume).await;
@@ -108,7 +119,7 @@ async fn add_disk(
     qmp: &Qmp,
     disk: &DiskPlan,
     files: &[OwnedFd],
-    bus: &str,
+    place: &str,
     id: &str,
 ) -> Result<(), DriverError> {
     let mut sets = Vec::new();
@@ -118,7 +129,7 @@ async fn add_disk(
     for node in device::disk_nodes(disk, &sets) {
         qmp.execute("blockdev-add", node).await?;
     }
-    qmp.execute("device_add", device::disk_device(disk, bus)).await?;
+    qmp.execute("device_add", device::disk_device(disk, place)).await?;
     Ok(())
 }
 
@@ -162,7 +173,8 @@ pub async fn attach_nic(qmp: &Qmp, nic: &NicPlan, files: CardFiles) -> Result<()
         return Ok(());
     }
     remove_netdev(qmp, nic.port).await?;
-    let bus = free_bus(qmp, (0..device::NIC_PORTS).map(device::nic_bus).collect(), "network cards").await?;
+    let all = |layout: Layout| (0..device::NIC_PORTS).map(|index| layout.nic_place(index)).collect();
+    let place = free_place(qmp, all, "network cards").await?;
     let tap = format!("tap-{}", nic.port.hex());
     qmp.execute_with("getfd", json!({"fdname": tap}), &[files.tap.as_fd()], DEADLINE).await?;
     let vhost = files.vhost.as_ref().map(|_| format!("vhost-{}", nic.port.hex()));
@@ -172,7 +184,7 @@ pub async fn attach_nic(qmp: &Qmp, nic: &NicPlan, files: CardFiles) -> Result<()
     let netdev = device::netdev(nic.port, &tap, vhost.as_deref());
     let result = async {
         qmp.execute("netdev_add", netdev).await?;
-        qmp.execute("device_add", device::nic_device(nic, &bus)).await
+        qmp.execute("device_add", device::nic_device(nic, &place)).await
     };
     if let Err(error) = result.await {
         let _ = remove_netdev(qmp, nic.port).await;

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::accel::Accelerator;
+use super::{accel::Accelerator, device::Layout};
 
 /// What QEMU and its surroundings on this host offer.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +62,9 @@ pub struct Machine {
     pub uefi: bool,
     /// Version of the QEMU that made it.
     pub qemu_version: String,
+    /// Where its cards and disks are.
+    #[serde(default)]
+    pub layout: Layout,
 }
 
 /// The record of a boot, kept beside the instance's sockets.
@@ -96,6 +99,8 @@ impl Machine {
             memory_mib: plan.memory_mib,
             uefi: matches!(vm.boot, BootPlan::Firmware { uefi: true }),
             qemu_version: facts.qemu_version.clone(),
+            // Guests name cards by their place.
+            layout: recorded.map_or(Layout::Bridge, |machine| machine.layout),
         }
     }
 

@@ -64,8 +64,8 @@ const FILE: &str = "memory";
 pub struct Places(BTreeMap<String, String>);
 
 impl Places {
-    /// The bus of a device.
-    pub fn bus(&self, device: &str) -> Option<String> {
+    /// The place of a device.
+    pub fn of(&self, device: &str) -> Option<String> {
         self.0.get(device).cloned()
     }
 

@@ -57,6 +57,7 @@ impl Machine {
             memory_mib: self.memory_mib,
             uefi: false,
             qemu_version: String::new(),
+            layout: Default::default(),
         }
     }
 }
