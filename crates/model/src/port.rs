@@ -125,6 +125,11 @@ impl Port {
         format!("p{}", self.meta.id.short())
     }
 
+    /// Its fixed addresses.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|fixed| fixed.address)
+    }
+
     /// The instance that uses the port.
     pub fn instance(&self) -> Option<InstanceId> {
         match self.device {

@@ -23,7 +23,11 @@ use model::{
     security_group::{Direction, Family, IcmpMatch, Peer, Protocol, Rule, SecurityGroup},
     subnet::{HostRoute, Ipv6Mode, Ipv6Part, Subnet},
 };
-use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::IpAddr,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect(text)
@@ -380,10 +384,16 @@ fn only_what_is_added_ends_no_flow() {
     old.members.values_mut().for_each(|members| {
         members.remove(&ip("10.0.0.4"));
     });
-    assert!(new.only_adds_to(&old) && new.only_adds_to(&new));
-    assert!(!old.only_adds_to(&new), "a port went");
-    let changes: [fn(&mut NetworkView); 8] = [
+    let nobody = Some(BTreeSet::new());
+    assert_eq!((new.departures_since(&old), new.departures_since(&new)), (nobody.clone(), nobody));
+    let departed: BTreeSet<IpAddr> = gone.ips().collect();
+    assert_eq!(old.departures_since(&new), Some(departed.clone()), "a port went, with all that it alone had");
+    let mut stopped = new.clone();
+    stopped.attachments.remove(&gone.meta.id);
+    assert_eq!(stopped.departures_since(&new), Some(departed), "its device alone");
+    let changes: [fn(&mut NetworkView); 9] = [
         |view| drop(view.groups[1].rules.remove(0)),
+        |view| drop(view.groups.remove(1)),
         |view| {
             view.members.values_mut().for_each(|members| {
                 members.remove(&ip("10.0.0.7"));
@@ -401,7 +411,7 @@ fn only_what_is_added_ends_no_flow() {
     for (number, change) in changes.iter().enumerate() {
         let mut other = new.clone();
         change(&mut other);
-        assert!(!other.only_adds_to(&old), "change {number}");
+        assert_eq!(other.departures_since(&old), None, "change {number}");
     }
 }
 

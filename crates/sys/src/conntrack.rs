@@ -10,7 +10,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::{Context, Error, Result};
-use crate::netlink::{Conversation, attributes_of, parse_address};
+use crate::netlink::{Conversation, NESTED, attributes_of, parse_address, put};
 use crate::netns::NetNs;
 
 /// Message types: the subsystem in the upper byte.
@@ -19,7 +19,6 @@ const DELETE: u16 = 1 << 8 | 2;
 const NEW: u16 = 1 << 8;
 /// `struct nfgenmsg`.
 const HEADER_SIZE_BYTES: usize = 4;
-const NESTED: u16 = 1 << 15;
 
 // enum ctattr_type
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -184,15 +183,6 @@ pub fn delete(namespace: &NetNs, flow: &Flow) -> Result<()> {
 
 fn header(family: i32) -> [u8; HEADER_SIZE_BYTES] {
     [family as u8, 0, 0, 0]
-}
-
-/// Appends an attribute: length and type, value, padding to four bytes.
-fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).expect("the attributes here are a few bytes long");
-    buffer.extend(length.to_ne_bytes());
-    buffer.extend(kind.to_ne_bytes());
-    buffer.extend(value);
-    buffer.resize(buffer.len().next_multiple_of(4), 0);
 }
 
 fn encode(tuple: &Tuple) -> Vec<u8> {

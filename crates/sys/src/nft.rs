@@ -1,8 +1,9 @@
 //! Packet filter rules: a script goes into a network namespace as one transaction, whole or not at all.
 //!
 //! The `nft` program is the one stable interface to all of nftables; it runs as a child of a thread that is inside the
-//! namespace. Must never be given text that a user wrote: callers compile scripts from parsed values.
+//! namespace. Only elements that come and go are spoken of with the kernel itself. Must never be given text that a user wrote: callers compile scripts from parsed values.
 
+mod element;
 mod standby;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::error::{Context, Error};
 use crate::netns::NetNs;
 
+pub use element::{ElementChange, Elements};
 pub use standby::{HeldRuns, Standby};
 
 /// Where nft is looked for beside the directories of `PATH`, in which a user's shell may not have it.

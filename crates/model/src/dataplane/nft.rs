@@ -39,6 +39,21 @@ pub struct Chain {
     pub rules: Vec<String>,
 }
 
+/// An element that comes or goes between two values of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementChange<'a> {
+    /// Name of the set or map.
+    pub set: &'a str,
+    /// Its [`Set::kind`].
+    pub kind: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// The value in a map, else empty.
+    pub value: &'a str,
+    /// It comes.
+    pub added: bool,
+}
+
 impl Set {
     /// An empty set or map of this type.
     pub fn new(kind: &str) -> Self {
@@ -142,6 +157,36 @@ impl Table {
         out
     }
 
+    /// What leads from `old`, which the kernel has, to this one, if that is nothing but elements of sets that are no ranges.
+    /// What goes is before what comes in its place.
+    pub fn element_changes<'a>(&'a self, old: &'a Self) -> Option<Vec<ElementChange<'a>>> {
+        let same_sets = self.sets.len() == old.sets.len()
+            && self.sets.iter().zip(&old.sets).all(|((name, set), (old_name, old))| {
+                name == old_name
+                    && set.kind == old.kind
+                    && set.interval == old.interval
+                    && (!set.interval || set == old)
+            });
+        if self.name != old.name || self.chains != old.chains || !same_sets {
+            return None;
+        }
+        let mut changes = Vec::new();
+        for ((name, set), old) in self.sets.iter().zip(old.sets.values()) {
+            for (from, to, added) in [(old, set, false), (set, old, true)] {
+                let differ = from.elements.iter().filter(|(key, value)| to.elements.get(*key) != Some(value));
+                let change = |(key, value): (&'a String, &'a String)| ElementChange {
+                    set: name,
+                    kind: &set.kind,
+                    key,
+                    value,
+                    added,
+                };
+                changes.extend(differ.map(change));
+            }
+        }
+        Some(changes)
+    }
+
     /// Whether what stays keeps its frame: types of sets and hooks of chains cannot be changed in place.
     fn is_alike(&self, old: &Self) -> bool {
         let sets = self.sets.iter().all(|(name, set)| {
@@ -241,6 +286,24 @@ mod tests {
         let mut new = table();
         new.sets.get_mut("ports").unwrap().map("\"p2\"", "goto web");
         assert_eq!(new.update_script(&table()), "add element inet t ports { \"p2\" : goto web }\n");
+    }
+
+    #[test]
+    fn elements_alone_are_told_as_such() {
+        let mut new = table();
+        new.sets.get_mut("ports").unwrap().map("\"p1\"", "accept");
+        let old = table();
+        let change = |value, added| ElementChange {
+            set: "ports",
+            kind: "ifname : verdict",
+            key: "\"p1\"",
+            value,
+            added,
+        };
+        assert_eq!(new.element_changes(&old), Some(vec![change("goto web", false), change("accept", true)]));
+        assert_eq!(old.element_changes(&old), Some(vec![]));
+        new.chain("db", vec![]);
+        assert_eq!(new.element_changes(&old), None);
     }
 
     #[test]

@@ -59,27 +59,41 @@ pub struct SpreadView {
 }
 
 impl NetworkView {
-    /// Whether this view allows all that `old` did, as can be told without asking about any flow: ports, groups and members
-    /// came in, and nothing that was there is different. Nothing that lived by the old view has to end then.
-    pub fn only_adds_to(&self, old: &Self) -> bool {
-        fn has_all<T: PartialEq>(new: &[T], old: &[T]) -> bool {
-            old.iter().all(|one| new.contains(one))
-        }
-        let members = |(group, old): (&SecurityGroupId, &BTreeSet<IpAddr>)| {
-            self.members.get(group).is_some_and(|new| new.is_superset(old))
-        };
-        let attachments = |(port, old): (&PortId, &Attachment)| self.attachments.get(port) == Some(old);
-        // Which port an address of a pair belongs to depends on all ports.
-        let has_pairs = self.ports.iter().any(|port| !port.allowed_pairs.is_empty());
+    /// Addresses that went since `old`, if this view allows all else that `old` did, as can be told without asking about any
+    /// flow: ports, groups and members came in, ports went or lost their device, and nothing else is different. Nothing that
+    /// lived by the old view has to end then, but for flows of those addresses before somebody else has them.
+    pub fn departures_since(&self, old: &Self) -> Option<BTreeSet<IpAddr>> {
         let (new_ports, old_ports) = (by_id(&self.ports), by_id(&old.ports));
-        self.network == old.network
+        let lost_device =
+            |id: &PortId| old.attachments.contains_key(id) && !self.attachments.contains_key(id);
+        let is_gone = |id: &PortId| !new_ports.contains_key(id) || lost_device(id);
+        let gone = old_ports.iter().filter(|(id, _)| is_gone(id)).map(|(_, port)| port);
+        let departed: BTreeSet<IpAddr> = gone.flat_map(|port| port.ips()).collect();
+        let members = |(group, old): (&SecurityGroupId, &BTreeSet<IpAddr>)| {
+            // Nobody asks for the members of a group that no rule names any more.
+            self.members.get(group).is_none_or(|new| old.difference(new).all(|one| departed.contains(one)))
+        };
+        let in_use = |group: &SecurityGroupId| {
+            self.ports.iter().any(|port| port.security_groups.contains(group))
+                || self.subnets.iter().any(|subnet| subnet.security_groups.contains(group))
+        };
+        let groups = |old: &SecurityGroup| match self.group(old.meta.id) {
+            Some(new) => new == old,
+            None => !in_use(&old.meta.id),
+        };
+        let attachments =
+            |(id, old): (&PortId, &Attachment)| self.attachments.get(id) == Some(old) || is_gone(id);
+        // Which port an address of a pair belongs to depends on all ports.
+        let has_pairs = self.ports.iter().chain(&old.ports).any(|port| !port.allowed_pairs.is_empty());
+        let only_so = self.network == old.network
             && self.subnets == old.subnets
             && self.routers == old.routers
             && !has_pairs
-            && old_ports.iter().all(|(id, port)| new_ports.get(id) == Some(port))
-            && has_all(&self.groups, &old.groups)
+            && old_ports.iter().all(|(id, port)| new_ports.get(id).is_none_or(|new| new == port))
+            && old.groups.iter().all(groups)
             && old.members.iter().all(members)
-            && old.attachments.iter().all(attachments)
+            && old.attachments.iter().all(attachments);
+        only_so.then_some(departed)
     }
 }
 

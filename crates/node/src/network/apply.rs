@@ -10,9 +10,13 @@
 
 use crate::{container::network::pod_handle_name, network::host_record};
 use ipnet::IpNet;
-use model::dataplane::{
-    host::HostSettings,
-    namespace::{DeviceKind, DevicePlan, NamespacePlan, Place, RouteAction, RoutePlan},
+use model::{
+    dataplane::{
+        host::HostSettings,
+        namespace::{DeviceKind, DevicePlan, NamespacePlan, Place, RouteAction, RoutePlan},
+        nft::{self, Table},
+    },
+    id::InstanceId,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,7 +28,7 @@ use std::{
 use sys::{
     netlink::{Link, MAIN_TABLE, Netlink, Route, RouteTarget},
     netns::NetNs,
-    nft::{self, HeldRuns, NftError, Standby},
+    nft::{Elements, HeldRuns, NftError, Standby},
     sysctl, tap,
 };
 
@@ -75,6 +79,9 @@ struct Applied {
     namespace: Arc<NetNs>,
     netlink: Netlink,
     firewall: Standby,
+    elements: Elements,
+    /// Devices that no plan names any more, by their indices: nothing passes them, and they go soon.
+    leaving: BTreeSet<u32>,
     /// The plan and the indices of its devices at that time; `None` until a plan was written to the end.
     written: Option<(NamespacePlan, HashMap<String, u32>)>,
 }
@@ -91,6 +98,8 @@ pub struct Outcome {
     pub moved: Vec<IpAddr>,
     /// Whether anything was written.
     pub changed: bool,
+    /// Whether devices are left to [`Dataplane::sweep`].
+    pub leaves: bool,
 }
 
 impl Dataplane {
@@ -123,6 +132,11 @@ impl Dataplane {
     /// Where the handle of a namespace is; `None` for the host's.
     pub fn handle(&self, place: Place) -> Option<PathBuf> {
         place.handle_name().map(|name| self.handles.join(name))
+    }
+
+    /// Whether the pod of this instance has its namespace.
+    pub fn has_room(&self, id: InstanceId) -> bool {
+        self.handles.join(pod_handle_name(id)).exists()
     }
 
     /// The namespace of `place`, made if it is not there.
@@ -164,15 +178,40 @@ impl Dataplane {
             handles: &self.handles,
         };
         writer.firewall().map_err(|source| ApplyError::Firewall { place, source })?;
-        let indices = writer.rest().map_err(|source| ApplyError::Kernel { place, source })?;
+        let (indices, leaving) = writer.rest().map_err(|source| ApplyError::Kernel { place, source })?;
         let outcome = Outcome {
             devices: indices.iter().map(|(name, index)| (*index, name.clone())).collect(),
             announcements: model::dataplane::host::announcements(before.as_ref().map(|(old, _)| old), plan),
             moved: before.as_ref().map_or_else(Vec::new, |(old, _)| moved(old, plan)),
             changed: before.as_ref().is_none_or(|(old, known)| old != plan || *known != indices),
+            leaves: !leaving.is_empty(),
         };
+        entry.leaving = leaving;
         entry.written = Some((plan.clone(), indices));
         Ok(outcome)
+    }
+
+    /// Deletes the devices of a namespace that no plan names any more. The kernel takes tens of milliseconds for each and
+    /// does nothing else with links meanwhile; those whose other end was in a namespace that ended are gone by themselves
+    /// shortly after it.
+    ///
+    /// # Errors
+    /// The kernel's; sweeping again goes on.
+    pub fn sweep(&self, place: Place) -> Result<(), ApplyError> {
+        let kernel = |source| ApplyError::Kernel { place, source };
+        let (namespace, leaving) = match self.lock().get(&place) {
+            Some(entry) => (Arc::clone(&entry.namespace), entry.leaving.clone()),
+            None => return Ok(()),
+        };
+        // Others apply their plans meanwhile.
+        let netlink = Netlink::open(&namespace).map_err(kernel)?;
+        leaving.iter().try_for_each(|index| netlink.delete_link_at(*index)).map_err(kernel)?;
+        if let Some(entry) =
+            self.lock().get_mut(&place).filter(|entry| Arc::ptr_eq(&entry.namespace, &namespace))
+        {
+            entry.leaving.retain(|index| !leaving.contains(index));
+        }
+        Ok(())
     }
 
     /// Takes a namespace away, with all that is in it. Of the host only what is ours.
@@ -215,8 +254,8 @@ impl Dataplane {
             }
         }
         host_record::put_back(&self.host, &self.record()).map_err(kernel)?;
-        let table = model::dataplane::nft::Table::new(self.settings.prefix.clone());
-        nft::apply(&self.host, &table.remove_script())
+        let table = Table::new(self.settings.prefix.clone());
+        sys::nft::apply(&self.host, &table.remove_script())
             .map_err(|source| ApplyError::Firewall { place, source })
     }
 
@@ -258,7 +297,9 @@ impl Dataplane {
                 };
                 let netlink = Netlink::open(&namespace).map_err(kernel)?;
                 let firewall = Standby::new(Arc::clone(&namespace), Arc::clone(&self.held_runs));
-                Ok(entry.insert(Applied { namespace, netlink, firewall, written: None }))
+                let elements = Elements::new(Arc::clone(&namespace));
+                let leaving = BTreeSet::new();
+                Ok(entry.insert(Applied { namespace, netlink, firewall, elements, leaving, written: None }))
             }
         }
     }
@@ -282,12 +323,12 @@ impl Writer<'_> {
         let firewall = &self.entry.firewall;
         match self.before {
             // After a start all are written, one after the other: no next run is held ready for each of them.
-            None => nft::apply(&self.entry.namespace, &table.replace_script()),
+            None => sys::nft::apply(&self.entry.namespace, &table.replace_script()),
             Some((old, _)) => {
-                let script = table.update_script(&old.table);
-                if script.is_empty() {
+                if self.elements(&old.table) {
                     return Ok(());
                 }
+                let script = table.update_script(&old.table);
                 firewall.apply(&script).or_else(|error| {
                     // Somebody else changed our table: then it is written anew, as after a restart.
                     tracing::warn!(place = ?self.plan.place, %error, "firewall was not as expected; writing it anew");
@@ -297,19 +338,35 @@ impl Writer<'_> {
         }
     }
 
-    fn rest(&self) -> KernelResult<HashMap<String, u32>> {
+    /// Writes what is different, where that is elements alone. Gives whether all is as it should be now.
+    fn elements(&self, old: &Table) -> bool {
+        let table = &self.plan.table;
+        let Some(changes) = table.element_changes(old) else { return false };
+        let changes: Vec<_> = changes.into_iter().map(spelled).collect();
+        self.entry.elements.change(&table.name, &changes).unwrap_or_else(|error| {
+            // nft says more of what is wrong.
+            tracing::debug!(place = ?self.plan.place, %error, "elements were refused");
+            false
+        })
+    }
+
+    /// Gives the indices of the plan's devices, and of those that are left to go.
+    fn rest(&self) -> KernelResult<(HashMap<String, u32>, BTreeSet<u32>)> {
         let old_sysctls: &[(String, String)] = self.before.map_or(&[], |(old, _)| &old.sysctls);
         let sysctls: Vec<_> = self.plan.sysctls.iter().filter(|s| !old_sysctls.contains(s)).collect();
         self.write_sysctls(sysctls)?;
         if self.before.is_none() && self.plan.place != Place::Host {
             self.entry.netlink.set_up("lo")?;
         }
-        let (indices, fresh) = self.devices()?;
+        let netlink = &self.entry.netlink;
+        let mut present = netlink.links()?.into_iter().map(|link| (link.name.clone(), link)).collect();
+        let leaving = self.remove_strays(&mut present)?;
+        let (indices, fresh) = self.devices(present)?;
         self.addresses(&fresh)?;
         self.neighbours(&fresh)?;
         self.routes(&fresh)?;
         self.proxies(&fresh)?;
-        Ok(indices)
+        Ok((indices, leaving))
     }
 
     fn write_sysctls(&self, settings: Vec<&(String, String)>) -> KernelResult<()> {
@@ -319,13 +376,12 @@ impl Writer<'_> {
         sysctl::write_all(&self.entry.namespace, settings.into_iter().map(|(k, v)| (k.as_str(), v.as_str())))
     }
 
-    /// Makes missing devices and removes strays. Gives all indices, and the names of devices that are not those of
+    /// Makes missing devices. Gives all indices, and the names of devices that are not those of
     /// the last time (all, if nothing is remembered): what stood on them must be written again.
-    fn devices(&self) -> KernelResult<(HashMap<String, u32>, BTreeSet<String>)> {
-        let netlink = &self.entry.netlink;
-        let mut present: HashMap<String, Link> =
-            netlink.links()?.into_iter().map(|link| (link.name.clone(), link)).collect();
-        self.remove_strays(&mut present)?;
+    fn devices(
+        &self,
+        mut present: HashMap<String, Link>,
+    ) -> KernelResult<(HashMap<String, u32>, BTreeSet<String>)> {
         let (mut indices, mut fresh) = (HashMap::new(), BTreeSet::new());
         for (name, device) in &self.plan.devices {
             let link = match present.remove(name) {
@@ -345,8 +401,9 @@ impl Writer<'_> {
         Ok((indices, fresh))
     }
 
-    /// Deletes devices of ours that the plan does not name, or names as something else.
-    fn remove_strays(&self, present: &mut HashMap<String, Link>) -> KernelResult<()> {
+    /// Takes out of `present` the devices of ours that the plan does not name, or names as something else. Gives the indices of
+    /// those that can be left to go later; others are deleted: where the plan needs the name, and on the host.
+    fn remove_strays(&self, present: &mut HashMap<String, Link>) -> KernelResult<BTreeSet<u32>> {
         let waiting: BTreeSet<&str> = self
             .plan
             .devices
@@ -364,18 +421,23 @@ impl Writer<'_> {
             // Devices that every namespace has (lo, and tunnels that some kernels add) have no kind or are not Ethernet.
             let ordinary = matches!(link.kind.as_deref(), Some("tun" | "veth"));
             if ordinary
-                && planned != link.kind.as_deref()
+                && (planned != link.kind.as_deref() || self.entry.leaving.contains(&link.index))
                 && !waiting.contains(name.as_str())
                 && (self.is_ours)(name)
             {
                 strays.push(name.clone());
             }
         }
+        let mut leaving = BTreeSet::new();
         for name in strays {
-            self.entry.netlink.delete_link(&name)?;
-            present.remove(&name);
+            let stray = present.remove(&name);
+            if self.plan.place == Place::Host || self.plan.devices.contains_key(&name) {
+                self.entry.netlink.delete_link(&name)?;
+            } else {
+                leaving.extend(stray.map(|link| link.index));
+            }
         }
-        Ok(())
+        Ok(leaving)
     }
 
     fn make(&self, name: &str, device: &DevicePlan) -> KernelResult<Link> {
@@ -560,6 +622,12 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+/// The change as it is told to the kernel.
+fn spelled(change: nft::ElementChange<'_>) -> sys::nft::ElementChange<'_> {
+    let nft::ElementChange { set, kind, key, value, added } = change;
+    sys::nft::ElementChange { set, kind, key, value, added }
 }
 
 /// Single addresses whose route goes over another link in `new` than in `old`.

@@ -58,7 +58,10 @@ impl Gather {
         let subnets = self.all(|s: &Subnet| s.network == id);
         let of_ports = ports.iter().flat_map(|p| p.security_groups.iter());
         let of_subnets = subnets.iter().flat_map(|s| s.security_groups.iter());
-        let group_ids: BTreeSet<SecurityGroupId> = of_ports.chain(of_subnets).copied().collect();
+        // The group that most ports have is there before the first of them: then each comes and goes as elements alone.
+        let default = self.all::<SecurityGroup>(|g| g.is_default && g.meta.project == network.meta.project);
+        let group_ids: BTreeSet<SecurityGroupId> =
+            of_ports.chain(of_subnets).copied().chain(default.iter().map(|group| group.meta.id)).collect();
         let groups: Vec<SecurityGroup> = group_ids.iter().filter_map(|g| self.one(g)).collect();
         let routers = self.all::<Router>(|r| r.interfaces.iter().any(|i| i.network == id));
         Some(NetworkView {

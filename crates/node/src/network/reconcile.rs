@@ -16,10 +16,10 @@ use model::{
         self,
         namespace::Place,
         publish::Publication,
-        view::{NetworkView, RouterView},
+        view::{Attachment, NetworkView, RouterView},
     },
     floating_ip::Target,
-    id::{NetworkId, RouterId},
+    id::{NetworkId, PortId, RouterId},
     network::Network,
     router::Router,
 };
@@ -70,7 +70,9 @@ pub struct Networks {
     servers: Mutex<HashMap<NetworkId, NetworkServers>>,
     published: Mutex<Published>,
     /// What the flows of each network were last judged by.
-    judged: std::sync::Mutex<HashMap<NetworkId, NetworkView>>,
+    judged: std::sync::Mutex<HashMap<NetworkId, Judged>>,
+    /// Namespaces whose devices without a plan are about to be taken away.
+    sweeping: std::sync::Mutex<HashSet<Place>>,
     /// Where the floating IPs of each router led when it was last written.
     leads: std::sync::Mutex<HashMap<RouterId, BTreeMap<IpAddr, Target>>>,
     // One application at a time: instances ask for their network beside the loop.
@@ -82,6 +84,30 @@ pub struct Networks {
 /// When the last application of each namespace began, if it went well. Who asked before that need not have it done again:
 /// it has seen all that was in the store then.
 type Turns = HashMap<Place, u64>;
+
+/// How long devices without a plan are left to go by themselves: with the namespace that their other end was in.
+const LEAVE: Duration = Duration::from_millis(250);
+/// Most addresses whose flows are remembered without anybody having the address.
+const DEPARTED_MAX: usize = 256;
+
+/// What the flows of a network were last judged by.
+struct Judged {
+    view: NetworkView,
+    /// Addresses that went since: their flows must end before somebody else has one of them.
+    departed: BTreeSet<IpAddr>,
+}
+
+impl Judged {
+    /// Whose flows are to be remembered, if the judgement holds for `view` too. Looking through the kernel's table takes longer
+    /// than all the rest of a run; a port that comes in ends no flow, and those of one that went harm nobody until its address
+    /// is another's.
+    fn departed_by(mut self, view: &NetworkView) -> Option<BTreeSet<IpAddr>> {
+        self.departed.extend(view.departures_since(&self.view)?);
+        let is_reused =
+            view.attached().flat_map(|(port, _)| port.ips()).any(|ip| self.departed.contains(&ip));
+        (!is_reused && self.departed.len() <= DEPARTED_MAX).then_some(self.departed)
+    }
+}
 
 /// How long a run is put off while another namespace must come first.
 pub const AGAIN: Duration = Duration::from_millis(50);
@@ -102,6 +128,7 @@ impl Networks {
             servers: Mutex::default(),
             published: Mutex::default(),
             judged: std::sync::Mutex::default(),
+            sweeping: std::sync::Mutex::default(),
             leads: std::sync::Mutex::default(),
             turn: Mutex::default(),
             clock: AtomicU64::default(),
@@ -169,6 +196,9 @@ impl Networks {
         let outcome = tokio::task::spawn_blocking(move || this.write(place)).await;
         let outcome = outcome.map_err(|_| NetworkError::Stopping)??;
         let is_there = outcome.is_some();
+        if outcome.as_ref().is_some_and(|outcome| outcome.leaves) {
+            self.sweep_later(place);
+        }
         if let Place::Network(id) = place {
             match outcome {
                 Some(outcome) => self.serve(id, outcome).await?,
@@ -176,6 +206,26 @@ impl Networks {
             }
         }
         Ok(is_there)
+    }
+
+    /// Takes devices away that are in no plan, once those that go by themselves are gone. What is left when holm ends is found
+    /// by its next start.
+    fn sweep_later(self: &Arc<Self>, place: Place) {
+        if !self.sweeping().insert(place) {
+            return;
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(LEAVE).await;
+            this.sweeping().remove(&place);
+            let swept = tokio::task::spawn_blocking(move || this.dataplane.sweep(place)).await;
+            if let Ok(Err(error)) = swept {
+                tracing::warn!(
+                    error = sentence(&error),
+                    "devices that nothing needs are left until the next change"
+                );
+            }
+        });
     }
 
     /// Applies the plan of a namespace and ends the flows that may no longer be, or removes the namespace. Gives what
@@ -195,24 +245,41 @@ impl Networks {
     }
 
     fn write_network(&self, id: NetworkId) -> Result<Option<Outcome>, NetworkError> {
-        let Some(view) = self.gather.network(id) else {
+        let Some(mut view) = self.gather.network(id) else {
             self.judged().remove(&id);
             return Ok(None);
         };
+        self.leave_out_early(&mut view);
         let host_device = self.dataplane.settings().host_only_device(id);
         // What is written in part and fails may let flows begin: they are judged then, whatever comes next.
         let judged = self.judged().remove(&id);
         let outcome = self.dataplane.apply(&dataplane::network::compile(&view, &host_device))?;
-        // Looking through the kernel's table takes longer than all the rest; a port that comes in ends no flow.
-        if outcome.changed && !judged.is_some_and(|old| view.only_adds_to(&old)) {
+        let departed = judged.and_then(|judged| judged.departed_by(&view));
+        if departed.is_none() && outcome.changed {
             let ended = conntrack::revoke(&*self.dataplane.namespace(Place::Network(id))?, &view)?;
             tracing::debug!(network = %id, ended, "flows that no rule allows");
         }
-        self.judged().insert(id, view);
+        let judged = Judged { view, departed: departed.unwrap_or_default() };
+        self.judged().insert(id, judged);
         Ok(Some(outcome))
     }
 
-    fn judged(&self) -> std::sync::MutexGuard<'_, HashMap<NetworkId, NetworkView>> {
+    /// Takes the devices out of a view whose container has no namespace yet: the run that its start asks for makes them in
+    /// there. Made here, they would have to be moved, for which the kernel takes tens of milliseconds.
+    fn leave_out_early(&self, view: &mut NetworkView) {
+        let holders = view.attached().filter(|(_, attachment)| *attachment == Attachment::Veth);
+        let holders = holders.filter_map(|(port, _)| Some((port.meta.id, port.instance()?)));
+        let early = holders.filter(|(_, holder)| !self.dataplane.has_room(*holder));
+        let early: BTreeSet<PortId> = early.map(|(port, _)| port).collect();
+        view.attachments.retain(|port, _| !early.contains(port));
+    }
+
+    fn sweeping(&self) -> std::sync::MutexGuard<'_, HashSet<Place>> {
+        // A set of names is never half changed.
+        self.sweeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn judged(&self) -> std::sync::MutexGuard<'_, HashMap<NetworkId, Judged>> {
         // Views are put in whole, so a panic elsewhere leaves none half done.
         self.judged.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use model::{
     security_group::{Direction::*, Family::*, Peer},
     subnet::HostRoute,
 };
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 /// Puts the second cloud's subnets on the first one's router.
 fn peer(lab: &mut Lab, first: usize, second: usize) {
@@ -214,9 +214,41 @@ fn a_killed_daemon_heals_whatever_was_left() {
         let host = lab.host.run(sys::netns::NetNs::current).unwrap().unwrap();
         let fresh = node::network::apply::Dataplane::new(&handles, host, Default::default());
         lab.apply_with(&fresh);
+        fresh.sweep(place).unwrap();
         assert!(netlink.link("stray0").unwrap().is_none());
         assert!(ping(&a.namespace, b.v4(), PATIENCE), "{what}");
         assert!(ping(&a.namespace, b.v6(), PATIENCE), "{what}");
         assert!(ping(&a.namespace, address("198.51.100.9"), PATIENCE), "{what}");
     }
+}
+
+#[test]
+fn a_device_whose_port_went_passes_nothing_and_stands_in_nobodys_way() {
+    let mut lab = Lab::new();
+    let cloud = lab.cloud(NetworkKind::Private, None);
+    let group = lab.group(cloud, open());
+    let a = lab.guest(cloud, 4, &[group]).configure();
+    let b = lab.guest(cloud, 5, &[group]).configure();
+    assert!(ping(&a.namespace, b.v4(), PATIENCE));
+    let place = lab.place(cloud);
+    let netlink = sys::netlink::Netlink::open(&lab.dataplane.namespace(place).unwrap()).unwrap();
+    let index = || netlink.link(&b.port.device_name()).unwrap().map(|link| link.index);
+    let first = index().expect("the port's device");
+    let attachment = lab.clouds[cloud].view.attachments.remove(&b.port.meta.id).expect("it was attached");
+    assert!(lab.apply().iter().any(|outcome| outcome.leaves));
+    assert_eq!(index(), Some(first), "the kernel takes long to remove it: nobody waits for that");
+    assert!(!ping(&a.namespace, b.v4(), Duration::from_millis(500)));
+    assert!(!ping(&b.namespace, a.v4(), Duration::from_millis(500)));
+    // The port is back before its old device went.
+    lab.clouds[cloud].view.attachments.insert(b.port.meta.id, attachment);
+    lab.apply();
+    let second = index().expect("a device of its own");
+    assert_ne!(first, second, "the other end of the old one is somewhere else");
+    lab.dataplane.sweep(place).unwrap();
+    assert_eq!(index(), Some(second));
+    lab.clouds[cloud].view.attachments.remove(&b.port.meta.id);
+    lab.apply();
+    lab.dataplane.sweep(place).unwrap();
+    assert_eq!(index(), None);
+    lab.dataplane.sweep(place).unwrap();
 }

@@ -107,6 +107,16 @@ impl Netlink {
         }
     }
 
+    /// Deletes the device that has this index, whatever it is called by now. No such device is fine.
+    pub fn delete_link_at(&self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        match self.change("delete link", index, RouteNetlinkMessage::DelLink(message), 0) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Sets a device up.
     pub fn set_up(&self, name: &str) -> Result<()> {
         self.set_flag("set up", name, LinkFlags::Up)

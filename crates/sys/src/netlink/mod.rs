@@ -42,6 +42,8 @@ const RECEIVE_SIZE_BYTES: usize = 64 * 1024;
 const DUMP_ATTEMPTS_MAX: u32 = 16;
 /// The kernel answers within microseconds; a socket that says nothing for so long is broken.
 const ANSWER_TIMEOUT_S: i64 = 30;
+/// Of an attribute's type: it holds attributes.
+pub(crate) const NESTED: u16 = 1 << 15;
 /// `NLMSGERR_ATTR_MSG` of `linux/netlink.h`: the text of an extended acknowledgement.
 const EXPLANATION: u16 = 1;
 
@@ -265,6 +267,34 @@ impl Conversation {
     }
 }
 
+impl Conversation {
+    /// Sends a transaction: all of its messages or none take effect. `messages` are what [`Conversation::encode_raw`] gave one
+    /// after the other, the `asked`-th the last that asks for an answer. After a failure answers may be left unread, so the
+    /// conversation is of no more use.
+    pub(crate) fn exchange_batch(&mut self, messages: &[Vec<u8>], asked: usize) -> Result<(), Failure> {
+        let sequence_of = |message: &[u8]| read_u32(&message[8..]).unwrap_or_default();
+        let (first, last) = (sequence_of(&messages[0]), sequence_of(&messages[asked]));
+        send(&self.socket, &messages.concat())?;
+        loop {
+            let mut space = &mut self.buffer[..];
+            let length = receive(&self.socket, &mut space)?;
+            let mut rest = &self.buffer[..length];
+            while let Some((message, tail)) = split_message(rest)? {
+                rest = tail;
+                let is_of_it = message.sequence.wrapping_sub(first) < messages.len() as u32;
+                if message.kind != NLMSG_ERROR || !is_of_it {
+                    continue;
+                }
+                // What is refused answers without having been asked.
+                verdict(message.payload)?;
+                if message.sequence == last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
 struct Message<'a> {
     kind: u16,
     flags: u16,
@@ -314,6 +344,15 @@ pub(crate) fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)
 /// A number of four bytes in the machine's order, from the front of `bytes`.
 pub(crate) fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|first| u32::from_ne_bytes(*first))
+}
+
+/// Appends an attribute: length and type, value, padding to four bytes.
+pub(crate) fn put(buffer: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).expect("the attributes here are a few bytes long");
+    buffer.extend(length.to_ne_bytes());
+    buffer.extend(kind.to_ne_bytes());
+    buffer.extend(value);
+    buffer.resize(buffer.len().next_multiple_of(4), 0);
 }
 
 /// A text that ends with NUL or with the bytes.

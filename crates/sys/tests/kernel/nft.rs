@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sys::netlink::Netlink;
 use sys::netns::NetNs;
-use sys::nft::{self, NftError, Standby};
+use sys::nft::{self, ElementChange, Elements, NftError, Standby};
 
 fn namespace() -> NetNs {
     let namespace = NetNs::anonymous().expect("we are root");
@@ -68,6 +68,102 @@ fn a_script_larger_than_any_pipe_is_applied_whole() {
     nft::apply(&namespace, &script).expect("applied");
     // And one that is refused after a long text.
     assert!(nft::apply(&namespace, &format!("{script}nonsense\n")).is_err());
+}
+
+const SETS: &str = "table inet holm {
+  set attached { type ifname; }
+  set macs { type ifname . ether_addr; }
+  set bound4 { type ifname . ether_addr . ipv4_addr; }
+  set bound6 { type ifname . ether_addr . ipv6_addr; }
+  set doors { type ipv6_addr . inet_service; }
+  map verdicts { type ifname : verdict; }
+  map leads { type ipv4_addr : ipv4_addr; }
+  chain web { accept; }
+}
+";
+
+const ELEMENTS: [(&str, &str, &str, &str); 9] = [
+    ("attached", "ifname", "\"p1\"", ""),
+    ("macs", "ifname . ether_addr", "\"p1\" . fa:16:3e:0a:00:01", ""),
+    ("bound4", "ifname . ether_addr . ipv4_addr", "\"p1\" . fa:16:3e:0a:00:01 . 10.0.0.5", ""),
+    ("bound6", "ifname . ether_addr . ipv6_addr", "\"p1\" . fa:16:3e:0a:00:01 . fd00::5", ""),
+    ("doors", "ipv6_addr . inet_service", "fd00::5 . 8080", ""),
+    ("verdicts", "ifname : verdict", "\"a\"", "goto web"),
+    ("verdicts", "ifname : verdict", "\"b\"", "jump web"),
+    ("verdicts", "ifname : verdict", "\"c\"", "accept"),
+    ("leads", "ipv4_addr : ipv4_addr", "10.0.0.5", "192.0.2.7"),
+];
+
+fn changes(added: bool) -> Vec<ElementChange<'static>> {
+    ELEMENTS.map(|(set, kind, key, value)| ElementChange { set, kind, key, value, added }).to_vec()
+}
+
+/// The table without the numbers that the kernel gave its parts.
+fn listed(namespace: &NetNs) -> String {
+    let mut json = nft::list_json(namespace, "inet holm").expect("listed");
+    for item in json["nftables"].as_array_mut().expect("a list") {
+        item.as_object_mut().expect("an object").values_mut().for_each(|part| {
+            part.as_object_mut().expect("an object").remove("handle");
+        });
+    }
+    json.to_string()
+}
+
+#[test]
+fn elements_are_what_nft_would_have_made_of_them() {
+    let (spoken, written) = (Arc::new(namespace()), namespace());
+    for namespace in [&*spoken, &written] {
+        nft::apply(namespace, SETS).expect("applied");
+    }
+    let empty = listed(&written);
+    let elements = Elements::new(Arc::clone(&spoken));
+    assert!(elements.change("holm", &changes(true)).expect("added"));
+    for (set, _, key, value) in ELEMENTS {
+        let value = if value.is_empty() { String::new() } else { format!(" : {value}") };
+        nft::apply(&written, &format!("add element inet holm {set} {{ {key}{value} }}")).expect("added");
+    }
+    assert_eq!(listed(&spoken), listed(&written));
+    // One that is there already is fine.
+    assert!(elements.change("holm", &changes(true)).expect("the same again"));
+    let [before, after] = ["goto web", "accept"].map(|value| ElementChange {
+        set: "verdicts",
+        kind: "ifname : verdict",
+        key: "\"a\"",
+        value,
+        added: value == "accept",
+    });
+    assert!(elements.change("holm", &[before, after]).expect("another value in one go"));
+    assert!(listed(&spoken).contains("[\"a\",{\"accept\":null}]"), "{}", listed(&spoken));
+    assert!(
+        elements
+            .change(
+                "holm",
+                &[ElementChange { added: false, ..after }, ElementChange { added: true, ..before }]
+            )
+            .expect("and back")
+    );
+    assert!(elements.change("holm", &changes(false)).expect("removed"));
+    assert_eq!(listed(&spoken), empty);
+}
+
+#[test]
+fn elements_change_all_or_none() {
+    let namespace = Arc::new(namespace());
+    nft::apply(&namespace, SETS).expect("applied");
+    let elements = Elements::new(Arc::clone(&namespace));
+    let before = listed(&namespace);
+    let missing = ElementChange { added: false, key: "\"gone\"", ..changes(true)[0] };
+    for at in [0, 4, ELEMENTS.len()] {
+        let mut all = changes(true);
+        all.insert(at, missing);
+        let error = elements.change("holm", &all).expect_err("what is not there cannot go");
+        assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
+        assert_eq!(listed(&namespace), before, "nothing of it");
+    }
+    elements.change("gone", &changes(true)).expect_err("no such table");
+    assert!(elements.change("holm", &changes(true)).expect("the next one is none the worse for it"));
+    let unknown = ElementChange { key: "\"tap*\"", ..changes(true)[0] };
+    assert!(!elements.change("holm", &[unknown]).expect("left to nft"));
 }
 
 #[test]
