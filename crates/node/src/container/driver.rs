@@ -51,7 +51,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use sys::{netlink::Netlink, netns::NetNs};
+use sys::{cgroup::Tree, netlink::Netlink, netns::NetNs};
 use tokio::sync::{Mutex, broadcast};
 
 /// How long a shim may take to have its pod up.
@@ -321,6 +321,13 @@ impl Driver for PodDriver {
             what: describe(&error),
             hint: "change the request".into(),
         })?;
+        let cgroup_root = places.cgroup_root.clone();
+        // Beside all that comes before the first process is put into its group.
+        tokio::task::spawn_blocking(move || {
+            let foretold = Tree::probe(&cgroup_root).and_then(|tree| tree.foretell());
+            foretold
+                .unwrap_or_else(|error| tracing::debug!(%error, "the kernel was not told of moves to come"));
+        });
         let offer = self.offer(plan).await?;
         // Its files, and the disk that they are on, are mounted by one at a time.
         let _alone = self.turns.alone(plan.id).await;

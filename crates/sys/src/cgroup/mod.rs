@@ -138,6 +138,16 @@ impl Tree {
         }
     }
 
+    /// Tells the kernel that processes are about to be moved. The first move after a while waits, 10 ms and more, until no
+    /// processor is about to fork without a lock; this waits in its place and moves nothing. Version 2 starts processes where
+    /// they are to be, so there it does nothing.
+    pub fn foretell(&self) -> Result<()> {
+        match &self.layout {
+            Layout::V2 { .. } => Ok(()),
+            Layout::V1 { hierarchies, .. } => v1::foretell(hierarchies),
+        }
+    }
+
     /// Moves a process into a group.
     pub fn add(&self, name: &str, pid: i32) -> Result<()> {
         for directory in self.directories(name)? {

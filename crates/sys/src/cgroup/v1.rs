@@ -20,6 +20,20 @@ fn directory(hierarchies: &Hierarchies, controller: &str, path: &Path) -> Result
         .ok_or_else(|| Error::invalid("use control group", path.display(), "a controller is not mounted"))
 }
 
+/// Puts this process to where it is, by any hierarchy.
+pub(super) fn foretell(hierarchies: &Hierarchies) -> Result<()> {
+    let own = |line: &str| {
+        // "9:cpu,cpuacct:/path", see cgroups(7).
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let mount = controllers.split(',').find_map(|controller| hierarchies.get(controller))?;
+        Some(mount.join(path.trim_start_matches('/')).join("cgroup.procs"))
+    };
+    match read(Path::new("/proc/self/cgroup"))?.lines().find_map(own) {
+        Some(path) => write(&path, "0"),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn set(hierarchies: &Hierarchies, path: &Path, limits: &Limits) -> Result<()> {
     let number = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
     let cpu = directory(hierarchies, "cpu", path)?;
