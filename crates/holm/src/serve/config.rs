@@ -9,10 +9,10 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Directory of the store, images, volumes and logs.
-    #[arg(long, env = "HOLM_STATE", value_name = "DIR", default_value = "/var/lib/holm")]
+    #[arg(long, env = "HOLM_STATE", value_name = "DIR", default_value = "/var/lib/holm", value_parser = directory)]
     pub state: PathBuf,
     /// Directory of sockets and namespace handles; emptied by a restart of the host.
-    #[arg(long, env = "HOLM_RUN", value_name = "DIR", default_value = "/run/holm")]
+    #[arg(long, env = "HOLM_RUN", value_name = "DIR", default_value = "/run/holm", value_parser = directory)]
     pub run: PathBuf,
     /// Group whose members may use the local socket; root alone when not given.
     #[arg(long, env = "HOLM_GROUP", value_name = "GROUP")]
@@ -66,6 +66,11 @@ pub struct Options {
     /// What is logged to standard error: error, warn, info, debug, or a filter like node=debug.
     #[arg(long, env = "HOLM_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
+}
+
+/// Reads a directory of ours. Processes of other working directories are told of it, and a restart may have another one.
+fn directory(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| error.to_string())
 }
 
 /// Reads a directory that is lent to containers.
@@ -155,5 +160,18 @@ impl Options {
     pub fn mirrors(&self) -> Vec<(String, String)> {
         let pairs = self.registry_mirror.iter().filter_map(|text| text.split_once('='));
         pairs.map(|(registry, url)| (registry.to_string(), url.to_string())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_do_not_depend_on_where_holm_was_started() {
+        let here = std::env::current_dir().expect("a working directory");
+        assert_eq!(directory("state"), Ok(here.join("state")));
+        assert_eq!(directory("/var/lib/holm"), Ok("/var/lib/holm".into()));
+        assert!(directory("").is_err(), "an empty path is none");
     }
 }
