@@ -381,10 +381,19 @@ fn visible<R: Noun>(caller: &Caller, record: &R) -> bool {
 /// The error for something that is not there; `names` are what could have been meant.
 pub fn not_found<R: Noun>(reference: &str, names: &[&str]) -> Error {
     let error = Error::new(Code::NotFound, format!("no {} {reference:?} in this project", R::WORD));
-    match closest(reference, names) {
-        Some(name) => error.hint(format!("did you mean {name:?}?")),
-        None => error
-            .hint(format!("`holm {} list` shows what is there", R::WORD.replace(' ', "-").to_lowercase())),
+    match (closest(reference, names), list_command::<R>()) {
+        (Some(name), _) => error.hint(format!("did you mean {name:?}?")),
+        (None, Some(command)) => error.hint(format!("`{command}` shows what is there")),
+        (None, None) => error,
+    }
+}
+
+/// The command that lists all of a noun; `None` for those that the command line has not.
+pub fn list_command<R: Noun>() -> Option<String> {
+    match R::WORD {
+        "deployment" => Some("holm kube get".into()),
+        "volume type" => None,
+        word => Some(format!("holm {} list", word.replace(' ', "-").to_lowercase())),
     }
 }
 

@@ -478,4 +478,37 @@ mod tests {
     fn the_command_tree_holds_together() {
         Cli::command().debug_assert();
     }
+
+    /// What a refusal names is a command that there is.
+    #[test]
+    fn commands_that_list_nouns_are_there() {
+        use control::resolve::{Noun, list_command};
+        fn check<R: Noun>() {
+            let command = list_command::<R>().unwrap_or_else(|| panic!("{} has no command", R::WORD));
+            let read = Cli::try_parse_from(command.split(' '));
+            assert!(
+                read.is_ok(),
+                "{command}: {}",
+                read.err().map(|error| error.to_string()).unwrap_or_default()
+            );
+        }
+        check::<model::address_scope::AddressScope>();
+        check::<model::deployment::Deployment>();
+        check::<model::flavor::Flavor>();
+        check::<model::floating_ip::FloatingIp>();
+        check::<model::image::Image>();
+        check::<model::instance::Instance>();
+        check::<model::keypair::Keypair>();
+        check::<model::network::Network>();
+        check::<model::port::Port>();
+        check::<model::project::Project>();
+        check::<model::router::Router>();
+        check::<model::security_group::SecurityGroup>();
+        check::<model::server_group::ServerGroup>();
+        check::<model::snapshot::Snapshot>();
+        check::<model::subnet::Subnet>();
+        check::<model::subnet_pool::SubnetPool>();
+        check::<model::volume::Volume>();
+        assert_eq!(list_command::<model::volume_type::VolumeType>(), None);
+    }
 }
