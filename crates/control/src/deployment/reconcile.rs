@@ -10,7 +10,7 @@
 //! deleted or changed meanwhile gets no copy more.
 
 use super::Translate;
-use crate::{Caller, Control, Error, Result, Role, port::PortChange, schema::by_name};
+use crate::{Caller, Control, Error, Result, Role, instance::action, port::PortChange, schema::by_name};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     deployment::{
@@ -114,12 +114,9 @@ impl Control {
         instance: &Instance,
         status: &mut DeploymentStatus,
     ) -> Result<Option<Retired>> {
-        if let Some(lock) = &instance.lock {
-            // Whoever locked it did not mean it to go because others are not wanted any more.
-            let why = lock.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-            return Err(Error::new(Code::Conflict, format!("{} is locked{why}", instance.meta.name))
-                .hint(format!("`holm unlock {}`", instance.meta.name)));
-        }
+        // Whoever locked it did not mean it to go because others are not wanted any more: not for a deployment of an admin's
+        // either.
+        action::refuse_locked(&Caller { role: Role::Member, ..caller.clone() }, instance)?;
         let due = self.take_out(caller, deployment, instance, status).await?;
         let now = self.now();
         if due > now {

@@ -263,7 +263,8 @@ pub(crate) fn refuse_asleep(instance: &Instance) -> Result<()> {
         .hint(format!("`holm resume {name}`, or `holm stop {name}`, which throws its memory away")))
 }
 
-pub(super) fn refuse_locked(caller: &Caller, instance: &Instance) -> Result<()> {
+/// Refuses to change, stop or remove what is locked. Admins may.
+pub(crate) fn refuse_locked(caller: &Caller, instance: &Instance) -> Result<()> {
     let Some(lock) = instance.lock.as_ref().filter(|_| caller.role != crate::Role::Admin) else {
         return Ok(());
     };

@@ -387,17 +387,75 @@ async fn copies_are_made_and_ended_with_no_more_rights_than_who_asked_has() {
     // What an admin locked does not go because a member wants fewer.
     let names = lab.names();
     lab.control.lock_instance(&lab.admin(), &names[0], None).await.unwrap();
-    lab.scale(0).await;
-    assert!(!by_admin(), "more copies are made with the rights of who asked for them");
-    for _ in 0..ROUNDS {
-        let _ = lab.run(id).await;
-        lab.node_does_its_work().await;
-        lab.now_s.fetch_add(20, Ordering::SeqCst);
+    for caller in [lab.admin(), lab.caller.clone()] {
+        let none = DeploymentChange { replicas: Some(0), ..DeploymentChange::default() };
+        lab.control.change_deployment(&caller, "web", &none).await.unwrap();
+        // More copies are made with the rights of who asked for them.
+        assert_eq!(by_admin(), caller.role == Role::Admin);
+        for _ in 0..ROUNDS {
+            let _ = lab.run(id).await;
+            lab.node_does_its_work().await;
+            lab.now_s.fetch_add(20, Ordering::SeqCst);
+        }
+        assert_eq!(lab.names(), [names[0].clone()], "{:?}", caller.role);
     }
-    assert_eq!(lab.names(), [names[0].clone()]);
     let fault = lab.status(id).fault.expect("it is told");
     assert!(fault.code == Code::Conflict && fault.message.contains("locked"), "{fault:?}");
     lab.control.unlock_instance(&lab.admin(), &names[0]).await.unwrap();
     lab.settle(id).await;
     assert_eq!(lab.names(), [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn what_copies_are_made_of_is_counted_and_bounded() {
+    let lab = Lab::new().await;
+    let used = || lab.control.quota(lab.caller.project).1.of(Resource::TemplateKib);
+    let of = |bytes: usize| {
+        let bytes = format!("{SECRET}{}", "x".repeat(bytes - SECRET.len())).into_bytes();
+        Template { bytes, ..template("aaaaa11111", false) }
+    };
+    let make = async |name: &str, bytes: usize| {
+        let new = NewDeployment {
+            name: name.into(),
+            description: String::new(),
+            labels: Labels::new(),
+            kind: Kind::Deployment,
+            replicas: 0,
+            template: of(bytes),
+            autoscale: None,
+        };
+        lab.control.create_deployment(&lab.caller, new).await
+    };
+    let change = async |name: &str, bytes: usize| {
+        let change = DeploymentChange { template: Some(of(bytes)), ..DeploymentChange::default() };
+        lab.control.change_deployment(&lab.caller, name, &change).await
+    };
+    lab.control.set_quota(&lab.admin(), "default", &[(Resource::TemplateKib, Some(10))]).await.unwrap();
+    make("one", 3 * 1024 + 1).await.unwrap();
+    make("two", 6 * 1024).await.unwrap();
+    assert_eq!(used(), 10);
+    let told = "quota of template_kib exceeded: 1 asked for, 10 of 10 in use";
+    for refused in [make("three", 100).await.map(drop), change("one", 4 * 1024 + 1).await.map(drop)] {
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.code, refused.message.as_str()), (Code::QuotaExceeded, told));
+        assert_eq!(refused.field.as_deref(), Some("template_kib"));
+        assert!(refused.hint.contains("holm quota set PROJECT template-kib=N"), "{refused:?}");
+    }
+    // The same again, and less, cost nothing.
+    change("two", 6 * 1024).await.unwrap();
+    change("two", 1024).await.unwrap();
+    assert_eq!(used(), 5);
+    lab.control.delete_deployment(&lab.caller, "one").await.unwrap();
+    assert_eq!(used(), 1);
+    // One that was kept before anybody counted is counted when it is played again, and costs nothing when it goes.
+    let found = lab.control.find::<Deployment>(&lab.caller, "two").unwrap();
+    let old = Deployment { template_kib: 0, ..found.record.clone() };
+    let mut tx = Tx::new();
+    tx.put(&old);
+    tx.count(&lab.caller.project.to_string(), Resource::TemplateKib.as_str(), -1, None);
+    lab.control.store().commit(tx).await.unwrap();
+    change("two", 1024).await.unwrap();
+    assert_eq!(used(), 1);
+    lab.control.delete_deployment(&lab.caller, "two").await.unwrap();
+    assert_eq!(used(), 0);
 }
