@@ -1,6 +1,6 @@
 //! Changes to what is said of a record: name, description, labels and simple switches, for every noun alike.
 
-use crate::{Caller, Control, Error, Result, resolve::Noun};
+use crate::{Caller, Control, Error, Result, resolve::Noun, transact::Transaction};
 use model::{
     error::Code,
     meta::{LABEL_BYTES_MAX, LABELS_MAX, Labels},
@@ -19,6 +19,16 @@ impl Control {
         reference: &str,
         change: impl Fn(&mut R) -> Result<()> + Send + Sync,
     ) -> Result<R> {
+        self.change_in(caller, reference, |_, next| change(next)).await
+    }
+
+    /// As [`Self::change`], with the transaction, for what else changes with the record.
+    pub(crate) async fn change_in<R: Noun + Clone + PartialEq>(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        change: impl Fn(&mut Transaction, &mut R) -> Result<()> + Send + Sync,
+    ) -> Result<R> {
         let action = format!("changing a {}", R::WORD);
         self.transact(|tx| {
             let found = self.find_own::<R>(caller, reference, &action)?;
@@ -27,7 +37,7 @@ impl Control {
                 return Err(Error::new(Code::Conflict, message));
             }
             let mut next = found.record.clone();
-            change(&mut next)?;
+            change(tx, &mut next)?;
             check_labels(&next.meta().labels)?;
             if next != found.record {
                 next.meta_mut().touch(self.now());

@@ -24,6 +24,7 @@ use model::{
     instance::{Instance, phase::Phase},
     meta::{Labels, Meta},
     port::alias::Alias,
+    quota::Resource,
     seal::Sealed,
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -115,6 +116,7 @@ impl Control {
             is_single: false,
             aliases: vec![],
             template,
+            template_kib: 0,
             by_admin: false,
             autoscale: new.autoscale,
         };
@@ -122,6 +124,7 @@ impl Control {
         check(&made)?;
         self.transact(|tx| {
             tx.raw().count(&caller.project.to_string(), COUNTER, 1, Some(DEPLOYMENTS_MAX));
+            self.charge(tx, caller.project, &[(Resource::TemplateKib, made.template_kib.into())]);
             tx.create(&made);
             Ok(made.clone())
         })
@@ -138,7 +141,7 @@ impl Control {
         reference: &str,
         change: &DeploymentChange,
     ) -> Result<Deployment> {
-        self.change::<Deployment>(caller, reference, |next| {
+        self.change_in::<Deployment>(caller, reference, |tx, next| {
             if change.replicas.is_some() && change.template.is_none() && next.autoscale.is_some() {
                 let message = format!("{} is scaled by what it uses", next.reference());
                 return Err(Error::new(Code::Conflict, message)
@@ -161,7 +164,10 @@ impl Control {
                 if !is_same {
                     next.template = self.seal_template(next.meta.id, template)?;
                 }
+                let before = i64::from(next.template_kib);
                 put_template(next, caller, template.clone());
+                let more = i64::from(next.template_kib) - before;
+                self.charge(tx, next.meta.project, &[(Resource::TemplateKib, more)]);
             }
             if change.replicas.is_some() || change.autoscale.is_some() {
                 // More copies are made with the rights of who asked for them.
@@ -181,6 +187,7 @@ impl Control {
             let found = self.find_own::<Deployment>(caller, reference, "deleting a deployment")?;
             let project = found.record.meta.project;
             tx.raw().count(&project.to_string(), COUNTER, -1, None);
+            self.charge(tx, project, &[(Resource::TemplateKib, -i64::from(found.record.template_kib))]);
             tx.raw().remove::<DeploymentStatus>(&found.record.meta.id.to_string());
             tx.raw().remove::<DeploymentScale>(&found.record.meta.id.to_string());
             tx.delete(&found);
@@ -305,6 +312,8 @@ fn number_of(name: &str) -> u32 {
 }
 
 fn put_template(deployment: &mut Deployment, caller: &Caller, template: Template) {
+    // No longer than TEMPLATE_BYTES_MAX: it is sealed already.
+    deployment.template_kib = template.bytes.len().div_ceil(1024) as u32;
     deployment.revision = template.revision;
     deployment.recreate = template.recreate;
     deployment.is_single = template.is_single;

@@ -62,9 +62,17 @@ pub(crate) fn explain(exceeded: Exceeded) -> Error {
             "delete or shrink an instance (`holm ls`)".to_string()
         }
         Resource::VolumeGib => "delete a volume (`holm volume list`)".to_string(),
+        Resource::Backups => "delete some of them (`holm image list`)".to_string(),
+        Resource::SecurityGroupRules => {
+            "remove some of them (`holm security-group rule list GROUP`)".to_string()
+        }
+        Resource::TemplateKib => {
+            "put what is large on a volume or into an image, or take Deployments down (`holm kube get`)"
+                .to_string()
+        }
         _ => format!("delete some of them (`holm {} list`)", noun.trim_end_matches('s')),
     };
     Error::new(Code::QuotaExceeded, &exceeded)
         .field(exceeded.resource.as_str())
-        .hint(format!("{way_out}, or ask an admin for `holm quota set {noun}=N`"))
+        .hint(format!("{way_out}, or ask an admin for `holm quota set PROJECT {noun}=N`"))
 }

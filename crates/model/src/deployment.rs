@@ -66,6 +66,9 @@ pub struct Deployment {
     pub aliases: Vec<Alias>,
     /// What a copy is made of, as the API takes it: secrets are in it, so it is sealed for the deployment's id.
     pub template: Sealed,
+    /// Size of that in KiB, as the project was charged for it; 0 where it was kept before anybody counted.
+    #[serde(default)]
+    pub template_kib: u32,
     /// An admin asked for it, so its copies may have what admins alone may give.
     #[serde(default)]
     pub by_admin: bool,

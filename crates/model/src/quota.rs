@@ -40,11 +40,13 @@ pub enum Resource {
     Keypairs,
     /// Private images.
     Images,
+    /// Size of what copies of deployments are made of, in KiB, files and secrets included.
+    TemplateKib,
 }
 
 impl Resource {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Instances,
         Self::Vcpus,
         Self::MemoryMib,
@@ -61,6 +63,7 @@ impl Resource {
         Self::SecurityGroupRules,
         Self::Keypairs,
         Self::Images,
+        Self::TemplateKib,
     ];
 
     /// Name on the wire and on the command line.
@@ -82,6 +85,7 @@ impl Resource {
             Self::SecurityGroupRules => "security_group_rules",
             Self::Keypairs => "keypairs",
             Self::Images => "images",
+            Self::TemplateKib => "template_kib",
         }
     }
 
@@ -104,6 +108,7 @@ impl Resource {
             Self::FloatingIps => 50,
             Self::SecurityGroups => 100,
             Self::SecurityGroupRules => 1_000,
+            Self::TemplateKib => 32 * 1024,
         })
     }
 }
@@ -117,7 +122,7 @@ impl fmt::Display for Resource {
 /// A text that names nothing that is counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a quota; the quotas are instances, vcpus, memory_mib, volumes, volume_gib, snapshots, backups, networks, subnets, routers, ports, floating_ips, security_groups, security_group_rules, keypairs and images"
+    "{0:?} is not a quota; the quotas are instances, vcpus, memory_mib, volumes, volume_gib, snapshots, backups, networks, subnets, routers, ports, floating_ips, security_groups, security_group_rules, keypairs, images and template_kib"
 )]
 pub struct ResourceError(pub String);
 

@@ -48,7 +48,7 @@ pub struct ShowArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     after_help = "Resources: instances, vcpus, memory_mib, volumes, volume_gib, snapshots, backups, networks, subnets, routers,
-ports, floating_ips, security_groups, security_group_rules, keypairs, images
+ports, floating_ips, security_groups, security_group_rules, keypairs, images, template_kib
 
 Example: holm quota set shop instances=20 memory_mib=65536 volumes=none ports=default"
 )]

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 /// How much a project may have, and how much it has. Keys are `instances`, `vcpus`, `memory_mib`, `volumes`,
 /// `volume_gib`, `snapshots`, `backups`, `networks`, `subnets`, `routers`, `ports`, `floating_ips`, `security_groups`,
-/// `security_group_rules`, `keypairs` and `images`.
+/// `security_group_rules`, `keypairs`, `images` and `template_kib`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Quota {
     /// The project.
