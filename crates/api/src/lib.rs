@@ -25,7 +25,7 @@
 //! files.ensure(&["localhost".to_string()])?;
 //! let certificate = files.load()?;
 //! println!("fingerprint {}", certificate.fingerprint);
-//! let server = tls::TlsServer::bind(([0, 0, 0, 0], 7788).into(), certificate).await?;
+//! let server = tls::TlsServer::bind(([0, 0, 0, 0], 7788).into(), certificate)?;
 //! tokio::spawn(server.serve(router, stopping));
 //! # Ok(()) }
 //! ```

@@ -16,6 +16,8 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Most connections of one listener at a time; further ones wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Most of these from one remote address, unless the operator says otherwise; further ones are closed.
+pub const CONNECTIONS_OF_ADDRESS: usize = 256;
 /// Most streams (consoles, programs, logs, changes) at a time.
 pub const STREAMS_MAX: usize = 512;
 /// Most images that are built at a time.
@@ -30,6 +32,8 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that an upload may stand still.
 pub const UPLOAD_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time that a client may take nothing of what is sent to it. People look at a page of a log for a while.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to answer a call that does not wait for anything.

@@ -1,5 +1,7 @@
 //! Listeners: the local socket and TLS, HTTP/1.1 on both, with limits and an orderly end.
 
+mod guard;
+mod places;
 pub mod tcp;
 pub mod tls;
 pub mod unix;
@@ -7,18 +9,22 @@ mod unread;
 
 use crate::{
     auth::Peer,
-    limits::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HEADER_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX},
+    limits::{
+        CONNECTIONS_MAX, CONNECTIONS_OF_ADDRESS, DRAIN_TIMEOUT, HEADER_BYTES_MAX, HEADER_TIMEOUT,
+        HEADERS_MAX, WRITE_STALL_TIMEOUT,
+    },
 };
 use axum::Router;
+use guard::Guarded;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{io, sync::Arc, time::Duration};
+use places::Places;
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -57,13 +63,35 @@ impl ServerError {
     }
 }
 
+/// What a listener bears of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections of one remote address at a time; `None` is no limit. Of IPv6 a /64 counts as one; programs of this host,
+    /// which share an address, are not counted.
+    pub of_address: Option<usize>,
+    /// Time for a client to send all headers, also of the next request on a kept connection.
+    pub header_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub stall_timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            of_address: Some(CONNECTIONS_OF_ADDRESS),
+            header_timeout: HEADER_TIMEOUT,
+            stall_timeout: WRITE_STALL_TIMEOUT,
+        }
+    }
+}
+
 /// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound listener.
 trait Accept: Send + Sync {
     /// A connection as it is accepted, before any handshake.
-    type Connection: Send + 'static;
+    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Accepts one.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Connection, Peer)>> + Send;
 }
@@ -71,19 +99,16 @@ trait Accept: Send + Sync {
 /// Connections of one listener.
 struct Connections {
     router: Router,
-    places: Arc<Semaphore>,
+    bounds: Bounds,
+    places: Places,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 impl Connections {
-    fn new(router: Router, stopping: CancellationToken) -> Self {
-        Self {
-            router,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            tasks: TaskTracker::new(),
-            stopping,
-        }
+    fn new(router: Router, bounds: Bounds, stopping: CancellationToken) -> Self {
+        let places = Places::new(CONNECTIONS_MAX, bounds.of_address);
+        Self { router, bounds, places, tasks: TaskTracker::new(), stopping }
     }
 
     /// Accepts until told to stop, then waits for what is on its way.
@@ -92,14 +117,14 @@ impl Connections {
     async fn run<A, O, F, S>(self, listener: &A, open: O)
     where
         A: Accept,
-        O: Fn(A::Connection) -> F + Clone + Send + 'static,
+        O: Fn(Guarded<A::Connection>) -> F + Clone + Send + 'static,
         F: Future<Output = io::Result<S>> + Send,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         loop {
             let place = tokio::select! {
                 () = self.stopping.cancelled() => break,
-                place = Arc::clone(&self.places).acquire_owned() => place.expect("the semaphore is never closed"),
+                place = self.places.wait() => place,
             };
             let (connection, peer) = tokio::select! {
                 () = self.stopping.cancelled() => break,
@@ -112,13 +137,16 @@ impl Connections {
                     }
                 },
             };
+            // A handshake to say why would cost more than the connection.
+            let Some(place) = self.places.take(place, &peer) else { continue };
             let (router, stopping, open) = (self.router.clone(), self.stopping.clone(), open.clone());
+            let Bounds { header_timeout, stall_timeout, .. } = self.bounds;
+            let connection = Guarded::new(connection, stall_timeout, place);
             self.tasks.spawn(async move {
                 match open(connection).await {
-                    Ok(stream) => serve_connection(stream, router, peer, stopping).await,
+                    Ok(stream) => serve_connection(stream, router, peer, header_timeout, stopping).await,
                     Err(error) => tracing::debug!(%error, ?peer, "a connection could not be opened"),
                 }
-                drop(place);
             });
         }
         self.tasks.close();
@@ -128,8 +156,13 @@ impl Connections {
     }
 }
 
-async fn serve_connection<S>(stream: S, router: Router, peer: Peer, stopping: CancellationToken)
-where
+async fn serve_connection<S>(
+    stream: S,
+    router: Router,
+    peer: Peer,
+    header_timeout: Duration,
+    stopping: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -139,7 +172,7 @@ where
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)

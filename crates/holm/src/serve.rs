@@ -285,12 +285,12 @@ async fn doors(
         // For the command line's docker verbs, and for those elsewhere with a token.
         router = router.nest_service("/docker", docker.clone());
     }
-    let mut doors = vec![];
+    let (mut doors, bounds) = (vec![], options.bounds());
     if let Some(listen) = options.image_server {
         let images = api::image_server::router(app.clone());
-        doors.push(listen.open("image server for everybody", images, dirs, stopping).await?);
+        doors.push(listen.open("image server for everybody", images, dirs, bounds, stopping)?);
     }
-    doors.extend(openstack::open(&options.openstack, dirs, app, stopping).await?);
+    doors.extend(openstack::open(&options.openstack, dirs, app, bounds, stopping)?);
     let gid = match &options.group {
         Some(name) => Some(identity::group_id(name).map_err(host_error(format!("find the group {name}")))?),
         None => None,
@@ -308,7 +308,7 @@ async fn doors(
         files.ensure(&[identity::host_name(), "localhost".into(), address.ip().to_string()])?;
         let certificate = files.load()?;
         tracing::info!(%address, fingerprint = certificate.fingerprint, "API by TLS");
-        let tls = TlsServer::bind(address, certificate).await?;
+        let tls = TlsServer::bind(address, certificate)?.with_bounds(bounds);
         doors.push(tokio::spawn(tls.serve(router, stopping.clone())));
     }
     Ok(doors)

@@ -1,6 +1,6 @@
 //! TLS: a certificate of one's own or one that holm signs for itself at its first start and keeps.
 
-use super::{Accept, Connections, ServerError};
+use super::{Accept, Bounds, Connections, ServerError, guard::Guarded, tcp};
 use crate::{auth::Peer, client::fingerprint, limits::HANDSHAKE_TIMEOUT};
 use axum::Router;
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -129,6 +129,7 @@ pub struct Certificate {
 pub struct TlsServer {
     listener: TcpListener,
     certificate: Certificate,
+    bounds: Bounds,
 }
 
 impl TlsServer {
@@ -136,12 +137,13 @@ impl TlsServer {
     ///
     /// # Errors
     /// The address is taken or not this host's.
-    pub async fn bind(address: SocketAddr, certificate: Certificate) -> Result<Self, ServerError> {
-        let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => ServerError::InUse(address.to_string()),
-            _ => ServerError::io(format!("listening on {address}"))(error),
-        })?;
-        Ok(Self { listener, certificate })
+    pub fn bind(address: SocketAddr, certificate: Certificate) -> Result<Self, ServerError> {
+        Ok(Self { listener: tcp::bind(address)?, certificate, bounds: Bounds::default() })
+    }
+
+    /// The same with other bounds.
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// The address that it listens on.
@@ -154,12 +156,12 @@ impl TlsServer {
 
     /// Serves until `stopping` is cancelled and what is on its way has ended.
     pub async fn serve(self, router: Router, stopping: CancellationToken) {
-        let connections = Connections::new(router, stopping);
+        let connections = Connections::new(router, self.bounds, stopping);
         let acceptor = TlsAcceptor::from(Arc::clone(&self.certificate.config));
-        let open = move |stream: TcpStream| {
+        let open = move |stream: Guarded<TcpStream>| {
             let acceptor = acceptor.clone();
             async move {
-                stream.set_nodelay(true)?;
+                stream.get_ref().set_nodelay(true)?;
                 match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(result) => result,
                     Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),

@@ -1,6 +1,6 @@
 //! The local socket: the kernel says who is at the other end.
 
-use super::{Accept, Connections, ServerError};
+use super::{Accept, Bounds, Connections, ServerError, guard::Guarded};
 use crate::auth::Peer;
 use axum::Router;
 use std::{
@@ -23,6 +23,7 @@ pub struct SocketAccess {
 pub struct UnixServer {
     listener: UnixListener,
     path: PathBuf,
+    bounds: Bounds,
 }
 
 impl UnixServer {
@@ -51,13 +52,18 @@ impl UnixServer {
             .and_then(|()| std::fs::set_permissions(&making, std::fs::Permissions::from_mode(mode)))
             .and_then(|()| std::fs::rename(&making, path))
             .map_err(ServerError::io(format!("preparing the socket {shown}")))?;
-        Ok(Self { listener, path: path.to_path_buf() })
+        Ok(Self { listener, path: path.to_path_buf(), bounds: Bounds::default() })
+    }
+
+    /// The same with other bounds.
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Serves until `stopping` is cancelled and what is on its way has ended; then the socket is gone.
     pub async fn serve(self, router: Router, stopping: CancellationToken) {
-        let connections = Connections::new(router, stopping);
-        connections.run(&self.listener, |stream: UnixStream| async move { Ok(stream) }).await;
+        let connections = Connections::new(router, self.bounds, stopping);
+        connections.run(&self.listener, |stream: Guarded<UnixStream>| async move { Ok(stream) }).await;
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(%error, "the socket was gone already");
         }

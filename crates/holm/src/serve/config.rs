@@ -1,6 +1,7 @@
 //! What `holm serve` can be told, on its command line and in the environment.
 
 use super::listen::Listen;
+use api::{limits::CONNECTIONS_OF_ADDRESS, server::Bounds};
 use ipnet::IpNet;
 use model::id::NodeId;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
@@ -20,6 +21,10 @@ pub struct Options {
     /// Address for the API by TLS with tokens, like 0.0.0.0:8443; no TLS door when not given.
     #[arg(long, env = "HOLM_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+    /// Connections that one remote address may have to each door at a time; 0 is no limit. Further ones are closed. Of IPv6
+    /// a /64 counts as one address; connections from this host itself are not counted.
+    #[arg(long, env = "HOLM_CONNECTIONS_PER_ADDRESS", value_name = "COUNT", default_value_t = CONNECTIONS_OF_ADDRESS)]
+    pub connections_per_address: usize,
     /// Range of floating IPs and router addresses, routed by this host.
     #[arg(long, env = "HOLM_EXTERNAL", value_name = "CIDR", default_value = "172.31.240.0/22")]
     pub external_v4: IpNet,
@@ -149,6 +154,12 @@ impl Options {
             Some(DockerSocket::Path(path)) => Some(path.clone()),
             Some(DockerSocket::None) => None,
         }
+    }
+
+    /// What a door bears of its clients.
+    pub fn bounds(&self) -> Bounds {
+        let of_address = Some(self.connections_per_address).filter(|most| *most > 0);
+        Bounds { of_address, ..Bounds::default() }
     }
 
     /// The local socket.

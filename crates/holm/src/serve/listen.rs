@@ -2,7 +2,7 @@
 
 use super::{Dirs, ServeError, identity};
 use api::server::{
-    DoorRouter,
+    Bounds, DoorRouter,
     tcp::LoopbackServer,
     tls::{CertificateFiles, TlsServer},
 };
@@ -51,16 +51,17 @@ impl Listen {
     }
 
     /// Opens a door there. `what` is what the log calls it.
-    pub(super) async fn open(
+    pub(super) fn open(
         self,
         what: &str,
         router: DoorRouter,
         dirs: &Dirs,
+        bounds: Bounds,
         stopping: &CancellationToken,
     ) -> Result<JoinHandle<()>, ServeError> {
         let Self { address, is_tls } = self;
         if !is_tls {
-            let server = LoopbackServer::bind(address).await?;
+            let server = LoopbackServer::bind(address)?.with_bounds(bounds);
             tracing::info!(%address, "{what} by plain HTTP on loopback");
             return Ok(tokio::spawn(server.serve(router, stopping.clone())));
         }
@@ -68,7 +69,7 @@ impl Listen {
         files.ensure(&[identity::host_name(), "localhost".into(), address.ip().to_string()])?;
         let certificate = files.load()?;
         tracing::info!(%address, fingerprint = certificate.fingerprint, "{what} by TLS");
-        let server = TlsServer::bind(address, certificate).await?;
+        let server = TlsServer::bind(address, certificate)?.with_bounds(bounds);
         Ok(tokio::spawn(server.serve(router, stopping.clone())))
     }
 }

@@ -4,7 +4,7 @@ use super::{Dirs, ServeError, host_error, listen::Listen};
 use api::{
     App,
     openstack::{Door, Settings},
-    server::tls::CertificateFiles,
+    server::{Bounds, tls::CertificateFiles},
     v1::types::version::OpenStackView,
 };
 use control::Control;
@@ -116,17 +116,18 @@ pub(super) fn view(options: &OpenStackOptions, dirs: &Dirs) -> Option<OpenStackV
 }
 
 /// Opens the door, if it is wanted.
-pub(super) async fn open(
+pub(super) fn open(
     options: &OpenStackOptions,
     dirs: &Dirs,
     app: App,
+    bounds: Bounds,
     stopping: &CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, ServeError> {
     let Some(listen) = options.openstack else {
         return Ok(None);
     };
     let router = api::openstack::router(Door::new(app, options.settings(listen)));
-    listen.open("OpenStack API", router, dirs, stopping).await.map(Some)
+    listen.open("OpenStack API", router, dirs, bounds, stopping).map(Some)
 }
 
 #[cfg(test)]
