@@ -7,9 +7,12 @@ use model::{
     id::{InstanceId, NodeId},
     instance::{InstanceStatus, State},
 };
+use serde_json::Value;
 
 /// Fact of an instance that ended: the start of its last run, in milliseconds since 1970.
 const STARTED_MS: &str = "started_ms";
+/// Fact of an instance that runs, and of each of its containers: the number of its process on the host.
+const PID: &str = "pid";
 
 /// The status of an instance of which nothing was seen yet.
 pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
@@ -101,10 +104,23 @@ pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now
             }
             status.boot = running.boot;
             status.facts.clone_from(&running.facts);
-            status.facts.insert("pid".into(), running.pid.into());
+            status.facts.insert(PID.into(), running.pid.into());
             status.host_boot = host_boot.to_string();
             status.progress.clear();
         }
+    }
+    if !matches!(seen, Seen::Running(_) | Seen::Paused(_) | Seen::Stalled(_)) {
+        forget_processes(status);
+    }
+}
+
+/// Nothing of it runs: the numbers of its processes may be others' by now.
+fn forget_processes(status: &mut InstanceStatus) {
+    status.facts.remove(PID);
+    let containers = status.facts.get_mut("containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten().filter(|it| !it[PID].is_null()) {
+        container[PID] = Value::Null;
+        container["status"] = "exited".into();
     }
 }
 
@@ -140,4 +156,31 @@ pub fn tell(status: &mut InstanceStatus, mut fault: Fault, generation: u64) {
     status.fault = Some(fault);
     status.fault_generation = generation;
     status.progress.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Exit, Running};
+    use serde_json::json;
+
+    #[test]
+    fn what_does_not_run_has_no_process() {
+        let facts = json!({ "containers": [{ "name": "main", "status": "running", "pid": 4712 }], "cpu_model": "host" });
+        let facts = facts.as_object().unwrap().clone();
+        let running = Running { pid: 4711, since_ms: 1, boot: 1, facts };
+        let ended = |facts| Seen::Stopped(Exit { boot: 1, facts, ..Exit::default() });
+        for after in [Seen::Absent, Seen::Asleep { boot: 1 }, ended(Default::default())] {
+            let mut status = fresh(InstanceId::from_random([1; 16]), NodeId::from_random([2; 16]));
+            write_seen(&mut status, &Seen::Running(running.clone()), "boot", Timestamp::UNIX_EPOCH);
+            assert_eq!(
+                (&status.facts["pid"], &status.facts["containers"][0]["pid"]),
+                (&json!(4711), &json!(4712))
+            );
+            write_seen(&mut status, &after, "boot", Timestamp::UNIX_EPOCH);
+            let left = json!({ "containers": [{ "name": "main", "status": "exited", "pid": null }], "cpu_model": "host" });
+            status.facts.remove(STARTED_MS);
+            assert_eq!(Value::from(status.facts), left, "{after:?}");
+        }
+    }
 }
