@@ -50,6 +50,8 @@ use wires::Wires;
 /// First host id of the table of uid ranges, and ids of one range.
 const ID_RANGES_BASE: u32 = 1 << 28;
 const ID_RANGE_COUNT: u32 = 1 << 16;
+/// First of the host ids behind that table, for programs that are each a user of their own by the number of their process.
+pub(crate) const PROGRAM_IDS_BASE: u32 = (1 << 31) - sys::spawn::PROCESS_IDS;
 
 /// Grown disks that wait for a slow listener, who then looks at all.
 const GROWN_MAX: usize = 256;

@@ -12,8 +12,10 @@ use model::{
 };
 use std::collections::HashSet;
 
-/// Places in a node's table of uid ranges: 65,536 ids each from 2^28 up to 2^31.
-pub const ID_SLOTS: u32 = 28_672;
+/// Places in a node's table of uid ranges: 65,536 ids each from 2^28 on. The last 2^22 ids up to 2^31 are for programs that the
+/// node runs for itself.
+pub const ID_SLOTS: u32 = 28_608;
+const _: () = assert!((1 << 28) + ID_SLOTS * 65_536 == (1 << 31) - (1 << 22));
 /// vCPUs that a host gives out for each of its CPUs.
 pub const CPU_OVERCOMMIT: u64 = 16;
 /// vCPUs that one instance may have for each of its host's CPUs.

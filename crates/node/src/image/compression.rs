@@ -2,7 +2,10 @@
 //!
 //! What a document says about compression is never asked: media types lie, magic numbers do not.
 
-use super::xz;
+use super::{
+    unpacker::{Missing, StartError},
+    xz,
+};
 use std::io::{self, BufReader, Cursor, Read};
 
 /// Largest zstd window, as a power of two: what `zstd -19 --long` makes is read, more is refused.
@@ -19,6 +22,18 @@ pub enum CompressionError {
     /// Compressed in a way that is not supported.
     #[error("it is compressed with {0}, only gzip, zstd and bzip2 are supported")]
     Unsupported(&'static str),
+    /// What undoes it is not installed.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+}
+
+impl From<StartError> for CompressionError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Missing(missing) => missing.into(),
+            StartError::Io(error) => error.into(),
+        }
+    }
 }
 
 /// Whether a stream with this beginning is one that [`decompress`] undoes.

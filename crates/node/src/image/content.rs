@@ -78,6 +78,17 @@ fn broken(error: &dyn std::error::Error) -> Fault {
     fault(Code::Invalid, format!("the image cannot be used: {}", sentence(error)), "")
 }
 
+/// Content that could not be unpacked: bad, unless this host lacks the program for it.
+fn unreadable(error: &CompressionError) -> Fault {
+    match error {
+        CompressionError::Missing(missing) => {
+            let message = format!("the image cannot be unpacked here: {missing}");
+            fault(Code::Unsupported, message, missing.hint())
+        }
+        error => broken(error),
+    }
+}
+
 /// Content that could not be kept: bad, unless this host's disk is full.
 fn unkept(error: &BlobError) -> Fault {
     if error.is_full() { fault(Code::NoCapacity, sentence(error), room::HINT) } else { broken(error) }
@@ -232,7 +243,7 @@ impl Images {
         let place = Arc::clone(&self.unpackers).acquire_owned().await;
         let taken = run_blocking(move |flag| {
             let _place = place;
-            let plain = plain_root(archive).map_err(|error| broken(&error))?;
+            let plain = plain_root(archive).map_err(|error| unreadable(&error))?;
             let plain = StoppableReader::new(plain, flag);
             blobs.ingest(plain, None, LAYER_BYTES_MAX).map_err(|error| unkept(&error))
         });
@@ -300,5 +311,40 @@ impl Images {
             let code = if error.code().is_passing() { error.code() } else { Code::Invalid };
             fault(code, format!("the image could not be unpacked: {}", sentence(&error)), error.hint())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        source::SourceError,
+        unpacker::{Program, Unpacker},
+    };
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_missing_is_no_fault_of_the_image() {
+        let program = Program {
+            name: "holm-has-no-such-program",
+            arguments: &[],
+            input: "",
+            memory_bytes_max: 1 << 20,
+            cpu_s_max: None,
+            form: "compressed by xz",
+            package: "xz-utils",
+        };
+        let missing = || {
+            let nothing = File::open("/dev/null").expect("opened");
+            CompressionError::from(Unpacker::start(program, nothing).expect_err("it is missing"))
+        };
+        for fault in [unreadable(&missing()), SourceError::from(missing()).fault()] {
+            assert_eq!(fault.code, Code::Unsupported);
+            let told = "it is compressed by xz, and the program holm-has-no-such-program is not installed on this host \
+                        (Debian package xz-utils)";
+            assert!(fault.message.ends_with(told), "{}", fault.message);
+            assert!(fault.hint.contains("`apt install xz-utils`"), "{}", fault.hint);
+        }
+        let broken = CompressionError::Io(io::Error::other("torn"));
+        assert_eq!(unreadable(&broken).code, Code::Invalid);
     }
 }

@@ -346,6 +346,10 @@ fn watch_archive<'a>(
     let plain = decompress(Counted { input: archive, consumed }).map_err(|error| match error {
         CompressionError::Io(error) => LayerError::Archive { diff_id, source: TarError::Io(error) },
         CompressionError::Unsupported(format) => LayerError::Compression { diff_id, format },
+        // Layers are undone without programs.
+        CompressionError::Missing(missing) => {
+            LayerError::Archive { diff_id, source: TarError::Io(io::Error::other(missing)) }
+        }
     })?;
     Ok(Watched { input: plain, hasher: Sha256::new(), produced: 0, consumed, limits, stopped })
 }

@@ -100,6 +100,7 @@ pub enum SourceError {
 impl SourceError {
     pub(super) fn fault(&self) -> Fault {
         let code = match self {
+            Self::Compression(CompressionError::Missing(_)) => Code::Unsupported,
             Self::Archive(_)
             | Self::Compression(_)
             | Self::Entry { .. }
@@ -114,6 +115,9 @@ impl SourceError {
             Self::Limit { .. } => "leave out by .dockerignore what the image does not need",
             Self::Outside(_) => "copy what is needed into the context",
             Self::NoRoom => "remove images that nobody uses, or prune the build cache",
+            Self::Compression(CompressionError::Missing(missing)) => {
+                return fault(code, sentence(self), missing.hint());
+            }
             _ => "",
         };
         fault(code, sentence(self), hint)

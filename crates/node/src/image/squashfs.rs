@@ -4,8 +4,8 @@
 //! which goes the way of any other tar, with all its limits. A file may say of few bytes that they are many files, or one
 //! without an end: memory and time bound the one, the size of a layer the other.
 
-use super::unpacker::{Program, Unpacker};
-use std::{fs::File, io};
+use super::unpacker::{Program, StartError, Unpacker};
+use std::fs::File;
 
 /// The first bytes of a file in this form, in the order that is written today (`fs/squashfs/squashfs_fs.h`).
 pub const MAGIC: [u8; 4] = *b"hsqs";
@@ -15,7 +15,7 @@ const MEMORY_BYTES_MAX: u64 = 1 << 30;
 const CPU_S_MAX: u64 = 1800;
 
 /// A tar of what is in a file, which everybody may read: the program opens it anew, since it does not read from front to end.
-pub fn as_tar(file: File) -> io::Result<Unpacker> {
+pub fn as_tar(file: File) -> Result<Unpacker, StartError> {
     let program = Program {
         name: "sqfs2tar",
         // With the root itself, whose mode and owner would be lost. What no tar can hold (sockets) is left out.
@@ -23,7 +23,8 @@ pub fn as_tar(file: File) -> io::Result<Unpacker> {
         input: "/proc/self/fd/0: ",
         memory_bytes_max: MEMORY_BYTES_MAX,
         cpu_s_max: Some(CPU_S_MAX),
-        missing: "it is a squashfs, and sqfs2tar is not installed here (apt install squashfs-tools-ng)",
+        form: "a squashfs",
+        package: "squashfs-tools-ng",
     };
     Unpacker::start(program, file)
 }
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
     use crate::image::testing::fixture::Tar;
     use std::{
-        io::{Read, Write},
+        io::{self, Read, Write},
         os::unix::fs::PermissionsExt,
         process::{Command, Stdio},
     };
@@ -59,7 +60,7 @@ mod tests {
         file.set_permissions(std::fs::Permissions::from_mode(0o444))?;
         file.write_all(bytes)?;
         let mut tar = Vec::new();
-        as_tar(file)?.read_to_end(&mut tar).map(|_| tar)
+        as_tar(file).expect("sqfs2tar").read_to_end(&mut tar).map(|_| tar)
     }
 
     fn root() -> Vec<u8> {

@@ -1,9 +1,10 @@
-//! A program that undoes a format in which strangers send files, and whose output is read: as nobody, with little memory and
-//! nothing to open.
+//! A program that undoes a format in which strangers send files, and whose output is read: as a user of its own, with little
+//! memory and nothing to open.
 //!
 //! Such formats are decoded by libraries in C, which have had holes and worse. The program sees the file that was sent as its
-//! standard input and writes to a pipe.
+//! standard input and writes to a pipe. One that a file has taken over can do nothing to those that read other files.
 
+use crate::instance::PROGRAM_IDS_BASE;
 use nix::sys::{resource::Resource, signal::Signal};
 use std::{
     fs::File,
@@ -22,8 +23,6 @@ const COMPLAINTS_BYTES_MAX: u64 = 64 << 10;
 const COMPLAINT_BYTES_MAX: u64 = 1000;
 /// A program whose pipe is closed, or that was killed, ends at once.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
-/// `nobody`.
-const NOBODY: u32 = 65534;
 
 /// What is run, and what it may use.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +37,37 @@ pub(super) struct Program<'a> {
     pub memory_bytes_max: u64,
     /// Most seconds of a processor's time, where a file could keep it busy without an end.
     pub cpu_s_max: Option<u64>,
-    /// What is wrong where it is not installed, and the way out.
-    pub missing: &'static str,
+    /// What its input is, for who reads that it is not installed: `compressed by xz`.
+    pub form: &'static str,
+    /// The Debian package that it comes with.
+    pub package: &'static str,
+}
+
+/// A program that a file needs and this host has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is {form}, and the program {name} is not installed on this host (Debian package {package})")]
+pub struct Missing {
+    form: &'static str,
+    name: &'static str,
+    package: &'static str,
+}
+
+impl Missing {
+    /// The way out.
+    pub fn hint(&self) -> String {
+        format!("on the host: `apt install {}`, then send it again", self.package)
+    }
+}
+
+/// Why a program does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It is not here.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// It could not be started.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// The bytes that a program makes of a file.
@@ -57,7 +85,7 @@ impl Unpacker {
     ///
     /// # Errors
     /// The program is not here, or could not be started.
-    pub(super) fn start(program: Program<'_>, input: impl Into<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn start(program: Program<'_>, input: impl Into<OwnedFd>) -> Result<Self, StartError> {
         let (output, far) = io::pipe()?;
         // A file, because nobody reads it before the end, and a full pipe would stop the program.
         let errors = tempfile::tempfile()?;
@@ -68,7 +96,7 @@ impl Unpacker {
             .stdout(Stdio::Fd(OwnedFd::from(far)))
             .stderr(Stdio::Fd(OwnedFd::from(errors.try_clone()?)))
             .current_dir("/")
-            .credentials(NOBODY, NOBODY, Vec::new())
+            .user_of_its_own(PROGRAM_IDS_BASE)
             .no_new_privs()
             .private_network()
             .setsid()
@@ -79,8 +107,11 @@ impl Unpacker {
             command = command.rlimit(Resource::RLIMIT_CPU, seconds);
         }
         let child = command.spawn().map_err(|error| match error {
-            SpawnError::NotFound { .. } => io::Error::other(program.missing),
-            error => io::Error::other(error),
+            SpawnError::NotFound { .. } => {
+                let Program { form, name, package, .. } = program;
+                StartError::from(Missing { form, name, package })
+            }
+            error => io::Error::other(error).into(),
         })?;
         Ok(Self { name: program.name, input: program.input, output, errors, child: Some(child) })
     }
@@ -138,7 +169,8 @@ mod tests {
             input: "sh: ",
             memory_bytes_max: 64 << 20,
             cpu_s_max: Some(1),
-            missing: "none",
+            form: "a script",
+            package: "dash",
         };
         Unpacker::start(program, File::open("/dev/null").expect("opened")).expect("started")
     }
@@ -166,13 +198,50 @@ mod tests {
         }
     }
 
+    fn said(script: &str) -> String {
+        let (plain, read) = run(script);
+        read.expect(script);
+        String::from_utf8(plain).expect("text").trim().to_string()
+    }
+
     #[test]
-    fn it_is_nobody_and_alone() {
-        let (plain, _) = run("id -u; wc -l </proc/net/dev; ls /proc/self/fd");
-        let text = String::from_utf8(plain).expect("text");
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[..2], ["65534", "3"], "nobody, with two lines of head and the loopback device");
-        assert!(lines[2..].iter().all(|fd| ["0", "1", "2", "3"].contains(fd)), "nothing open: {text}");
+    fn it_may_do_nothing_and_has_nothing() {
+        assert_eq!(said("exec wc -l </proc/net/dev"), "3", "two lines of head and the loopback device");
+        let group: u32 = said("exec id -G").parse().expect("one group");
+        assert!((PROGRAM_IDS_BASE..1 << 31).contains(&group), "{group}");
+        let open = said("exec ls /proc/self/fd");
+        assert!(open.lines().all(|fd| ["0", "1", "2", "3"].contains(&fd)), "nothing open: {open}");
+        run("true & echo more").1.expect_err("no other process, which could stay when it has ended");
+        let powers = said("exec grep -E '^(Cap|NoNewPrivs)' /proc/self/status");
+        let none = |line: &str| line.ends_with("\t0000000000000000") || line == "NoNewPrivs:\t1";
+        assert!(powers.lines().count() == 6 && powers.lines().all(none), "{powers}");
+    }
+
+    #[test]
+    fn none_can_do_anything_to_another() {
+        let mut one = start("echo here; exec sleep 60");
+        one.read_exact(&mut [0; 5]).expect("it runs");
+        let pid = one.child.as_ref().expect("runs").pid();
+        let uid = |status: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a user");
+            let ids: Vec<u32> = line.split_whitespace().map(|id| id.parse().expect("a number")).collect();
+            assert!(ids.iter().all(|id| *id == ids[0]), "{line}");
+            ids[0]
+        };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
+        assert_eq!(uid(&status), PROGRAM_IDS_BASE + pid.cast_unsigned());
+        assert_ne!(uid(&said("exec cat /proc/self/status")), uid(&status));
+        // What a user may do to its own processes.
+        for harm in [
+            format!("kill -9 {pid}"),
+            format!("kill -0 {pid}"),
+            format!(": </proc/{pid}/environ"),
+            format!("cd /proc/{pid}/fd"),
+            format!(": >/proc/{pid}/oom_score_adj"),
+        ] {
+            run(&format!("{harm} && exit 0; exit 1")).1.expect_err(&harm);
+        }
+        assert!(one.child.as_ref().is_some_and(|child| child.wait(Duration::ZERO).expect("seen").is_none()));
     }
 
     #[test]
@@ -192,9 +261,15 @@ mod tests {
             input: "",
             memory_bytes_max: 64 << 20,
             cpu_s_max: None,
-            missing: "it is not installed here",
+            form: "a riddle",
+            package: "riddles",
         };
         let error = Unpacker::start(program, File::open("/dev/null").expect("opened")).expect_err("missing");
-        assert_eq!(error.to_string(), "it is not installed here");
+        let StartError::Missing(missing) = error else { panic!("{error}") };
+        assert_eq!(
+            missing.to_string(),
+            "it is a riddle, and the program holm-has-no-such-program is not installed on this host (Debian package riddles)"
+        );
+        assert!(missing.hint().contains("`apt install riddles`"));
     }
 }

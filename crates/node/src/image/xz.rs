@@ -2,7 +2,7 @@
 //!
 //! The format is decoded by one library in C. A file that wants more memory than what `xz -9` makes is refused by it.
 
-use super::unpacker::{Program, Unpacker};
+use super::unpacker::{Program, StartError, Unpacker};
 use std::{
     io::{self, Read},
     os::fd::OwnedFd,
@@ -16,7 +16,7 @@ const MEMORY_BYTES_MAX: u64 = 192 << 20;
 /// The plain bytes of what is no file, and may be a part of one.
 ///
 /// A thread reads it, and ends with it or with the program.
-pub fn fed(mut input: impl Read + Send + 'static) -> io::Result<Unpacker> {
+pub fn fed(mut input: impl Read + Send + 'static) -> Result<Unpacker, StartError> {
     let (far, mut near) = io::pipe()?;
     let xz = of(far)?;
     std::thread::Builder::new().name("xz-input".into()).spawn(move || {
@@ -27,7 +27,7 @@ pub fn fed(mut input: impl Read + Send + 'static) -> io::Result<Unpacker> {
 }
 
 /// The plain bytes of a file from its present place on, or of a pipe.
-pub fn of(file: impl Into<OwnedFd>) -> io::Result<Unpacker> {
+pub fn of(file: impl Into<OwnedFd>) -> Result<Unpacker, StartError> {
     let limit = format!("--memlimit={MEMORY_BYTES_MAX}");
     let program = Program {
         name: "xz",
@@ -36,7 +36,8 @@ pub fn of(file: impl Into<OwnedFd>) -> io::Result<Unpacker> {
         memory_bytes_max: 2 * MEMORY_BYTES_MAX,
         // It goes forward only.
         cpu_s_max: None,
-        missing: "it is compressed by xz, and xz is not installed here (apt install xz-utils)",
+        form: "compressed by xz",
+        package: "xz-utils",
     };
     Unpacker::start(program, file)
 }
@@ -61,7 +62,7 @@ mod tests {
         file.write_all(bytes)?;
         std::io::Seek::rewind(&mut file)?;
         let mut plain = Vec::new();
-        of(file)?.read_to_end(&mut plain).map(|_| plain)
+        of(file).expect("xz").read_to_end(&mut plain).map(|_| plain)
     }
 
     #[test]

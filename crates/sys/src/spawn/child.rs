@@ -11,6 +11,7 @@ use std::ptr;
 
 use nix::sys::resource::Resource;
 
+use super::Credentials;
 use crate::clone::clone_process;
 use crate::error::Result;
 use crate::netns::NetNs;
@@ -107,7 +108,7 @@ pub(super) struct Plan {
     pub(super) envp: Strings,
     /// Target number and file, by rising number; the files themselves have numbers above all targets.
     pub(super) files: Vec<(RawFd, OwnedFd)>,
-    pub(super) ids: Option<(u32, u32, Vec<u32>)>,
+    pub(super) credentials: Option<Credentials>,
     pub(super) namespace: Option<NetNs>,
     pub(super) cgroup: Vec<OwnedFd>,
     pub(super) directory: Option<CString>,
@@ -243,20 +244,23 @@ fn close_between(first: c_long, last: c_long) -> Result<(), Stage> {
 }
 
 fn change_user(plan: &Plan) -> Result<(), Stage> {
-    let Some((uid, gid, groups)) = &plan.ids else {
-        return Ok(());
+    let (uid, gid, groups) = match &plan.credentials {
+        None => return Ok(()),
+        Some(Credentials::User { uid, gid, groups }) => (c_long::from(*uid), c_long::from(*gid), &groups[..]),
+        Some(Credentials::OfProcess { base }) => {
+            let id = c_long::from(*base) + call(Stage::Credentials, libc::SYS_getpid, [0; 5])?;
+            (id, id, &[][..])
+        }
     };
-    if *uid != 0 {
+    if uid != 0 {
         empty_bounding_set()?;
     }
     let (count, list) = (groups.len() as c_long, groups.as_ptr() as c_long);
     call(Stage::Credentials, libc::SYS_setgroups, [count, list, 0, 0, 0])?;
-    let gid = c_long::from(*gid);
     call(Stage::Credentials, libc::SYS_setresgid, [gid, gid, gid, 0, 0])?;
-    let id = c_long::from(*uid);
     // Leaving root empties the effective, permitted and ambient sets (capabilities(7)).
-    call(Stage::Credentials, libc::SYS_setresuid, [id, id, id, 0, 0])?;
-    if *uid != 0 { empty_inheritable_set() } else { Ok(()) }
+    call(Stage::Credentials, libc::SYS_setresuid, [uid, uid, uid, 0, 0])?;
+    if uid != 0 { empty_inheritable_set() } else { Ok(()) }
 }
 
 /// Drops every capability that the kernel knows; the first unknown number answers EINVAL.

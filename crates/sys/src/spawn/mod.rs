@@ -88,12 +88,17 @@ pub struct Command {
     dies_with_parent: bool,
 }
 
+/// Who a program is.
 #[derive(Debug)]
-struct Credentials {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
+enum Credentials {
+    /// This user, in these groups.
+    User { uid: u32, gid: u32, groups: Vec<u32> },
+    /// User and group of this number and the process's own together.
+    OfProcess { base: u32 },
 }
+
+/// Process ids are below this (`PID_MAX_LIMIT` of the kernel's include/linux/threads.h).
+pub const PROCESS_IDS: u32 = 1 << 22;
 
 /// A started program. Dropping this value does not end it, but leaves a zombie when it ends: somebody has to
 /// [`Child::wait`], or to poll and reap the descriptor.
@@ -184,8 +189,16 @@ impl Command {
 
     /// Who the program is. A user other than root has no capability left, and can gain none: the bounding set is emptied.
     pub fn credentials(mut self, uid: u32, gid: u32, groups: impl Into<Vec<u32>>) -> Command {
-        self.credentials = Some(Credentials { uid, gid, groups: groups.into() });
+        self.credentials = Some(Credentials::User { uid, gid, groups: groups.into() });
         self
+    }
+
+    /// The program is a user that no other process is: its user and group are `base` and its process id together, and it
+    /// cannot start other processes, which could stay when it has ended and its number is given again. Nobody has to keep
+    /// count, and a crash leaves nothing behind. Ids from `base` to `base + PROCESS_IDS` must be nobody else's.
+    pub fn user_of_its_own(mut self, base: u32) -> Command {
+        self.credentials = Some(Credentials::OfProcess { base });
+        self.rlimit(Resource::RLIMIT_NPROC, 1)
     }
 
     /// In which network namespace it runs; ours if not said.
@@ -300,7 +313,7 @@ impl Command {
             argv: child::Strings::new(argv),
             envp: child::Strings::new(envp),
             files,
-            ids: self.credentials.map(|credentials| (credentials.uid, credentials.gid, credentials.groups)),
+            credentials: self.credentials,
             namespace: self.namespace,
             cgroup: self.cgroup,
             directory,

@@ -8,7 +8,7 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use sys::netns::NetNs;
 use sys::pidfd::{Exit, PidFd, process_start_time};
-use sys::spawn::{Command, SpawnError, Stage, Stdio};
+use sys::spawn::{Command, PROCESS_IDS, SpawnError, Stage, Stdio};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -49,6 +49,28 @@ fn another_user_has_no_capability_and_can_gain_none() {
     );
     let (text, exit) = run(|c| c.credentials(12345, 23456, []), "cat /etc/shadow");
     assert_ne!(exit, Exit::Code(0), "{text}");
+}
+
+#[test]
+fn a_user_of_its_own_is_that_of_no_other_process_and_stays_alone() {
+    const BASE: u32 = (1 << 31) - PROCESS_IDS;
+    let script = "while read -r line; do echo \"$line\"; done </proc/self/status";
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let (text, exit) = run(|c| c.user_of_its_own(BASE), script);
+        assert_eq!(exit, Exit::Code(0), "{text}");
+        let id = BASE + status_field(&text, "Pid").parse::<u32>().expect("a number");
+        assert_eq!(
+            status_field(&text, "Uid"),
+            [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t")
+        );
+        assert_eq!(status_field(&text, "Gid"), status_field(&text, "Uid"));
+        assert_eq!((status_field(&text, "Groups"), status_field(&text, "CapBnd")), ("", "0000000000000000"));
+        seen.push(id);
+    }
+    assert_ne!(seen[0], seen[1]);
+    let (text, exit) = run(|c| c.user_of_its_own(BASE), "true & wait; ulimit -u unlimited; true & wait");
+    assert!(exit != Exit::Code(0) && text.contains("fork"), "{text}");
 }
 
 #[test]
