@@ -40,8 +40,10 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 const GUEST_MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Most bytes that wait for an end that does not read.
 const OUTGOING_BYTES_MAX: usize = 32 << 20;
-/// Most channels at a time.
-const CHANNELS_MAX: usize = 2048;
+/// Most channels at a time that one end makes.
+const OPENED_MAX: usize = 1024;
+/// Most that it takes of the other end's: some that were ended there have words left here that nobody has taken yet.
+const TAKEN_MAX: usize = 2 * OPENED_MAX;
 /// Most bytes that wait for the port before streams are read no further.
 const BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// Most bytes that are written at once to what may wait: a pipe that is ready takes so many (`PIPE_BUF`, pipe(7)).
@@ -166,13 +168,33 @@ impl Link {
 
     /// Makes a channel: what is read from `source` is sent, what comes is written to `sink`. `None` while there are too many.
     pub fn open(&mut self, source: Option<OwnedFd>, sink: Option<OwnedFd>) -> Option<ChannelId> {
-        if self.channels.len() >= CHANNELS_MAX {
+        self.open_all([(source, sink)]).map(|[id]| id)
+    }
+
+    /// Makes several channels, or none.
+    pub fn open_all<const COUNT: usize>(
+        &mut self,
+        ends: [(Option<OwnedFd>, Option<OwnedFd>); COUNT],
+    ) -> Option<[ChannelId; COUNT]> {
+        if !self.has_room(COUNT) {
             return None;
         }
-        let id = self.next;
-        self.next = self.next.checked_add(2).unwrap_or(if self.side == Side::Host { 2 } else { 1 });
-        self.bind(id, source, sink, false);
-        Some(id)
+        Some(ends.map(|(source, sink)| {
+            let id = self.next;
+            self.next = self.next.checked_add(2).unwrap_or(if self.side == Side::Host { 2 } else { 1 });
+            self.bind(id, source, sink, false);
+            id
+        }))
+    }
+
+    /// Whether so many more channels can be made.
+    pub fn has_room(&self, count: usize) -> bool {
+        self.count(self.side) + count <= OPENED_MAX
+    }
+
+    /// Channels that an end has made.
+    fn count(&self, side: Side) -> usize {
+        self.channels.keys().filter(|id| is_of(**id, side)).count()
     }
 
     /// Whether a channel is there.
@@ -180,29 +202,57 @@ impl Link {
         self.channels.contains_key(&id)
     }
 
-    /// Takes the other end's channel, before its first data can come: right when it is told of.
-    pub fn accept(&mut self, id: ChannelId, source: Option<OwnedFd>, sink: Option<OwnedFd>) {
-        if self.is_others(id) {
-            self.bind(id, source, sink, false);
-        }
+    /// Takes the other end's channel, before its first data can come: right when it is told of. One too many is refused: then
+    /// its ends are closed, here and there.
+    pub fn accept(&mut self, id: ChannelId, source: Option<OwnedFd>, sink: Option<OwnedFd>) -> bool {
+        self.take_on(id, source, sink, false)
     }
 
-    /// Takes the other end's channel and keeps what comes.
-    pub fn accept_kept(&mut self, id: ChannelId) {
-        if self.is_others(id) {
-            self.bind(id, None, None, true);
+    /// Takes the other end's channel and keeps what comes, unless it is one too many.
+    pub fn accept_kept(&mut self, id: ChannelId) -> bool {
+        self.take_on(id, None, None, true)
+    }
+
+    fn take_on(
+        &mut self,
+        id: ChannelId,
+        source: Option<OwnedFd>,
+        sink: Option<OwnedFd>,
+        keeps: bool,
+    ) -> bool {
+        if !self.is_others(id) {
+            return false;
         }
+        let other = if self.side == Side::Host { Side::Guest } else { Side::Host };
+        if self.count(other) >= TAKEN_MAX && !self.has(id) {
+            self.refuse(id);
+            return false;
+        }
+        self.bind(id, source, sink, keeps);
+        !self.over
+    }
+
+    /// Ends the other end's channel, whether it was taken here or not: whoever holds it there is told.
+    pub fn refuse(&mut self, id: ChannelId) {
+        if !self.is_others(id) {
+            return;
+        }
+        if self.has(id) {
+            return self.close(id);
+        }
+        self.frame(EOF, id, &[]);
+        self.frame(GONE, id, &[]);
+        self.flush();
     }
 
     /// Whether a number is one that the other end may give; who gives another is hung up on.
     fn is_others(&mut self, id: ChannelId) -> bool {
-        let is_odd = id % 2 == 1;
-        self.over |= id == 0 || is_odd != (self.side == Side::Host);
+        self.over |= id == 0 || is_of(id, self.side);
         !self.over
     }
 
     fn bind(&mut self, id: ChannelId, source: Option<OwnedFd>, sink: Option<OwnedFd>, keeps: bool) {
-        if self.channels.len() >= CHANNELS_MAX || self.channels.contains_key(&id) {
+        if self.channels.contains_key(&id) {
             self.over = true;
             return;
         }
@@ -529,6 +579,11 @@ impl Link {
             Err(_) => self.over = true,
         }
     }
+}
+
+/// Whether a number is one that this end gives.
+fn is_of(id: ChannelId, side: Side) -> bool {
+    (id & 1 == 0) == (side == Side::Host)
 }
 
 /// Whether a read would not wait.

@@ -330,8 +330,9 @@ impl Relay {
             // Each container has one, and one that just ended may be read still.
             ToHost::Log { .. } if self.logs.len() > 2 * self.pod.containers.len() => self.link.hang_up(),
             ToHost::Log { channel } => {
-                self.link.accept_kept(channel);
-                self.logs.insert(channel, Coming::default());
+                if self.link.accept_kept(channel) {
+                    self.logs.insert(channel, Coming::default());
+                }
             }
             ToHost::Dialled { connection, channel, error } => self.dialled(connection, channel, error),
             ToHost::Processes { connection, processes } => {
@@ -491,7 +492,7 @@ impl Relay {
             self.connections.iter().filter(|connection| connection.is_over()).map(|it| it.id).collect();
         for id in gone {
             self.connections.retain(|connection| connection.id != id);
-            self.clients.remove(&id);
+            self.forget_client(id);
             self.say(&ToGuest::Closed { connection: id });
         }
     }

@@ -5,6 +5,8 @@
 //! shim: what it says of the pod goes to the relay, and its end is the shim's end. A reply that tells of an end is held
 //! until all output that was there before is on its way, so that nobody hears of an end and misses the last words.
 
+mod asked;
+
 use super::{
     super::{
         GUEST_LOG, GUEST_NETNS, GUEST_RUN, GUEST_STATE,
@@ -25,6 +27,7 @@ use crate::{
     },
     driver::{ProcessSeen, Usage},
 };
+use asked::Asked;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,7 +38,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -52,6 +55,11 @@ const LOG_PATIENCE: Duration = Duration::from_millis(500);
 /// Most bytes of arguments of all processes that are told of, and most processes.
 const ARGUMENTS_BYTES_MAX: usize = 256 * 1024;
 const PROCESSES_MAX: usize = 4000;
+/// Room for channels that logs have, however many terminals there are.
+const LOG_CHANNELS: usize = 128;
+/// What is told to who asks for one stream too many.
+const TOO_MANY: &str =
+    "the pod has too many streams at a time: end some of what was attached or executed first";
 /// Most processes at a time that work on files.
 const WORKERS_MAX: usize = 16;
 /// The connection that watches.
@@ -65,7 +73,7 @@ const COMPLAINT_BYTES_MAX: u64 = 4096;
 /// The host hung up.
 pub fn serve(port: File, prepare: impl FnOnce(&Order) -> Result<(), String>) -> io::Result<()> {
     wait_for_host(&port)?;
-    let mut agent = Agent::new(port)?;
+    let mut agent = Agent::new(port, Path::new(GUEST_RUN).join(SOCKET))?;
     let release = nix::sys::utsname::uname().map(|it| it.release().to_string_lossy().into_owned());
     agent.tell(&ToHost::Hello { kernel: release.unwrap_or_default() });
     let order = agent.wait_for_order()?;
@@ -191,6 +199,10 @@ impl Connection {
 
 struct Agent {
     link: Link,
+    /// Where the shim listens.
+    shim: PathBuf,
+    /// Lines that the shim has no room for yet.
+    waiting: VecDeque<Asked>,
     connections: BTreeMap<ConnectionId, Connection>,
     logs: Option<Listener>,
     log_channels: Vec<ChannelId>,
@@ -209,9 +221,11 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(port: File) -> io::Result<Self> {
+    fn new(port: File, shim: PathBuf) -> io::Result<Self> {
         Ok(Self {
             link: Link::new(port, Side::Guest)?,
+            shim,
+            waiting: VecDeque::new(),
             connections: BTreeMap::new(),
             logs: None,
             log_channels: Vec::new(),
@@ -280,7 +294,10 @@ impl Agent {
 
     /// Waits for something and does it.
     fn turn(&mut self) {
-        let is_busy = self.launching.is_some() || self.held_since.is_some() || !self.dialling.is_empty();
+        let is_busy = self.launching.is_some()
+            || self.held_since.is_some()
+            || !self.dialling.is_empty()
+            || !self.waiting.is_empty();
         let patience = if is_busy { REAP_OFTEN } else { REAP_EVERY };
         self.wait(Some(patience));
         while let Some(message) = self.link.next::<ToGuest>() {
@@ -288,6 +305,7 @@ impl Agent {
         }
         self.accept_logs();
         self.look_at_dialling();
+        self.ask_again();
         self.reap();
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.forward(id);
@@ -353,22 +371,12 @@ impl Agent {
                 }
             }
             ToGuest::Line { connection, line, streams, early } => {
-                let asked = self.on_line(connection, &line, &streams, early);
-                if let Err(error) = asked {
-                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
-                        // The shim has ended: its socket is closed, and so is what led to it.
-                        streams.iter().for_each(|id| self.link.close(*id));
-                        return self.tell(&ToHost::Closed { connection });
-                    }
-                    let message = format!("cannot ask the shim: {error}");
-                    let reply = serde_json::to_string(&Reply::Failed { code: 125, message });
-                    streams.iter().for_each(|id| self.link.close(*id));
-                    self.tell(&ToHost::Line { connection, line: reply.unwrap_or_default(), stream: None });
-                }
+                self.ask(Asked::new(connection, line, streams, early));
             }
             ToGuest::Closed { connection } => {
                 // Its programs' streams end with the programs.
                 self.connections.remove(&connection);
+                self.forget_asked(connection);
             }
             ToGuest::Dial { connection, port, limit_ms, channel } => {
                 self.dial(connection, port, Duration::from_millis(limit_ms), channel);
@@ -387,7 +395,7 @@ impl Agent {
                 let reply = match self.work_on_files(&work, input, output) {
                     Ok(()) => Reply::Done,
                     Err(error) => {
-                        [input, output].into_iter().for_each(|id| self.link.close(id));
+                        [input, output].into_iter().for_each(|id| self.link.refuse(id));
                         Reply::Failed { code: 125, message: format!("cannot work on its files: {error}") }
                     }
                 };
@@ -398,48 +406,15 @@ impl Agent {
         }
     }
 
-    fn on_line(
-        &mut self,
-        id: ConnectionId,
-        line: &str,
-        streams: &[ChannelId],
-        early: bool,
-    ) -> io::Result<()> {
-        if !self.connections.contains_key(&id) {
-            let socket = if early {
-                let (near, far) = UnixStream::pair()?;
-                self.early = Some((id, far));
-                near
-            } else {
-                UnixStream::connect(Path::new(GUEST_RUN).join(SOCKET))?
-            };
-            self.connections.insert(id, Connection::new(socket)?);
-        }
-        let mut far_ends = Vec::new();
-        for (number, channel) in streams.iter().enumerate() {
-            let (reading, writing) = io::pipe()?;
-            // The first is read by the program, the others are written by it.
-            if number == 0 {
-                far_ends.push(OwnedFd::from(reading));
-                self.link.accept(*channel, None, Some(writing.into()));
-            } else {
-                far_ends.push(OwnedFd::from(writing));
-                self.link.accept(*channel, Some(reading.into()), None);
-            }
-        }
-        let connection = self.connections.get_mut(&id).expect("it was just made");
-        connection.streams.extend(streams);
-        connection.send(line, &far_ends);
-        Ok(())
-    }
-
     /// Starts a process that does it. Who asked reads the answer.
     fn work_on_files(&mut self, work: &Work, input: ChannelId, output: ChannelId) -> io::Result<()> {
         let (going_in, far_in) = UnixStream::pair()?;
         let (coming_out, far_out) = UnixStream::pair()?;
-        // Bound before anything can fail, so that closing them is told.
-        self.link.accept(input, None, Some(going_in.into()));
-        self.link.accept(output, Some(coming_out.into()), None);
+        let is_taken = self.link.accept(input, None, Some(going_in.into()))
+            && self.link.accept(output, Some(coming_out.into()), None);
+        if !is_taken {
+            return Err(io::Error::other(TOO_MANY));
+        }
         if self.working.len() >= WORKERS_MAX {
             return Err(io::Error::other(format!("{WORKERS_MAX} others do so at this moment")));
         }
@@ -553,7 +528,12 @@ impl Agent {
             }
             let Some(connection) = self.connections.get_mut(&id) else { return };
             let Some((line, terminal)) = connection.held.pop_front() else { return };
-            let stream = terminal.and_then(|terminal| self.share_terminal(id, terminal));
+            let (line, stream) = match terminal.map(|terminal| self.share_terminal(id, terminal)) {
+                None => (line, None),
+                // The terminal is closed, which ends the program.
+                Some(None) => (asked::failed(TOO_MANY), None),
+                Some(stream) => (line, stream),
+            };
             self.tell(&ToHost::Line { connection: id, line, stream });
         }
         if self.connections.get(&id).is_some_and(|it| it.over) {
@@ -568,6 +548,9 @@ impl Agent {
 
     fn share_terminal(&mut self, id: ConnectionId, terminal: OwnedFd) -> Option<ChannelId> {
         super::super::link::never_wait(&terminal).ok()?;
+        if !self.link.has_room(1 + LOG_CHANNELS) {
+            return None;
+        }
         let copy = terminal.try_clone().ok()?;
         let channel = self.link.open(Some(terminal), Some(copy))?;
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -602,8 +585,8 @@ impl Agent {
             let (connection, channel) = (one.connection, one.channel);
             let error = match made {
                 Ok((source, sink)) => {
-                    self.link.accept(channel, Some(source), Some(sink));
-                    None
+                    let is_taken = self.link.accept(channel, Some(source), Some(sink));
+                    (!is_taken).then(|| TOO_MANY.to_string())
                 }
                 Err(error) => Some(error.to_string()),
             };

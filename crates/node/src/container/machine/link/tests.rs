@@ -164,6 +164,40 @@ fn nothing_is_believed() {
 }
 
 #[test]
+fn one_channel_too_many_is_refused_and_no_place_is_lost() {
+    let (mut host, mut guest) = pair();
+    let ids: Vec<ChannelId> = (0..OPENED_MAX - 2).map(|_| host.open(None, None).unwrap()).collect();
+    assert_eq!(host.open_all([(None, None), (None, None), (None, None)]), None);
+    let last = host.open_all([(None, None), (None, None)]).expect("what was refused took no place");
+    assert_eq!(host.open(None, None), None);
+    // The other end has its own.
+    let (_near, far) = UnixStream::pair().unwrap();
+    let other = guest.open(Some(far.into()), None).unwrap();
+    assert!(host.accept(other, None, None));
+    ids.iter().chain(&last).for_each(|id| guest.refuse(*id));
+    settle(&mut host, &mut guest);
+    assert!(!host.is_over() && host.has_room(OPENED_MAX));
+
+    // What an end takes has a limit too. Whoever made one too many sees both ends of it closed.
+    let (mut host, mut guest) = pair();
+    for number in 1..=TAKEN_MAX as u32 {
+        assert!(guest.accept(2 * number, None, None));
+    }
+    let last = 2 * TAKEN_MAX as u32 + 2;
+    host.next = last;
+    let (mut near, far) = UnixStream::pair().unwrap();
+    let copy = far.try_clone().unwrap();
+    assert_eq!(host.open(Some(far.into()), Some(copy.into())), Some(last));
+    assert!(!guest.accept(last, None, None) && !guest.is_over());
+    settle(&mut host, &mut guest);
+    assert_eq!(near.read(&mut [0; 8]).unwrap(), 0);
+    assert!(near.write_all(b"to nobody").is_err());
+    assert!(!host.has(last) && !host.is_over());
+    // To give a number that one has not is still a breach.
+    assert!(!guest.accept(1, None, None) && guest.is_over());
+}
+
+#[test]
 fn many_small_frames_cost_no_more_than_their_bytes() {
     let (mut host, _guest) = pair();
     // For channels that are gone: nothing happens but that they are read.

@@ -27,6 +27,10 @@ use std::{
 /// How long the guest may take to say how the pod is, before what it said last is told.
 const STATE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is told to who asks for one stream too many.
+const TOO_MANY: &str =
+    "the pod has too many streams at a time: end some of what was attached or executed first";
+
 /// What is kept of a client beside its connection.
 #[derive(Default)]
 pub(super) struct Client {
@@ -83,7 +87,7 @@ impl Relay {
     fn on_request(&mut self, id: u64, request: Request, early: bool) {
         match &request {
             // A guest that is at its end answers nobody.
-            Request::State if self.phase == Phase::Ended || self.link.is_over() => {
+            Request::State if self.answers_nobody() => {
                 if let Some(state) = self.state.clone() {
                     self.reply(id, Reply::State(state), None);
                 }
@@ -95,6 +99,11 @@ impl Relay {
                 }
             }
             Request::Watch => return self.watch(id),
+            // As by a shim that has ended.
+            _ if self.answers_nobody() => {
+                self.is_asked_to_end |= matches!(request, Request::Shutdown);
+                return self.let_go(id);
+            }
             Request::Dial { port, limit_ms } => return self.dial(id, *port, *limit_ms),
             Request::Processes => return self.say(&ToGuest::Processes { connection: id }),
             Request::Usage => return self.say(&ToGuest::Usage { connection: id }),
@@ -107,13 +116,21 @@ impl Relay {
         }
         let takes_streams =
             matches!(request, Request::Attach { .. } | Request::Exec(Exec { tty: false, .. }));
-        let streams = if takes_streams { self.take_streams(id) } else { Some(Vec::new()) };
-        let Some(streams) = streams else {
-            let message = "three descriptors must come along".into();
-            return self.reply(id, Reply::Failed { code: 125, message }, None);
-        };
-        let Ok(line) = serde_json::to_string(&request) else { return };
-        self.say(&ToGuest::Line { connection: id, line, streams, early });
+        let streams = if takes_streams { self.take_streams(id) } else { Ok(Vec::new()) };
+        match (streams, serde_json::to_string(&request)) {
+            (Ok(streams), Ok(line)) => self.say(&ToGuest::Line { connection: id, line, streams, early }),
+            (Err(why), _) => self.refuse(id, why),
+            (_, Err(_)) => {}
+        }
+    }
+
+    /// Whether the guest is at its end, or was hung up on.
+    fn answers_nobody(&self) -> bool {
+        self.phase == Phase::Ended || self.link.is_over()
+    }
+
+    fn refuse(&mut self, id: u64, why: &str) {
+        self.reply(id, Reply::Failed { code: 125, message: why.into() }, None);
     }
 
     /// From now on the client hears of every change: of the state as it is first.
@@ -128,28 +145,24 @@ impl Relay {
     }
 
     /// Makes channels of the descriptors that came with a request: the first is read, the others are written.
-    fn take_streams(&mut self, id: u64) -> Option<Vec<ChannelId>> {
-        let [input, output, errors] = self.connection(id)?.take::<3>()?;
-        let streams = vec![
-            self.link.open(Some(input), None)?,
-            self.link.open(None, Some(output))?,
-            self.link.open(None, Some(errors))?,
-        ];
+    fn take_streams(&mut self, id: u64) -> Result<Vec<ChannelId>, &'static str> {
+        let ends = self.connection(id).and_then(Connection::take::<3>);
+        let [input, output, errors] = ends.ok_or("three descriptors must come along")?;
+        let ends = [(Some(input), None), (None, Some(output)), (None, Some(errors))];
+        let streams = self.link.open_all(ends).ok_or(TOO_MANY)?;
         streams.iter().for_each(|stream| self.keep_stream(id, *stream));
-        Some(streams)
+        Ok(streams.into())
     }
 
     /// What goes in and the answer pass here unread: the daemon believes the answer nothing.
     fn work_on_files(&mut self, id: u64, work: Work) {
-        let ends = self.connection(id).and_then(Connection::take::<2>);
-        let opened = ends.and_then(|[input, output]| {
-            Some((self.link.open(Some(input), None)?, self.link.open(None, Some(output))?))
-        });
-        let Some((input, output)) = opened else {
-            let message = "two descriptors must come along, and there may not be too many streams".into();
-            return self.reply(id, Reply::Failed { code: 125, message }, None);
+        let Some([input, output]) = self.connection(id).and_then(Connection::take::<2>) else {
+            return self.refuse(id, "two descriptors must come along");
         };
-        self.say(&ToGuest::Files { connection: id, work, input, output });
+        match self.link.open_all([(Some(input), None), (None, Some(output))]) {
+            Some([input, output]) => self.say(&ToGuest::Files { connection: id, work, input, output }),
+            None => self.refuse(id, TOO_MANY),
+        }
     }
 
     /// Notes a stream of a client, and forgets those that have ended.
@@ -163,7 +176,7 @@ impl Relay {
         let opened = UnixStream::pair().and_then(|(near, far)| Ok((near.try_clone()?, near, far)));
         let opened = opened.and_then(|(source, sink, far)| {
             let channel = self.link.open(Some(source.into()), Some(sink.into()));
-            let channel = channel.ok_or_else(|| io::Error::other("there are too many already"))?;
+            let channel = channel.ok_or_else(|| io::Error::other(TOO_MANY))?;
             Ok((channel, far))
         });
         match opened {
@@ -197,43 +210,60 @@ impl Relay {
         }
     }
 
+    /// A line of the shim's to a client. What stream comes along has an end in the guest: it is taken here or refused.
     pub(super) fn on_line(&mut self, id: u64, line: &str, stream: Option<ChannelId>) {
+        let untaken = self.take_line(id, line, stream);
+        untaken.into_iter().for_each(|stream| self.link.refuse(stream));
+        self.forward(id);
+    }
+
+    /// Gives back the stream that nobody takes.
+    fn take_line(&mut self, id: u64, line: &str, stream: Option<ChannelId>) -> Option<ChannelId> {
         let Ok(mut reply) = serde_json::from_str::<Reply>(line) else {
-            return self.complain("the guest's shim says what is no reply");
+            self.complain("the guest's shim says what is no reply");
+            return stream;
         };
         if let Reply::State(state) = &mut reply {
             // Who hears of an end finds the last words of it in the log.
             self.write_logs();
             *state = self.as_seen_here(state.clone());
             if id == WATCH {
-                return self.changed(state.clone());
+                self.changed(state.clone());
+                return stream;
             }
-            let Some(client) = self.clients.get_mut(&id) else { return };
+            let Some(client) = self.clients.get_mut(&id) else { return stream };
             if client.late > 0 {
                 client.late -= 1;
-                return;
+                return stream;
             }
             client.state_until.pop_front();
         }
-        match self.clients.get_mut(&id) {
-            Some(client) if client.held.len() < HELD_MAX => {
-                // Only the terminal of a program comes along.
-                let stream = stream.filter(|_| matches!(reply, Reply::Executing { .. }));
-                client.held.push_back((reply, stream));
-            }
-            Some(_) => return self.complain("the guest says more than its client takes"),
-            None => return,
+        let Some(client) = self.clients.get_mut(&id) else { return stream };
+        if client.held.len() >= HELD_MAX {
+            self.complain("the guest says more than its client takes");
+            return stream;
         }
-        self.forward(id);
+        // Only the terminal of a program comes along.
+        let is_terminal = matches!(reply, Reply::Executing { .. });
+        client.held.push_back((reply, stream.filter(|_| is_terminal)));
+        stream.filter(|_| !is_terminal)
     }
 
     /// The shim has closed the connection of a client, who gets what is known of what he asked.
     pub(super) fn let_go(&mut self, id: u64) {
-        let asked = self.clients.remove(&id).map_or(0, |client| client.state_until.len());
+        let asked = self.forget_client(id);
         if let Some(state) = self.state.clone() {
             (0..asked).for_each(|_| self.reply(id, Reply::State(state.clone()), None));
         }
         self.connections.retain(|it| it.id != id);
+    }
+
+    /// Forgets what was kept of a client, and ends the terminals that he did not come to have. Tells how often he waits for the
+    /// state.
+    pub(super) fn forget_client(&mut self, id: u64) -> usize {
+        let Some(client) = self.clients.remove(&id) else { return 0 };
+        client.held.iter().filter_map(|(_, stream)| *stream).for_each(|stream| self.link.refuse(stream));
+        client.state_until.len()
     }
 
     /// Sends the replies of a client, each when the output that was before it was taken.
@@ -250,16 +280,25 @@ impl Relay {
             else {
                 return;
             };
-            let terminal = stream.and_then(|stream| self.bind_terminal(id, stream));
-            self.reply(id, reply, terminal);
+            match stream.map(|stream| self.bind_terminal(id, stream)) {
+                None => self.reply(id, reply, None),
+                Some(Some(terminal)) => self.reply(id, reply, Some(terminal)),
+                // Its terminal is closed, which ends the program.
+                Some(None) => self.refuse(id, TOO_MANY),
+            }
         }
     }
 
-    /// A stream of both directions for the client, whose other end is a terminal inside.
+    /// A stream of both directions for the client, whose other end is a terminal inside. `None` for one too many.
     fn bind_terminal(&mut self, id: u64, stream: ChannelId) -> Option<OwnedFd> {
-        let (near, far) = UnixStream::pair().ok()?;
-        let copy = near.try_clone().ok()?;
-        self.link.accept(stream, Some(near.into()), Some(copy.into()));
+        let ends = UnixStream::pair().and_then(|(near, far)| Ok((near.try_clone()?, near, far)));
+        let Ok((source, sink, far)) = ends else {
+            self.link.refuse(stream);
+            return None;
+        };
+        if !self.link.accept(stream, Some(source.into()), Some(sink.into())) {
+            return None;
+        }
         self.keep_stream(id, stream);
         Some(far.into())
     }

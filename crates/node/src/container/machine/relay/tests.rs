@@ -5,7 +5,7 @@ use crate::container::{
     bundle::tests::example,
     files::inside::InsideFiles,
     files::turn::Turn,
-    protocol::{ContainerState, STATE},
+    protocol::{ContainerState, Exec, Request, STATE},
 };
 use std::{
     io::{BufRead, BufReader, Read},
@@ -187,6 +187,116 @@ fn nothing_that_a_guest_says_is_for_who_watches() {
     stage.say(&ToHost::Closed { connection });
     stage.says_state(7);
     assert_eq!(restarts(&answer(&mut watching)), 7);
+    stage.end();
+}
+
+/// Asks for a program with these as its three streams.
+fn ask_exec(client: &UnixStream, ends: [&UnixStream; 3]) {
+    let exec = Exec {
+        container: None,
+        argv: vec!["true".into()],
+        env: vec![],
+        cwd: None,
+        user: None,
+        tty: false,
+        size: None,
+        tied: false,
+    };
+    let line = serde_json::to_string(&Request::Exec(exec)).unwrap() + "\n";
+    let sent = sys::fdpass::send(client, line.as_bytes(), &ends.map(AsFd::as_fd)).unwrap();
+    assert_eq!(sent, line.len());
+}
+
+#[test]
+fn one_stream_too_many_is_refused_with_its_ends_and_no_place_is_lost() {
+    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+    let (_, most) = getrlimit(RLIMIT_NOFILE).unwrap();
+    setrlimit(RLIMIT_NOFILE, most, most).unwrap();
+    let mut stage = Stage::up();
+    let mut client = stage.client();
+    let (near, far) = UnixStream::pair().unwrap();
+    let mut taken = vec![];
+    let mut take = |stage: &mut Stage, client: &UnixStream| {
+        ask_exec(client, [&far; 3]);
+        match stage.hear() {
+            ToGuest::Line { streams, .. } => taken.extend(streams),
+            message => panic!("{message:?}"),
+        }
+    };
+    // As many programs with three streams as there are places for.
+    for _ in 0..341 {
+        take(&mut stage, client.get_ref());
+    }
+    let (mut mine, refused) = UnixStream::pair().unwrap();
+    ask_exec(client.get_ref(), [&refused; 3]);
+    drop(refused);
+    match answer(&mut client) {
+        Reply::Failed { message, .. } => assert!(message.contains("too many streams"), "{message}"),
+        reply => panic!("{reply:?}"),
+    }
+    mine.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(mine.read(&mut [0; 8]).unwrap(), 0, "its ends are closed");
+    // So many places as one program needs are free again, and no descriptor of the one that was refused is taken for its.
+    let first: Vec<ChannelId> = taken.drain(..3).collect();
+    first.into_iter().for_each(|stream| stage.guest.refuse(stream));
+    stage.say(&ToHost::Usage { connection: 1, usage: Default::default() });
+    assert!(matches!(answer(&mut client), Reply::Usage { .. }));
+    ask_exec(client.get_ref(), [&far; 3]);
+    assert!(matches!(stage.hear(), ToGuest::Line { streams, .. } if streams.len() == 3));
+    drop((near, far));
+    stage.end();
+}
+
+#[test]
+fn a_terminal_that_nobody_takes_is_closed_in_the_guest() {
+    let mut stage = Stage::up();
+    let mut client = stage.client();
+    ask(&mut client, "usage");
+    let gone = match stage.hear() {
+        ToGuest::Usage { connection } => connection,
+        message => panic!("{message:?}"),
+    };
+    drop(client);
+    assert!(matches!(stage.hear(), ToGuest::Closed { connection } if connection == gone));
+    let executing = serde_json::to_string(&Reply::Executing { pid: 1 }).unwrap();
+    let done = serde_json::to_string(&Reply::Done).unwrap();
+    for (connection, line) in [(gone, executing.as_str()), (WATCH, done.as_str()), (gone, "no reply")] {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let copy = far.try_clone().unwrap();
+        let stream = stage.guest.open(Some(far.into()), Some(copy.into())).unwrap();
+        stage.say(&ToHost::Line { connection, line: line.into(), stream: Some(stream) });
+        let deadline = Instant::now() + PATIENCE;
+        while stage.guest.has(stream) {
+            assert!(Instant::now() < deadline && !stage.guest.is_over(), "{line}: it is left open");
+            stage.guest.serve(0);
+            assert!(stage.guest.next::<ToGuest>().is_none());
+            std::thread::yield_now();
+        }
+        assert_eq!(near.read(&mut [0; 8]).unwrap(), 0, "{line}");
+    }
+    stage.end();
+}
+
+#[test]
+fn who_asks_a_guest_that_hung_up_is_told_at_once() {
+    let mut stage = Stage::up();
+    let (client, mut other) = (stage.client(), stage.client());
+    let (near, _far) = UnixStream::pair().unwrap();
+    stage.guest = Link::new(File::from(OwnedFd::from(near)), Side::Guest).unwrap();
+    let (mut mine, far) = UnixStream::pair().unwrap();
+    // The relay may not have seen yet that it hung up: who asks by then is told when it has.
+    ask(&mut other, "state");
+    answer(&mut other);
+    ask_exec(client.get_ref(), [&far; 3]);
+    drop(far);
+    mine.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(mine.read(&mut [0; 8]).unwrap(), 0, "its ends are closed");
+    let mut client = client;
+    assert_eq!(client.read_line(&mut String::new()).unwrap(), 0, "as by a shim that has ended");
+    assert!(
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(stage.qemu), None).is_ok(),
+        "before its machine is"
+    );
     stage.end();
 }
 
