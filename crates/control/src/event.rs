@@ -7,7 +7,7 @@ use model::{
     operation::{Event, Operation, Subject},
     record::Record,
 };
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 use store::{Stored, Tx};
 
 /// Events kept in the store; the oldest go first.
@@ -81,7 +81,7 @@ impl Control {
             Some(project) => project == caller.project,
             None => caller.role == crate::Role::Admin,
         });
-        all.sort_by(|a, b| b.record.at.cmp(&a.record.at));
+        all.sort_by_key(|one| Reverse(one.record.at));
         all
     }
 
@@ -89,7 +89,7 @@ impl Control {
     pub fn operations_on(&self, noun: &str, id: &str) -> Vec<Arc<Stored<Operation>>> {
         let mut all = self.store.by_index(&OPERATION_BY_SUBJECT, id);
         all.retain(|o| o.record.subject.noun == noun);
-        all.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
+        all.sort_by_key(|one| Reverse(one.record.started_at));
         all
     }
 
@@ -97,7 +97,7 @@ impl Control {
     pub fn operations(&self, caller: &Caller) -> Vec<Arc<Stored<Operation>>> {
         let mut all = self.store.list::<Operation>();
         all.retain(|o| o.record.project == caller.project);
-        all.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
+        all.sort_by_key(|one| Reverse(one.record.started_at));
         all
     }
 
@@ -108,11 +108,11 @@ impl Control {
     pub async fn trim_history(&self) -> Result<(), String> {
         let now = self.now();
         let mut events = self.store.list::<Event>();
-        events.sort_by(|a, b| b.record.at.cmp(&a.record.at));
+        events.sort_by_key(|one| Reverse(one.record.at));
         let old = events.iter().skip(EVENTS_MAX).map(|e| e.record.key()).collect();
         self.forget_all::<Event>(old).await?;
         let mut operations = self.store.list::<Operation>();
-        operations.sort_by(|a, b| b.record.started_at.cmp(&a.record.started_at));
+        operations.sort_by_key(|one| Reverse(one.record.started_at));
         let old = operations.iter().skip(OPERATIONS_MAX).map(|o| o.record.key()).collect();
         self.forget_all::<Operation>(old).await?;
         // A session that would have ended by now need not be kept out any more.

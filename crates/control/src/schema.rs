@@ -148,8 +148,7 @@ fn nouns(schema: Schema) -> Schema {
     let schema = noun::<Deployment>(schema);
     let schema = noun::<Volume>(schema);
     let schema = noun::<VolumeType>(schema);
-    let schema = noun::<Snapshot>(schema);
-    schema
+    noun::<Snapshot>(schema)
 }
 
 fn indexed(schema: Schema) -> Schema {

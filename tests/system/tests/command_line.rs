@@ -179,8 +179,7 @@ fn plugs(user: &User<'_>, key: &str) {
     assert!(said.contains("has a further interface"), "{said}");
     eventually("both are seen", LONG, || seen().contains("2097152") && seen().contains("eth1"));
     let port = user.reads(&["info", "db"]);
-    let port =
-        port.lines().filter(|line| line.contains("fa:16:3e")).last().expect("the interface").to_string();
+    let port = port.lines().rfind(|line| line.contains("fa:16:3e")).expect("the interface").to_string();
     user.does(&["instance", "detach-port", "db", port.split_whitespace().last().unwrap()]);
     user.does(&["volume", "detach", "data"]);
     eventually("both are gone", LONG, || seen() == before);

@@ -42,7 +42,7 @@ fn a_containers_health_is_told_on_every_door() {
     assert!(
         docker.does(&["ps"]).contains("(healthy)") || docker.does(&["ps"]).contains("(health: starting)")
     );
-    let lists = |word: &str| docker.does(&["ps", "-q", "--filter", &format!("health={word}")]) != "";
+    let lists = |word: &str| !docker.does(&["ps", "-q", "--filter", &format!("health={word}")]).is_empty();
     eventually("health", LONG, || docker.does(&["ps"]).contains("(healthy)"));
     assert!(lists("healthy") && !lists("unhealthy") && !lists("none"));
     let log = "{{range .State.Health.Log}}{{.ExitCode}} {{.Output}}{{end}}";

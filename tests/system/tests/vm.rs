@@ -328,7 +328,7 @@ fn guest_ends_are_told() {
     console.expect("42-by-console", LONG);
     drop(console);
     let refused = shop.ask(shop.client.console("vm", &ConsoleQuery { login: true }));
-    assert_eq!(refused.err().expect("no agent runs in it").code(), Code::Unsupported);
+    assert_eq!(refused.expect_err("no agent runs in it").code(), Code::Unsupported);
     let killed = shop.instance("vm");
     shop.drop_ssh(&killed);
     kill(Pid::from_raw(pid_of(&killed)), Signal::SIGKILL).expect("kill QEMU");

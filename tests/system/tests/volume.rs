@@ -258,7 +258,7 @@ fn trims(lab: &Lab, shop: &Cloud) {
         let id = shop.get::<Volume>(name).head.id.to_string();
         let files = || std::fs::read_dir(&place).expect("lists").map(|entry| entry.expect("lists").path());
         let file = files().find(|path| path.to_string_lossy().contains(&id)).expect("its file");
-        let taken_mib = || std::fs::metadata(&file).expect("looks").blocks() * 512 >> 20;
+        let taken_mib = || std::fs::metadata(&file).expect("looks").blocks() * 512 / (1 << 20);
         // By blocks: 48 of 64 MiB.
         shop.ssh("vm", &format!("head -c 67108864 /dev/urandom >{device}; sync")).text();
         let (full, kept) = (taken_mib(), sum(shop, &device));

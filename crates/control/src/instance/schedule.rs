@@ -61,7 +61,7 @@ impl Control {
             let Some(found) = self.get::<Instance>(seen.record.meta.id) else { return Ok(None) };
             let mut next = found.record.clone();
             let Some(schedule) = next.schedule.as_mut() else { return Ok(None) };
-            if !schedule.next().is_some_and(|at| at <= now) || found.record.meta.is_deleting() {
+            if schedule.next().is_none_or(|at| at > now) || found.record.meta.is_deleting() {
                 return Ok(None);
             }
             schedule.since = now;

@@ -140,7 +140,7 @@ async fn create(session: &Session, args: &CreateArgs) -> Result {
         SnapshotState::Failed => "could not be taken",
     };
     noun::tell(session, &made, &format!("of volume {} {told}", made.volume.name))?;
-    session.say("A snapshot lies on the same disk as its volume: it is no backup.".to_string());
+    session.say("A snapshot lies on the same disk as its volume: it is no backup.");
     session.next(format!("holm volume create NAME --snapshot {}", made.head.name));
     Ok(())
 }

@@ -74,7 +74,7 @@ pub fn plug(namespace: &NetNs, nic: &NicPlan, number: usize) -> io::Result<()> {
     let inside = Netlink::open(namespace)?;
     let name = format!("eth{number}");
     let peer = peer_name(nic);
-    if !inside.link(&name)?.is_some_and(|link| link.mac == Some(nic.mac.0)) {
+    if inside.link(&name)?.is_none_or(|link| link.mac != Some(nic.mac.0)) {
         if inside.link(&peer)?.is_none() {
             bring_in(namespace, nic, &peer)?;
         }

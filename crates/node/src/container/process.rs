@@ -362,8 +362,8 @@ fn become_program(
     take_streams(place, launch, shim).map_err(fail("connect the standard streams"))?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let (soft, hard) = launch.process.open_files;
-    privilege::set_limit_clamped(libc::RLIMIT_NOFILE as u32, soft, hard).map_err(fail("limit open files"))?;
-    privilege::set_limit_clamped(libc::RLIMIT_CORE as u32, 0, u64::MAX).map_err(fail("limit core files"))?;
+    privilege::set_limit_clamped(libc::RLIMIT_NOFILE, soft, hard).map_err(fail("limit open files"))?;
+    privilege::set_limit_clamped(libc::RLIMIT_CORE, 0, u64::MAX).map_err(fail("limit core files"))?;
     for (resource, soft, hard) in &launch.process.ulimits {
         privilege::set_limit_clamped(*resource, *soft, *hard).map_err(fail("set a limit"))?;
     }

@@ -227,7 +227,7 @@ fn image(pod: &Pod, container: &Container, user_namespace: BorrowedFd<'_>) -> Re
 
 /// Whether an overlay is mounted there, as the kernel says (statfs(2), `OVERLAYFS_SUPER_MAGIC`).
 pub(super) fn is_overlay(path: impl rustix::path::Arg) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|seen| seen.f_type as i64 == 0x794c_7630)
+    rustix::fs::statfs(path).is_ok_and(|seen| seen.f_type == 0x794c_7630)
 }
 
 /// The overlay of the image's layers and the container's own files, with ids shifted into the pod's range.

@@ -123,7 +123,7 @@ impl Images {
         let quiet = Arc::clone(&self.collector.arrivals).try_write_owned();
         let grace = if quiet.is_ok() { grace } else { grace.max(GRACE_WHILE_ARRIVING) };
         let is_image = |table: &str| table == ImageStatus::TABLE || table == Image::TABLE;
-        if self.store.mirror().corrupt().iter().any(|record| is_image(&record.table)) {
+        if self.store.mirror().corrupt().iter().any(|record| is_image(record.table)) {
             return Err(CollectError::Unreadable);
         }
         let contents: Vec<ImageContent> = self

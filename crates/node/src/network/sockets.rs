@@ -210,7 +210,7 @@ fn receive_now(fd: BorrowedFd<'_>) -> io::Result<Option<Datagram>> {
                 arrival = Some((IpAddr::V4(local), info.ipi_ifindex as u32));
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => {
-                arrival = Some((IpAddr::V6(info.ipi6_addr.s6_addr.into()), info.ipi6_ifindex as u32));
+                arrival = Some((IpAddr::V6(info.ipi6_addr.s6_addr.into()), info.ipi6_ifindex));
             }
             _ => {}
         }

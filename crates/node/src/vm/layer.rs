@@ -9,7 +9,10 @@
 
 use model::plan::DiskPlan;
 use serde_json::{Value, json};
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
 use super::{
     device::{self, DiskFile},
@@ -56,7 +59,7 @@ async fn add_layer(
     qmp: &Qmp,
     disk: &DiskPlan,
     level: usize,
-    path: &PathBuf,
+    path: &Path,
     owner: &str,
 ) -> Result<(), DriverError> {
     // The file's node may be left from an attempt that was cut short.
@@ -64,7 +67,7 @@ async fn add_layer(
     if node(qmp, &file_node).await?.is_some() {
         qmp.execute("blockdev-del", json!({"node-name": file_node})).await?;
     }
-    let file: OwnedFd = launch::open_disk(&DiskFile { path: path.clone(), writable: !disk.read_only })?;
+    let file: OwnedFd = launch::open_disk(&DiskFile { path: path.to_path_buf(), writable: !disk.read_only })?;
     let set = add_file(qmp, &file, owner).await?;
     for node in device::layer_nodes(disk.volume, level, set, disk.read_only) {
         qmp.execute("blockdev-add", node).await?;

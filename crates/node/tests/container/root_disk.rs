@@ -54,7 +54,7 @@ async fn a_root_disk_limits_what_containers_write_and_grows_while_they_run() {
     let told = lab.output_with(plan.id, "kept").await;
     until("the new size", async || {
         let told = lab.output(plan.id).await;
-        told.lines().filter(|line| line.starts_with("holm")).last().is_some_and(|line| kib(line) > 2_900_000)
+        told.lines().rfind(|line| line.starts_with("holm")).is_some_and(|line| kib(line) > 2_900_000)
     })
     .await;
     assert!(told.contains("kept"), "{told}");

@@ -187,7 +187,7 @@ async fn keys_are_refused_where_nobody_logs_in_and_where_nobody_knows_them() {
     // What the project has forgotten, or calls another key by now, is in the instance what it was.
     let had = keys[1].clone();
     lab.control.delete_keypair(&lab.caller, None, "old").await.unwrap();
-    assert_eq!(set("db", "old").await.unwrap().keys, [had.clone()]);
+    assert_eq!(set("db", "old").await.unwrap().keys, std::slice::from_ref(&had));
     let another = keys[0].1.replace(" me", " another");
     let new = NewKeypair { name: "old".into(), kind: KeyKind::Ssh, public_key: another, user: None };
     lab.control.add_keypair(&lab.caller, new).await.unwrap();

@@ -161,9 +161,8 @@ fn refuse(query: &Query) -> Result<()> {
         ("cpusetmems", "memory is not chosen by its place"),
     ] {
         let value = query.text(name).unwrap_or("");
-        if !(is_buildkit && matches!(name, "session" | "outputs"))
-            && !matches!(value, "" | "0" | "false" | "null" | "[]" | "default")
-        {
+        let is_its_own = is_buildkit && matches!(name, "session" | "outputs");
+        if !is_its_own && !matches!(value, "" | "0" | "false" | "null" | "[]" | "default") {
             return Err(not_honoured(name, why));
         }
     }

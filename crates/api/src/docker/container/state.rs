@@ -65,7 +65,7 @@ pub fn how_long(seconds: i64) -> String {
     match seconds {
         ..1 => "Less than a second".into(),
         1 => "1 second".into(),
-        ..MINUTE => format!("{seconds} seconds"),
+        2..MINUTE => format!("{seconds} seconds"),
         _ if seconds / MINUTE == 1 => "About a minute".into(),
         _ if seconds / MINUTE < 60 => format!("{} minutes", seconds / MINUTE),
         _ if hours == 1 => "About an hour".into(),

@@ -136,7 +136,10 @@ fn fits(value: &Value, wanted: &str) -> bool {
         }
         Value::Bool(is) => truth(wanted) == Some(*is),
         Value::Null => wanted.is_empty() || wanted == "None",
-        other => other.to_string() == wanted,
+        other => {
+            let shown = other.to_string();
+            shown == wanted
+        }
     }
 }
 

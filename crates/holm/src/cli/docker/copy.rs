@@ -171,7 +171,8 @@ fn write(source: &Path, name: &str, keeps_owners: bool, out: &mut dyn io::Write)
         header.set_metadata(&found);
         if !keeps_owners {
             // As docker has it: files are the container's root's.
-            (header.set_uid(0), header.set_gid(0));
+            header.set_uid(0);
+            header.set_gid(0);
         }
         let kind = found.file_type();
         if kind.is_dir() {

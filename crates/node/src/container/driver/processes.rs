@@ -46,7 +46,7 @@ fn look(pid: i32, booted_s: i64) -> Option<ProcessSeen> {
 
 /// The short name stands in parentheses and may have any character.
 fn name_in(stat: &str) -> Option<&str> {
-    Some(stat.get(stat.find('(')? + 1..stat.rfind(')')?)?)
+    stat.get(stat.find('(')? + 1..stat.rfind(')')?)
 }
 
 /// Reads the fields behind the short name: state, ppid, pgrp, session, tty_nr … (proc_pid_stat(5)).

@@ -313,7 +313,7 @@ impl Link {
     /// Whether that is so on all of them.
     pub fn is_all_sunk(&mut self) -> bool {
         let ids: Vec<ChannelId> = self.channels.keys().copied().collect();
-        ids.into_iter().fold(true, |sunk, id| self.is_sunk(id) && sunk)
+        ids.into_iter().filter(|id| !self.is_sunk(*id)).count() == 0
     }
 
     /// What is to be waited for, with the number of its channel; 0 is the port.
@@ -348,6 +348,7 @@ impl Link {
     }
 
     /// The next message, after all that was said before it has happened. `None` until more comes.
+    #[expect(clippy::should_implement_trait, reason = "who asks says what the message is")]
     pub fn next<M: DeserializeOwned>(&mut self) -> Option<M> {
         while !self.over {
             let frame = self.next_frame()?;

@@ -106,7 +106,7 @@ async fn owners_are_shifted_whiteouts_hide_and_the_layers_stay() {
             .into_iter()
             .map(|entry| entry.target)
             .collect();
-        assert_eq!(mounted_at, [ground.rootfs.target.clone()], "nothing else stays mounted");
+        assert_eq!(mounted_at, std::slice::from_ref(&ground.rootfs.target), "nothing else stays mounted");
         assert_eq!(ground.rootfs.upper.join("shifted").exists(), shift == Shift::Copy);
         // A write goes to the container's own directory, with host ids of its range; the layer stays as it was.
         fs::write(ground.rootfs.target.join("etc/passwd"), "written").expect("writes");

@@ -42,7 +42,8 @@ async fn remote(
     form.refuse_others(&["protocol", "type"])?;
     let asked = Asked { protocol: form.needed("protocol")?, kind: form.needed("type")? };
     let known = ["vnc", "spice", "serial", "rdp"];
-    if !known.contains(&asked.protocol) && !(asked.protocol == "mks" && version.has(2, 8)) {
+    let is_known = known.contains(&asked.protocol) || asked.protocol == "mks" && version.has(2, 8);
+    if !is_known {
         let protocol = asked.protocol;
         return Err(Fault::invalid(format!(
             "Invalid input for field/attribute protocol. Value: {protocol}."

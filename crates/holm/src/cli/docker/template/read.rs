@@ -33,9 +33,9 @@ pub fn template(text: &str) -> Result<Vec<Node>, String> {
     let mut reader = Reader { pieces: pieces.into_iter(), depth: 0 };
     let (nodes, end) = reader.nodes()?;
     match end {
-        End::Eof => Ok(nodes),
-        End::Else(_) => Err("unexpected {{else}}".to_string()),
-        End::End => Err("unexpected {{end}}".to_string()),
+        Closing::Eof => Ok(nodes),
+        Closing::Else(_) => Err("unexpected {{else}}".to_string()),
+        Closing::End => Err("unexpected {{end}}".to_string()),
     }
 }
 
@@ -83,7 +83,7 @@ fn closing(text: &str) -> Option<usize> {
 }
 
 /// What ended a block.
-enum End {
+enum Closing {
     Eof,
     Else(String),
     End,
@@ -95,7 +95,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), String> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Closing), String> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err("the template is nested too deep".to_string());
@@ -113,11 +113,11 @@ impl Reader {
             match word {
                 "end" => {
                     self.depth -= 1;
-                    return Ok((nodes, End::End));
+                    return Ok((nodes, Closing::End));
                 }
                 "else" => {
                     self.depth -= 1;
-                    return Ok((nodes, End::Else(rest.trim().to_string())));
+                    return Ok((nodes, Closing::Else(rest.trim().to_string())));
                 }
                 "if" => nodes.push(self.condition(rest)?),
                 "with" => nodes.push(self.with(rest)?),
@@ -126,7 +126,7 @@ impl Reader {
             }
         }
         self.depth -= 1;
-        Ok((nodes, End::Eof))
+        Ok((nodes, Closing::Eof))
     }
 
     fn condition(&mut self, first: &str) -> Result<Node, String> {
@@ -136,9 +136,9 @@ impl Reader {
             let (body, end) = self.nodes()?;
             ways.push((condition, body));
             match end {
-                End::End => return Ok(Node::If(ways, vec![])),
-                End::Eof => return Err("unexpected EOF".to_string()),
-                End::Else(rest) => match rest.strip_prefix("if ") {
+                Closing::End => return Ok(Node::If(ways, vec![])),
+                Closing::Eof => return Err("unexpected EOF".to_string()),
+                Closing::Else(rest) => match rest.strip_prefix("if ") {
                     Some(next) => asked = next.to_string(),
                     None => return Ok(Node::If(ways, self.last()?)),
                 },
@@ -167,17 +167,17 @@ impl Reader {
     fn body(&mut self) -> Result<(Vec<Node>, Vec<Node>), String> {
         let (body, end) = self.nodes()?;
         match end {
-            End::End => Ok((body, vec![])),
-            End::Else(_) => Ok((body, self.last()?)),
-            End::Eof => Err("unexpected EOF".to_string()),
+            Closing::End => Ok((body, vec![])),
+            Closing::Else(_) => Ok((body, self.last()?)),
+            Closing::Eof => Err("unexpected EOF".to_string()),
         }
     }
 
     fn last(&mut self) -> Result<Vec<Node>, String> {
         match self.nodes()? {
-            (body, End::End) => Ok(body),
-            (_, End::Else(_)) => Err("unexpected {{else}}".to_string()),
-            (_, End::Eof) => Err("unexpected EOF".to_string()),
+            (body, Closing::End) => Ok(body),
+            (_, Closing::Else(_)) => Err("unexpected {{else}}".to_string()),
+            (_, Closing::Eof) => Err("unexpected EOF".to_string()),
         }
     }
 }

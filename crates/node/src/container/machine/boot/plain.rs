@@ -116,7 +116,10 @@ fn unpack_block(block: &[u8], output: &mut Vec<u8>) -> Option<()> {
 /// A length of which the token has the first four bits.
 fn length(begun: usize, rest: &mut &[u8]) -> Option<usize> {
     let mut length = begun;
-    while begun == 15 {
+    if begun < 15 {
+        return Some(length);
+    }
+    loop {
         let (byte, after) = rest.split_first()?;
         *rest = after;
         length += usize::from(*byte);

@@ -501,7 +501,7 @@ impl Agent {
     fn drain_logs(&mut self) -> bool {
         self.accept_logs();
         let Self { link, log_channels, .. } = self;
-        log_channels.iter().fold(true, |dry, id| link.is_dry(*id) && dry)
+        log_channels.iter().filter(|id| !link.is_dry(**id)).count() == 0
     }
 
     /// Whether the words that were before a state are on their way. The shim wrote those of an end before it told it; others'
@@ -522,7 +522,7 @@ impl Agent {
             let Some((line, _)) = connection.held.front() else { break };
             let tells_end = id == WATCH || matches!(serde_json::from_str(line), Ok(Reply::Exited { .. }));
             let streams = if tells_end { connection.streams.clone() } else { Vec::new() };
-            let is_dry = streams.into_iter().fold(true, |dry, stream| self.link.is_dry(stream) && dry);
+            let is_dry = streams.into_iter().filter(|stream| !self.link.is_dry(*stream)).count() == 0;
             if !is_dry || (id == WATCH && !self.are_logs_sent()) {
                 return;
             }

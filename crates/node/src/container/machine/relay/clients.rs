@@ -274,7 +274,7 @@ impl Relay {
                 Reply::Exited { .. } => client.streams.clone(),
                 _ => Vec::new(),
             };
-            let is_dry = streams.into_iter().fold(true, |dry, stream| self.link.is_sunk(stream) && dry);
+            let is_dry = streams.into_iter().filter(|stream| !self.link.is_sunk(*stream)).count() == 0;
             let Some((reply, stream)) =
                 self.clients.get_mut(&id).filter(|_| is_dry).and_then(|client| client.held.pop_front())
             else {
