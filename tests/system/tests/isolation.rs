@@ -2,6 +2,7 @@
 //! what comes out compared.
 
 use crate::docker::{PROJECT, finish};
+use api::v1::types::floating_ip::FloatingIp;
 use lab::{Docker, Lab, MACHINE, Options, Said, eventually, http_get};
 use std::{
     fs,
@@ -265,6 +266,62 @@ fn files(side: &mut Side<'_>) {
     );
 }
 
+/// What a program sees of its network: interfaces, addresses, routes, and the tables of further interfaces.
+const SEEN_NETWORK: &str = "ip -o link | awk '{print $2}' | sed 's/@.*:/:/' | sort; ip -o -4 addr show dev eth1 | awk '{print $4}'; \
+                            ip route | grep eth1; ip rule | grep -v local; ip route show table 1001; cat /sys/class/net/eth1/mtu";
+
+/// Another network, joined and left while its programs run: as one more, as the only one that leads outside, and as the one
+/// that a published port and a floating IP lead to.
+fn networks(side: &mut Side<'_>) {
+    side.docker.does(&["network", "create", "--subnet", "10.77.0.0/24", "other"]);
+    side.docker.does(&[
+        "run",
+        "-d",
+        "--name",
+        "far",
+        "--network",
+        "other",
+        "--ip",
+        "10.77.0.10",
+        "busybox",
+        "sh",
+        "-c",
+        SERVER,
+    ]);
+    side.says(&["network", "connect", "--ip", "10.77.0.9", "other", "one"]);
+    side.says(&["network", "connect", "other", "one"]);
+    side.sees(SEEN_NETWORK);
+    side.sees("ping -c1 -W5 10.77.0.1 >/dev/null; echo $?; ping -I 10.77.0.9 -c1 -W5 10.77.0.10 >/dev/null; echo $?");
+    side.sees("cut -d' ' -f1 /etc/resolv.conf | sort -u; grep -c 10.77 /etc/hosts; nslookup -type=a one | grep -c Address");
+    let greets = || side.docker.says(&["exec", "far", "wget", "-qO-", "http://10.77.0.9/"]).out;
+    eventually("a neighbour's visit", LONG, || greets().contains("It works!"));
+    side.told("{{range $name, $it := .NetworkSettings.Networks}}{{$name}} {{end}}{{.NetworkSettings.Networks.other.IPAddress}}");
+
+    // All that leads outside goes by the new one.
+    side.says(&["network", "disconnect", "bridge", "one"]);
+    side.sees("ip -o link | awk '{print $2}' | sed 's/@.*:/:/' | sort; ip route");
+    eventually("its page by the other network", LONG, || {
+        side.page(8080).is_some_and(|page| page.contains("It works!"))
+    });
+    let cloud = side.lab.project(PROJECT);
+    let floating = cloud.add_floating_ip("public", "one").address;
+    let page = || http_get(&side.lab.world.outside, SocketAddr::new(floating, 80), SHORT).ok();
+    eventually("its page by a floating IP", LONG, || page().is_some_and(|page| page.contains("It works!")));
+    cloud.delete::<FloatingIp>("public");
+
+    // The number that came free is the next one's.
+    side.says(&["network", "connect", "bridge", "one"]);
+    side.sees("ip -o link | awk '{print $2}' | sed 's/@.*:/:/' | sort; ip route | wc -l");
+    eventually("its page by the first network", LONG, || side.page(8080).is_some());
+    side.says(&["network", "disconnect", "other", "one"]);
+    side.sees(
+        "ip -o link | awk '{print $2}' | sed 's/@.*:/:/' | sort; ip rule | grep -v local; ip route show table 1001",
+    );
+    side.says(&["network", "disconnect", "other", "one"]);
+    side.docker.does(&["rm", "-f", "far"]);
+    side.says(&["network", "rm", "other"]);
+}
+
 /// An image of what it changed, and what is left when that is taken back.
 fn committed(side: &mut Side<'_>) {
     side.docker.does(&["commit", "-c", "LABEL made=here", "one", "shop:1"]);
@@ -364,6 +421,7 @@ fn whole_suite<'a>(lab: &'a Lab, docker: &'a Docker, isolation: &'static str) ->
     beside(&mut side);
     files(&mut side);
     committed(&mut side);
+    networks(&mut side);
     limits(&mut side);
     life(&mut side);
     restarts(&mut side);

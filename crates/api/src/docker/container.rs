@@ -26,6 +26,7 @@ pub(super) use action::up;
 pub(super) use extra_host::asked as extra_hosts;
 pub(super) use health::{check_view as health_check_view, event as health_event};
 pub(super) use logs::time_ns;
+pub(super) use publish::groups as published_groups;
 pub(super) use state::word as state_word;
 pub(super) use usage::sizes;
 pub(super) use view::image_name;

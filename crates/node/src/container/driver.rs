@@ -10,6 +10,7 @@
 //! the cgroup. Processes without a shim have lost their streams, log and exit codes; they are killed and told as such.
 
 mod attach;
+mod card;
 pub(super) mod content;
 mod dial;
 mod files;
@@ -417,44 +418,11 @@ impl Driver for PodDriver {
     }
 
     async fn attach_nic(&self, id: InstanceId, nic: &NicPlan) -> Result<(), DriverError> {
-        let (places, nic) = (self.places(id), nic.clone());
-        blocking(move || {
-            if machine::of(&places).is_some() {
-                return Err(machine::unsupported_nic(nic.port));
-            }
-            let namespace = NetNs::open(&places.netns)
-                .map_err(|error| io_error("open the pod's network")(error.into()))?;
-            let at = || format!("plug in port {}", nic.port);
-            let number = match network::plugged(&namespace, &nic).map_err(io_error(at()))? {
-                Some(number) => number,
-                None => network::free_number(&namespace).map_err(io_error(at()))?,
-            };
-            network::plug(&namespace, &nic, number).map_err(io_error(at()))?;
-            let mut nics: Vec<NicPlan> = read_json(&places.run.join(NICS)).unwrap_or_default();
-            nics.retain(|known| known.port != nic.port);
-            nics.push(nic);
-            write_json(&places.run.join(NICS), &nics)
-        })
-        .await
+        self.plug_in(id, nic).await
     }
 
     async fn detach_nic(&self, id: InstanceId, port: PortId) -> Result<(), DriverError> {
-        let places = self.places(id);
-        blocking(move || {
-            let mut nics: Vec<NicPlan> = read_json(&places.run.join(NICS)).unwrap_or_default();
-            let Some(at) = nics.iter().position(|nic| nic.port == port) else {
-                return Ok(());
-            };
-            if machine::of(&places).is_some() {
-                return Err(machine::unsupported_nic(port));
-            }
-            if let Ok(namespace) = NetNs::open(&places.netns) {
-                network::unplug(&namespace, &nics[at]).map_err(io_error(format!("unplug port {port}")))?;
-            }
-            nics.remove(at);
-            write_json(&places.run.join(NICS), &nics)
-        })
-        .await
+        self.plug_out(id, port).await
     }
 
     async fn attach_disk(&self, _: InstanceId, disk: &DiskPlan) -> Result<(), DriverError> {

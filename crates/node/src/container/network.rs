@@ -2,7 +2,8 @@
 //!
 //! The network makes the pair: the port's device in the network's namespace, and the peer under the name that
 //! [`peer_name`] gives in the pod's, where that is there, else beside it, from where it is moved in. The peer becomes
-//! `eth0`, `eth1` and so on. Every step is idempotent.
+//! `eth0`, `eth1` and so on. Every step is idempotent. In the machine of a pod with a kernel of its own the same is done to the
+//! machine's cards, which come under that name, too.
 //!
 //! The namespace belongs to the pod's own user namespace, which is made with it and lives as long: root inside has in it
 //! what its capabilities say (raw packets by default, as in docker; addresses and routes only with `CAP_NET_ADMIN`),
@@ -15,7 +16,7 @@ use model::{
 };
 use std::{fs, io, net::IpAddr, path::Path};
 use sys::{
-    netlink::{Netlink, Route, RouteTarget, Rule},
+    netlink::{Link, Netlink, Route, RouteTarget, Rule},
     netns::NetNs,
     sysctl,
     userns::{self, IdMap},
@@ -185,14 +186,29 @@ fn bring_in(namespace: &NetNs, nic: &NicPlan, peer: &str) -> io::Result<()> {
 /// Removes the pod's end of a port, and with it the network's.
 pub fn unplug(namespace: &NetNs, nic: &NicPlan) -> io::Result<()> {
     let inside = Netlink::open(namespace)?;
-    if let Some(number) = plugged(namespace, nic)? {
-        for rule in rules(nic, number) {
-            inside.delete_rule(&rule)?;
-        }
-    }
+    forget_rules(&inside, nic)?;
     for link in inside.links()? {
         if link.kind.as_deref() == Some("veth") && link.mac == Some(nic.mac.0) {
             inside.delete_link(&link.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a card of the pod's machine down, which is about to be plugged out: its rules, and its routes with it.
+pub fn take_down(namespace: &NetNs, nic: &NicPlan) -> io::Result<()> {
+    let inside = Netlink::open(namespace)?;
+    forget_rules(&inside, nic)?;
+    for link in inside.links()?.iter().filter(|link| is_end_of(link, nic)) {
+        inside.set_down(&link.name)?;
+    }
+    Ok(())
+}
+
+fn forget_rules(inside: &Netlink, nic: &NicPlan) -> io::Result<()> {
+    if let Some(number) = number_in(inside, nic)? {
+        for rule in rules(nic, number) {
+            inside.delete_rule(&rule)?;
         }
     }
     Ok(())
@@ -205,8 +221,14 @@ pub fn plugged(namespace: &NetNs, nic: &NicPlan) -> io::Result<Option<usize>> {
 
 fn number_in(inside: &Netlink, nic: &NicPlan) -> io::Result<Option<usize>> {
     let links = inside.links()?;
-    let found = links.iter().find(|link| link.mac == Some(nic.mac.0) && link.kind.as_deref() == Some("veth"));
+    let found = links.iter().find(|link| is_end_of(link, nic));
     Ok(found.and_then(|link| link.name.strip_prefix("eth")?.parse().ok()))
+}
+
+/// Whether this is the port's end in the pod: of a veth pair, or in a machine a card, which is of no kind. What else has its
+/// address was made on top of it inside.
+fn is_end_of(link: &Link, nic: &NicPlan) -> bool {
+    link.mac == Some(nic.mac.0) && link.kind.as_deref().is_none_or(|kind| kind == "veth")
 }
 
 /// The lowest number that no interface has.

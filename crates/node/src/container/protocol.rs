@@ -6,7 +6,7 @@
 
 use super::{bundle::Limits, files::work::Work};
 use crate::driver::{ProcessSeen, Usage};
-use model::instance::content::Role;
+use model::{id::PortId, instance::content::Role, plan::NicPlan};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -111,6 +111,16 @@ pub enum Request {
     Files {
         /// What is to be done.
         work: Work,
+    },
+    /// Sets up a network card that such a pod's machine was given while it runs.
+    Plug {
+        /// What it is to become.
+        nic: Box<NicPlan>,
+    },
+    /// Takes down the network card of a port, which the machine is about to lose.
+    Unplug {
+        /// The port.
+        port: PortId,
     },
     /// Kills everything and ends the shim.
     Shutdown,

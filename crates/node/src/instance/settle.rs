@@ -11,6 +11,9 @@ use model::{
 };
 use std::{io, path::PathBuf};
 
+/// What a running guest's progress says while it is given something.
+const PLUGGING: &str = "plugging in";
+
 impl Instances {
     /// Brings what is plugged in up to date with the wish, and says that nothing is wrong.
     pub(super) async fn settle(&self, instance: &Instance, driver: &Timed) -> Result<(), InstanceError> {
@@ -112,7 +115,10 @@ impl Instances {
             self.stack(instance, driver, &volumes).await?;
             self.grow(instance, driver, &volumes).await?;
         }
-        for port in ports.iter().filter(|p| !instance.ports.contains(p)) {
+        // One that was being plugged in when that was cut off may be half there, and is noted in the status alone.
+        let noted = self.status(instance).ports;
+        let others = noted.iter().filter(|port| !ports.contains(port));
+        for port in ports.iter().chain(others).filter(|port| !instance.ports.contains(port)) {
             driver.detach_nic(id, *port).await?;
         }
         for volume in volumes.iter().filter(|v| !instance.volumes.contains(v)) {
@@ -145,6 +151,8 @@ impl Instances {
             status.ports = ports.iter().chain(more).copied().collect();
             status.volumes = volumes.iter().chain(&volumes_missing).copied().collect();
             status.layers.extend(layers.clone());
+            // Until all of it is there, which the end of this run says.
+            status.progress = PLUGGING.into();
         })
         .await?;
         // One that was frozen a moment ago is plugged in by the next run, which that change brings.

@@ -97,10 +97,10 @@ impl Layout {
             Self::Ports => {
                 let cards = (0..NIC_PORTS).map(|index| self.nic_place(index));
                 let disks = (0..DISK_PORTS).map(|index| self.disk_place(index));
-                root_ports(cards.chain(disks).chain([self.config_drive_place()]))
+                root_ports(FIRST_SLOT, cards.chain(disks).chain([self.config_drive_place()]))
             }
             Self::Bridge => {
-                let mut buses = root_ports([self.nic_place(0), self.disk_place(0)].into_iter());
+                let mut buses = root_ports(FIRST_SLOT, [self.nic_place(0), self.disk_place(0)].into_iter());
                 buses.push(json!({
                     "driver": "pcie-pci-bridge",
                     "id": BRIDGE,
@@ -117,9 +117,15 @@ fn on_bridge(slot: usize) -> String {
     format!("{BRIDGE}.{slot:#x}")
 }
 
-fn root_ports(names: impl Iterator<Item = String>) -> Vec<Value> {
+/// Root ports for network cards alone, in one slot: those of [`Layout::Ports`].
+pub fn nic_ports(slot: usize) -> Vec<Value> {
+    const { assert!(NIC_PORTS <= FUNCTIONS) };
+    root_ports(slot, (0..NIC_PORTS).map(|index| Layout::Ports.nic_place(index)))
+}
+
+fn root_ports(first_slot: usize, names: impl Iterator<Item = String>) -> Vec<Value> {
     let port = |(index, name): (usize, String)| {
-        let (slot, function) = (FIRST_SLOT + index / FUNCTIONS, index % FUNCTIONS);
+        let (slot, function) = (first_slot + index / FUNCTIONS, index % FUNCTIONS);
         json!({
             "driver": "pcie-root-port",
             "id": name,

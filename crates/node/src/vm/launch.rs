@@ -223,7 +223,8 @@ pub(crate) fn open_vhost() -> Result<OwnedFd, DriverError> {
     opened.map(OwnedFd::from).map_err(failed(format!("opening {VHOST_NET}")))
 }
 
-fn listen(path: &Path) -> Result<OwnedFd, DriverError> {
+/// A listening socket in place of whatever is there.
+pub(crate) fn listen(path: &Path) -> Result<OwnedFd, DriverError> {
     let operation = format!("listening on {}", path.display());
     files::remove(path).map_err(failed(operation.clone()))?;
     UnixListener::bind(path).map(OwnedFd::from).map_err(failed(operation))

@@ -55,6 +55,21 @@ async fn ports_and_volumes_come_and_go_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_card_that_may_be_half_plugged_in_is_taken_out_with_its_port() {
+    let lab = Lab::new().await;
+    let id = lab.create(vm("db")).await;
+    lab.rest(id).await;
+    let port = lab.control.attach_port(&lab.caller, "db", &NicAsked::New(NewPort::default())).await.unwrap();
+    lab.host.script(Verb::AttachNic, Fault::FailBefore);
+    lab.run_once(&lab.healthy().await, id).await.unwrap_err();
+    lab.control.detach_port(&lab.caller, "db", &port.meta.id.to_string()).await.unwrap();
+    lab.rest(id).await;
+    // The driver lists it nowhere, and is asked all the same.
+    assert_eq!((lab.host.count(Verb::DetachNic, id), has(&lab, id)), (1, (1, 1)));
+    assert!(lab.control.get::<Port>(port.meta.id).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_guest_holds_is_kept_for_it() {
     let lab = Lab::new().await;
     let id = lab.create(vm("db")).await;

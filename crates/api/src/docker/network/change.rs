@@ -24,13 +24,14 @@ use control::{
     Caller,
     instance::NicAsked,
     network::{Joined, NewNetwork, unique_local},
+    port::NewPort,
     subnet::NewSubnet,
 };
 use ipnet::IpNet;
 use model::{
     error::Code,
     id::PortId,
-    instance::State as Seen,
+    instance::{InstanceStatus, State as Seen},
     meta::Labels,
     network::{Network, NetworkKind},
     subnet::Subnet,
@@ -256,7 +257,10 @@ pub async fn connect(
         let message = format!("endpoint with name {} already exists in network {name}", found.name());
         return Err(Failure::new(Code::Forbidden, message));
     }
-    let nic = NicAsked::New(new_port(id, &asked.endpoint_config.unwrap_or_default())?);
+    let new = new_port(id, &asked.endpoint_config.unwrap_or_default())?;
+    // What it publishes is let in by this one, too: it may be the one that leads to it in the end.
+    let groups = container::published_groups(&door, &caller, &found.instance().publish).await?;
+    let nic = NicAsked::New(NewPort { security_groups: groups, ..new });
     let outcome = door.control().attach_port(&caller, &found.id().to_string(), &nic).await;
     let subject = known(found.id(), found.name());
     let port =
@@ -300,7 +304,11 @@ async fn plugged(door: &Door, found: &container::found::Found, port: PortId, wan
     let is_done = |sight: &Sight| {
         let status = sight.status.as_ref().map(|stored| &stored.record);
         let running = status.filter(|status| matches!(status.state, Seen::Running { .. }));
-        running.is_none_or(|status| status.ports.contains(&port) == wanted).then_some(())
+        // One that is being plugged in is noted before the container has it, and the progress tells.
+        let is_settled = |status: &InstanceStatus| {
+            status.ports.contains(&port) == wanted && (!wanted || status.progress.is_empty())
+        };
+        running.is_none_or(is_settled).then_some(())
     };
     watch::until(door, found.id(), Some(PLUG_TIMEOUT), is_done).await;
 }

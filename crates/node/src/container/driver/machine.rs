@@ -302,11 +302,11 @@ fn unexpected(operation: &str) -> DriverError {
     io_error(format!("have the relay {operation}"))(io::ErrorKind::InvalidData.into())
 }
 
-/// The refusal of another port to a machine that runs.
+/// The refusal of another port to a machine that runs and has no monitor.
 pub(super) fn unsupported_nic(port: PortId) -> DriverError {
     DriverError::Unsupported {
         what: format!(
-            "port {port} cannot be plugged in or out while the pod runs: it has a kernel of its own"
+            "port {port} cannot be plugged in or out while the pod runs: its machine was started by an older holm"
         ),
         hint: "stop the instance and start it again: `holm stop`, `holm start`".into(),
     }

@@ -104,7 +104,7 @@ impl Complaint {
 }
 
 /// A guest's text for people: without what moves a terminal, and not endless.
-pub(super) fn readable(text: &str) -> String {
+pub(in crate::container) fn readable(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { ' ' } else { it }).take(TEXT_CHARS_MAX).collect()
 }
 

@@ -23,7 +23,7 @@ pub mod far_log;
 pub mod guest;
 pub mod link;
 pub mod order;
-mod qemu;
+pub mod qemu;
 pub mod relay;
 pub mod talk;
 

@@ -1,8 +1,10 @@
 //! QEMU for a pod: its command line as a pure function of the machine, and its process.
 //!
-//! A pod's machine has less than a VM of a user's: no monitor, no plugging, no video, no firmware that looks for disks. Its
-//! devices lie on the root bus, as functions of its slots, so that the largest pod has room. It is confined as those are: the instance's own user, a seccomp filter of its own,
-//! namespaces of its own, every file handed over open. It ends with its relay, and by powering itself off.
+//! A pod's machine has less than a VM of a user's: no disk is plugged while it runs, no video, no firmware that looks for
+//! disks. Network cards are on ports of their own, where they are plugged in and out by its monitor; all else lies on the root
+//! bus, as functions of its slots, so that the largest pod has room. It is confined as those are: the instance's own user, a
+//! seccomp filter of its own, namespaces of its own, every file handed over open. It ends with its relay, and by powering
+//! itself off.
 
 use super::{
     PORT, boot,
@@ -14,7 +16,7 @@ use crate::{
     vm::{
         accel::Accelerator,
         device::{self, DiskFile},
-        launch::{failed, open_card, open_disk, open_for_anyone, open_log, open_vhost},
+        launch::{failed, listen, open_card, open_disk, open_for_anyone, open_log, open_vhost},
     },
 };
 use model::instance::{CONTAINERS_MAX, PORTS_MAX, VOLUMES_MAX};
@@ -29,16 +31,19 @@ use sys::{
     spawn::{Child, Command, Stdio},
 };
 
-/// First slot of the root bus for devices: the host bridge has the one before, and the last is the chipset's.
-const FIRST_SLOT: usize = 1;
-const SLOTS: usize = 30;
+/// Slot of the root bus for the ports of network cards: the host bridge has the one before.
+const NIC_SLOT: usize = 1;
+/// First slot for other devices. The last of the bus is the chipset's.
+const FIRST_SLOT: usize = 2;
+const SLOTS: usize = 29;
 const ROOT_BUS: &str = "pcie.0";
 /// Functions of one slot.
 const FUNCTIONS: usize = 8;
 /// Devices that every machine has: serial ports, randomness, balloon.
 const OWN_DEVICES: usize = 3;
-// An image of its own for each container, what they write, volumes, network cards.
-const _: () = assert!(OWN_DEVICES + CONTAINERS_MAX + 1 + VOLUMES_MAX + PORTS_MAX <= SLOTS * FUNCTIONS);
+// An image of its own for each container, what they write, volumes; and a port for each network card.
+const _: () = assert!(OWN_DEVICES + CONTAINERS_MAX + 1 + VOLUMES_MAX <= SLOTS * FUNCTIONS);
+const _: () = assert!(PORTS_MAX <= device::NIC_PORTS);
 /// First descriptor that QEMU inherits beside the standard ones.
 const FIRST_DESCRIPTOR: i32 = 3;
 /// Most open files of QEMU.
@@ -47,11 +52,14 @@ const OPEN_FILES_MAX: u64 = 4096;
 pub const CONSOLE_LOG: &str = "console.log";
 /// File of QEMU's words.
 pub const QEMU_LOG: &str = "qemu.log";
+/// Socket of its monitor, below the pod's run directory.
+pub const MONITOR: &str = "qmp.sock";
 
 /// A file that QEMU inherits.
 #[derive(Debug, Clone, PartialEq)]
 enum Purpose {
     Link,
+    Monitor,
     ConsoleLog,
     Disk(DiskFile),
     Boot(PathBuf),
@@ -65,7 +73,7 @@ struct Launch {
     arguments: Vec<String>,
     /// The n-th gets the number [`FIRST_DESCRIPTOR`] + n.
     inherited: Vec<Purpose>,
-    /// Devices on the root bus.
+    /// Devices on the root bus, but for the ports of network cards.
     devices: usize,
 }
 
@@ -113,7 +121,7 @@ impl Launch {
         let vhost = machine.vhost_net.then(|| self.inherit(Purpose::Vhost(index)));
         let vhost = vhost.map_or(String::new(), |number| format!(",vhost=on,vhostfd={number}"));
         self.option("-netdev", format!("tap,id={},fd={tap}{vhost}", device::netdev_id(nic.port)));
-        self.device(device::nic_device(nic, ROOT_BUS));
+        self.option("-device", device::nic_device(nic, &device::Layout::Ports.nic_place(index)).to_string());
     }
 }
 
@@ -154,6 +162,9 @@ fn compile(pod: &Pod, machine: &Machine) -> Launch {
     let log = launch.set(Purpose::ConsoleLog);
     launch.option("-chardev", format!("file,id=console,path=/dev/fdset/{log},append=on"));
     launch.option("-device", json!({"driver": "isa-serial", "chardev": "console"}).to_string());
+    let monitor = launch.inherit(Purpose::Monitor);
+    launch.option("-chardev", format!("socket,id=monitor,fd={monitor},server=on,wait=off"));
+    launch.option("-mon", "chardev=monitor,mode=control");
     let link = launch.inherit(Purpose::Link);
     launch.option("-chardev", format!("socket,id=link,fd={link}"));
     launch.device(json!({"driver": "virtio-serial-pci", "id": "ports"}));
@@ -164,6 +175,9 @@ fn compile(pod: &Pod, machine: &Machine) -> Launch {
     // What the guest frees comes back to the host. It is never made larger, so the guest keeps what it was promised.
     launch.device(json!({"driver": "virtio-balloon-pci", "id": "balloon", "free-page-reporting": true}));
     machine.disks.iter().for_each(|disk| launch.disk(disk));
+    for port in device::nic_ports(NIC_SLOT) {
+        launch.option("-device", port.to_string());
+    }
     (0..machine.nics.len()).for_each(|index| launch.card(index, machine));
     let kernel = launch.inherit(Purpose::Boot(machine.kernel.clone()));
     launch.option("-kernel", device::inherited_path(kernel).to_string_lossy());
@@ -177,6 +191,7 @@ fn open(pod: &Pod, machine: &Machine, purpose: &Purpose, link: &UnixStream) -> R
     let at = |path: &Path| failed(format!("opening {}", path.display()));
     match purpose {
         Purpose::Link => link.try_clone().map(OwnedFd::from).map_err(failed("duplicating the guest's port")),
+        Purpose::Monitor => listen(&pod.places.run.join(MONITOR)),
         Purpose::ConsoleLog => {
             let path = pod.places.state.join(CONSOLE_LOG);
             open_log(&path, true).map(OwnedFd::from).map_err(at(&path))

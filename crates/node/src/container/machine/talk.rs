@@ -17,6 +17,7 @@ use crate::{
     container::files::work::Work,
     driver::{ProcessSeen, Usage},
 };
+use model::{id::PortId, plan::NicPlan};
 use serde::{Deserialize, Serialize};
 
 /// A connection to the shim's socket, as the relay numbers them. 0 is the one by which the guest watches.
@@ -77,6 +78,20 @@ pub enum ToGuest {
         input: ChannelId,
         /// The answer goes out on this one.
         output: ChannelId,
+    },
+    /// A network card was plugged in. The answer is a line for who asked.
+    Plug {
+        /// Who asks.
+        connection: ConnectionId,
+        /// What it is to become.
+        nic: Box<NicPlan>,
+    },
+    /// A network card is about to be plugged out. The answer is a line, too.
+    Unplug {
+        /// Who asks.
+        connection: ConnectionId,
+        /// Its port.
+        port: PortId,
     },
     /// Everything has come.
     Bye,

@@ -476,9 +476,12 @@ impl ShimPod {
                 self.resize(connection, container.as_deref(), rows, columns)
             }
             Request::Signal { signal } => self.signal_exec(connection, signal),
-            Request::Dial { .. } | Request::Processes | Request::Usage | Request::Files { .. } => {
-                Err("the daemon looks for itself under the host's kernel".into())
-            }
+            Request::Dial { .. }
+            | Request::Processes
+            | Request::Usage
+            | Request::Files { .. }
+            | Request::Plug { .. }
+            | Request::Unplug { .. } => Err("the daemon looks for itself under the host's kernel".into()),
             Request::Shutdown => {
                 for task in &mut self.tasks {
                     task.signal(libc::SIGKILL);

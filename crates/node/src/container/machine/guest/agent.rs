@@ -14,7 +14,8 @@ use super::{
         order::Order,
         talk::{ConnectionId, ToGuest, ToHost},
     },
-    files,
+    Outcome, files,
+    network::Cards,
 };
 use crate::{
     container::{
@@ -33,7 +34,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -77,7 +78,7 @@ pub fn serve(port: File, prepare: impl FnOnce(&Order) -> Result<(), String>) -> 
     let release = nix::sys::utsname::uname().map(|it| it.release().to_string_lossy().into_owned());
     agent.tell(&ToHost::Hello { kernel: release.unwrap_or_default() });
     let order = agent.wait_for_order()?;
-    agent.address = own_address(&order);
+    agent.cards = Cards::new(&order.nics);
     agent.places = Some(order.pod.places.clone());
     let listening = prepare(&order).and_then(|()| {
         UnixListener::bind(GUEST_LOG)
@@ -104,12 +105,6 @@ fn wait_for_host(port: &File) -> io::Result<()> {
         std::thread::sleep(REAP_OFTEN);
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "nobody is at the other end of the port"))
-}
-
-/// The pod's first address, of version 4 if it has one; its own loopback where it has no network.
-fn own_address(order: &Order) -> IpAddr {
-    let addresses = || order.nics.iter().flat_map(|nic| &nic.addresses).map(ipnet::IpNet::addr);
-    addresses().find(IpAddr::is_ipv4).or_else(|| addresses().next()).unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// A connection to the shim.
@@ -207,7 +202,7 @@ struct Agent {
     logs: Option<Listener>,
     log_channels: Vec<ChannelId>,
     places: Option<Places>,
-    address: IpAddr,
+    cards: Cards,
     /// The far end of who attached before the start.
     early: Option<(ConnectionId, UnixStream)>,
     launching: Option<Child>,
@@ -230,7 +225,7 @@ impl Agent {
             logs: None,
             log_channels: Vec::new(),
             places: None,
-            address: Ipv4Addr::LOCALHOST.into(),
+            cards: Cards::default(),
             early: None,
             launching: None,
             held_since: None,
@@ -297,7 +292,8 @@ impl Agent {
         let is_busy = self.launching.is_some()
             || self.held_since.is_some()
             || !self.dialling.is_empty()
-            || !self.waiting.is_empty();
+            || !self.waiting.is_empty()
+            || self.cards.are_coming();
         let patience = if is_busy { REAP_OFTEN } else { REAP_EVERY };
         self.wait(Some(patience));
         while let Some(message) = self.link.next::<ToGuest>() {
@@ -306,6 +302,9 @@ impl Agent {
         self.accept_logs();
         self.look_at_dialling();
         self.ask_again();
+        for (connection, outcome) in self.cards.look() {
+            self.answer(connection, outcome);
+        }
         self.reap();
         for id in self.connections.keys().copied().collect::<Vec<_>>() {
             self.forward(id);
@@ -392,18 +391,29 @@ impl Agent {
                 self.tell(&ToHost::Usage { connection, usage });
             }
             ToGuest::Files { connection, work, input, output } => {
-                let reply = match self.work_on_files(&work, input, output) {
-                    Ok(()) => Reply::Done,
-                    Err(error) => {
-                        [input, output].into_iter().for_each(|id| self.link.refuse(id));
-                        Reply::Failed { code: 125, message: format!("cannot work on its files: {error}") }
-                    }
-                };
-                let line = serde_json::to_string(&reply).unwrap_or_default();
-                self.tell(&ToHost::Line { connection, line, stream: None });
+                let begun = self.work_on_files(&work, input, output);
+                if begun.is_err() {
+                    [input, output].into_iter().for_each(|id| self.link.refuse(id));
+                }
+                self.answer(connection, begun.map_err(|error| format!("cannot work on its files: {error}")));
+            }
+            ToGuest::Plug { connection, nic } => self.cards.expect(connection, *nic),
+            ToGuest::Unplug { connection, port } => {
+                let outcome = self.cards.take_down(port);
+                self.answer(connection, outcome);
             }
             ToGuest::Bye => self.bye = true,
         }
+    }
+
+    /// Answers who asked for something to be done.
+    fn answer(&mut self, connection: ConnectionId, outcome: Outcome) {
+        let reply = match outcome {
+            Ok(()) => Reply::Done,
+            Err(message) => Reply::Failed { code: 125, message },
+        };
+        let line = serde_json::to_string(&reply).unwrap_or_default();
+        self.tell(&ToHost::Line { connection, line, stream: None });
     }
 
     /// Starts a process that does it. Who asked reads the answer.
@@ -561,7 +571,7 @@ impl Agent {
 
     /// Begins to connect to the pod's own address, in the pod's own network.
     fn dial(&mut self, connection: ConnectionId, port: u16, limit: Duration, channel: ChannelId) {
-        match begin_to_connect(SocketAddr::new(self.address, port)) {
+        match begin_to_connect(SocketAddr::new(self.cards.address(), port)) {
             Ok(socket) => {
                 let until = Instant::now() + limit;
                 self.dialling.push(Dialling { connection, channel, socket, until });

@@ -108,6 +108,10 @@ impl Relay {
             Request::Processes => return self.say(&ToGuest::Processes { connection: id }),
             Request::Usage => return self.say(&ToGuest::Usage { connection: id }),
             Request::Files { work } => return self.work_on_files(id, work.clone()),
+            Request::Plug { nic } => return self.say(&ToGuest::Plug { connection: id, nic: nic.clone() }),
+            Request::Unplug { port } => {
+                return self.say(&ToGuest::Unplug { connection: id, port: *port });
+            }
             Request::Shutdown => {
                 self.is_asked_to_end = true;
                 self.kill_by(POWER_OFF_TIMEOUT);
