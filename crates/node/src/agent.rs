@@ -99,6 +99,7 @@ impl Agent {
         let images_kept = Arc::clone(&parts.images);
         tasks.spawn(async move { images_kept.collect_always().await });
         tasks.spawn(Arc::clone(&parts.health).keep());
+        tasks.spawn(hear_borrowed(parts.instances.borrowed(), queues.instances.clone()));
         tasks.spawn(hear_grown(parts.instances.grown(), queues.volumes.clone()));
         tasks.spawn(count(Arc::clone(&parts.volumes), queues.volumes.clone()));
         let rooms = (Arc::clone(&parts.networks), Arc::clone(&parts.volumes));
@@ -171,6 +172,17 @@ async fn hear(driver: Arc<dyn Driver>, queue: Queue<InstanceId>) {
     let mut changes = driver.changes();
     loop {
         match changes.recv().await {
+            Ok(id) => queue.add(id),
+            Err(RecvError::Lagged(_)) => queue.resync(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Volumes that are wanted without their guest, or are not any more, wake its instance.
+async fn hear_borrowed(mut borrowed: Receiver<InstanceId>, queue: Queue<InstanceId>) {
+    loop {
+        match borrowed.recv().await {
             Ok(id) => queue.add(id),
             Err(RecvError::Lagged(_)) => queue.resync(),
             Err(RecvError::Closed) => return,

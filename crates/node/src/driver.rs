@@ -439,6 +439,11 @@ pub trait Driver: Send + Sync + 'static {
         Err(unserved("its files"))
     }
 
+    /// Volumes that are open for work on the files of an instance which does not run.
+    async fn lent(&self, _: InstanceId) -> Result<Vec<VolumeId>, DriverError> {
+        Ok(vec![])
+    }
+
     /// Tells which instances changed by themselves (exit, crash, guest reboot).
     fn changes(&self) -> broadcast::Receiver<InstanceId>;
 }

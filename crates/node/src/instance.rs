@@ -6,6 +6,7 @@
 mod deadline;
 pub mod guest;
 pub mod history;
+pub mod loan;
 pub mod measure;
 mod parting;
 pub mod plan;
@@ -61,6 +62,8 @@ const STEPS_MAX: usize = 12;
 const FLAP_PAUSE: Duration = Duration::from_secs(5);
 /// When a guest that was just asked to stop is looked at first.
 const ASKED_PAUSE: Duration = Duration::from_millis(250);
+/// How often an instance is looked at whose volumes are open though no guest has them.
+const LENT_PAUSE: Duration = Duration::from_secs(2);
 /// How often an instance that waits for its images and disks is looked at; their changes wake it, too.
 const READY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -158,6 +161,7 @@ pub struct Instances {
     asked: stop::Asked,
     revived: stall::Revived,
     grown: broadcast::Sender<VolumeId>,
+    loans: Arc<loan::Loans>,
     seal_key: Option<SealKey>,
     host_directories: Vec<PathBuf>,
 }
@@ -190,6 +194,7 @@ impl Instances {
             asked,
             revived,
             grown,
+            loans: Arc::default(),
             seal_key: None,
             host_directories: vec![],
         }
@@ -426,8 +431,7 @@ impl Instances {
             Step::Discard => driver.discard(id).await?,
             Step::Destroy | Step::Forget => return self.forget(instance, driver).await.map(Some),
             Step::Settle => {
-                self.settle(instance, driver).await?;
-                return Ok(Some(Outcome::Done));
+                return self.settle(instance, driver).await.map(Some);
             }
             // Has needs of its own and is done by `start`.
             Step::Start => {}

@@ -266,6 +266,76 @@ fn files(side: &mut Side<'_>) {
     );
 }
 
+/// A program that leaves files behind, and tells at its second start what was put there meanwhile.
+const LEAVES: &str = "[ -e /made ] && { find /tmp/new /data | sort; cat /tmp/new/deep/hello /data/in/deep/hello; exit 4; }; \
+                      mkdir -p /made/sub/empty; echo one >/made/a; ln -s ../etc /made/way; chmod 2750 /made/sub; \
+                      dd if=/dev/zero of=/made/sub/big bs=1k count=3000 2>/dev/null; rm /var/www/index.html; \
+                      echo kept >/data/kept; exit 3";
+
+/// Files of containers that do not run: of one that ended, and of those that were never started. What is known of the end stays.
+fn resting(side: &mut Side<'_>) {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let text = |name: &str| scratch.path().join(name).to_str().expect("text").to_string();
+    side.runs(&["--name", "rest", "-v", "rest:/data", "busybox", "sh", "-c", LEAVES]);
+    let end = "{{.State.Status}} {{.State.ExitCode}} {{.State.StartedAt}} {{.State.FinishedAt}} {{.State.Pid}} {{.State.Running}}";
+    let before = side.docker.does(&["inspect", "--format", end, "rest"]);
+    side.says(&["diff", "rest"]);
+    for (from, to) in
+        [("/made", "out"), ("/made/sub/.", "dot"), ("/made/way/passwd", "far"), ("/data", "vol")]
+    {
+        let said = side.docker.says(&["cp", "-q", &format!("rest:{from}"), &text(to)]);
+        side.note(from, format!("{} {}{}", said.code, said.out, said.err));
+        side.note(from, on_host(scratch.path(), &format!("cd {to} 2>/dev/null; {SHAPE}")));
+    }
+    on_host(
+        scratch.path(),
+        "mkdir -p in/deep; echo hello >in/deep/hello; chmod 600 in/deep/hello; head -c 5000000 /dev/zero | tr '\\0' x >in/large",
+    );
+    for to in ["rest:/tmp/new", "rest:/data/in", "rest:/made/way", "rest:/not/there/x"] {
+        let said = side.docker.says(&["cp", "-q", &text("in"), to]);
+        side.note(to, format!("{} {}{}", said.code, said.out, said.err));
+    }
+    side.says(&["cp", "rest:/not/there", "/tmp"]);
+    side.says(&["diff", "rest"]);
+    side.docker.does(&["export", "-o", &text("all.tar"), "rest"]);
+    side.note(
+        "export",
+        on_host(scratch.path(), "tar --numeric-owner -tvf all.tar | awk '{print $1,$2,$6,$7,$8}' | sort"),
+    );
+    side.docker.does(&["commit", "-c", "LABEL made=here", "rest", "shop:2"]);
+    side.runs(&[
+        "--rm",
+        "shop:2",
+        "sh",
+        "-c",
+        "find /made /tmp/new /data | sort; ls /var/www; stat -c %a /made/sub",
+    ]);
+    side.docker.does(&["rmi", "shop:2"]);
+    assert_eq!(side.docker.does(&["inspect", "--format", end, "rest"]), before, "{}", side.isolation);
+    side.says(&["ps", "-aq", "--filter", "status=running", "--filter", "name=rest"]);
+    side.says(&["start", "-a", "rest"]);
+    side.says(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "rest"]);
+    side.says(&["rm", "rest"]);
+    side.says(&["volume", "rm", "rest"]);
+
+    let made = side.docker.says(
+        &[
+            &["create", "--isolation", side.isolation, "-m", "128m"][..],
+            &["--name", "fresh", "-v", "fresh:/data", "busybox", "cat", "/tmp/hello", "/data/hello"],
+        ]
+        .concat(),
+    );
+    assert_eq!(made.code, 0, "{}", made.err);
+    side.says(&["cp", "-q", "fresh:/etc/passwd", &text("passwd")]);
+    side.note("passwd", on_host(scratch.path(), "cat passwd"));
+    side.says(&["cp", "-q", &text("in/deep/hello"), "fresh:/tmp/hello"]);
+    side.says(&["cp", "-q", &text("in/deep/hello"), "fresh:/data/hello"]);
+    side.says(&["inspect", "--format", "{{.State.Status}}", "fresh"]);
+    side.says(&["start", "-a", "fresh"]);
+    side.says(&["rm", "fresh"]);
+    side.says(&["volume", "rm", "fresh"]);
+}
+
 /// What a program sees of its network: interfaces, addresses, routes, and the tables of further interfaces.
 const SEEN_NETWORK: &str = "ip -o link | awk '{print $2}' | sed 's/@.*:/:/' | sort; ip -o -4 addr show dev eth1 | awk '{print $4}'; \
                             ip route | grep eth1; ip rule | grep -v local; ip route show table 1001; cat /sys/class/net/eth1/mtu";
@@ -421,6 +491,7 @@ fn whole_suite<'a>(lab: &'a Lab, docker: &'a Docker, isolation: &'static str) ->
     beside(&mut side);
     files(&mut side);
     committed(&mut side);
+    resting(&mut side);
     networks(&mut side);
     limits(&mut side);
     life(&mut side);
@@ -516,10 +587,6 @@ fn it_has_a_guest_kernel_of_its_own_and_outlives_the_daemon() {
     });
     docker.does(&["start", "own"]);
     assert_ne!(see("cat /proc/sys/kernel/random/boot_id"), before);
-    // Its files are within reach while it runs.
-    docker.does(&["cp", "/etc/hostname", "own:/tmp/"]);
-    docker.does(&["stop", "-t", "1", "own"]);
-    docker.refuses(1, "within reach only while it runs", &["cp", "own:/tmp/hostname", "-"]);
     docker.does(&["rm", "-f", "own"]);
     // What only the host could give is refused in words that say so.
     docker.refuses(
@@ -528,5 +595,78 @@ fn it_has_a_guest_kernel_of_its_own_and_outlives_the_daemon() {
         &["run", "--rm", "--isolation", VM, "-v", "/etc:/x", "busybox", "true"],
     );
     docker.refuses(125, "isolation", &["run", "--rm", "--isolation", "hyperv", "busybox", "true"]);
+    finish(lab);
+}
+
+/// The processes of QEMU that a lab has.
+fn machines(lab: &Lab) -> Vec<i32> {
+    let all = lab.remains().processes().into_iter();
+    all.filter(|(_, arguments)| arguments.contains("guest=pod-")).map(|(pid, _)| pid).collect()
+}
+
+/// A machine that is there for files alone is nobody's container, and whatever happens, another one or the container has its turn.
+#[test]
+fn files_of_a_stopped_one_are_served_by_its_machine_alone() {
+    let (mut lab, docker) = lab();
+    let scratch = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| scratch.path().join(name).to_str().expect("text").to_string();
+    fs::write(at("file"), "put there\n").expect("writes");
+    let made = "dd if=/dev/urandom of=/big bs=1M count=24 2>/dev/null; echo ready; exec sleep 3600";
+    docker.does(&["run", "-d", "--isolation", VM, "--name", "own", "-m", "64m", "busybox", "sh", "-c", made]);
+    eventually("it is ready", LONG, || docker.does(&["logs", "own"]).contains("ready"));
+    docker.does(&["stop", "-t", "1", "own"]);
+    eventually("its machine is gone", LONG, || machines(&lab).is_empty());
+    let status = || docker.does(&["inspect", "--format", "{{.State.Status}} {{.State.FinishedAt}}", "own"]);
+    let before = status();
+
+    // One start serves what comes close together.
+    docker.does(&["cp", &at("file"), "own:/tmp/one"]);
+    let first = machines(&lab);
+    assert_eq!(first.len(), 1);
+    assert!(docker.does(&["diff", "own"]).contains("A /tmp/one"));
+    assert_eq!((machines(&lab), status()), (first.clone(), before.clone()));
+    assert_eq!(docker.does(&["ps", "-q"]), "");
+    assert_eq!(docker.does(&["ps", "-a", "--size", "--format", "{{.State}}"]), "exited");
+    docker.refuses(1, "is not running", &["exec", "own", "true"]);
+    // A daemon that was killed meanwhile finds it, or has another one.
+    lab.kill_daemon();
+    lab.start_daemon();
+    docker.does(&["cp", "own:/tmp/one", &at("back")]);
+    assert_eq!(fs::read_to_string(at("back")).expect("reads"), "put there\n");
+    eventually("nobody uses it any more", LONG, || machines(&lab).is_empty());
+    assert_eq!(status(), before);
+
+    // One that was left alone while it boots is ended, and so is one that is killed.
+    let booting = docker.start(&["cp", &at("file"), "own:/tmp/two"]);
+    eventually("it boots", LONG, || !machines(&lab).is_empty());
+    lab.kill_daemon();
+    drop(booting.wait_with_output());
+    lab.start_daemon();
+    docker.does(&["start", "own"]);
+    assert_eq!(docker.does(&["exec", "own", "cat", "/tmp/one"]), "put there");
+    docker.does(&["stop", "-t", "1", "own"]);
+    docker.does(&["cp", &at("file"), "own:/tmp/three"]);
+    for pid in machines(&lab) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+            .expect("killed");
+    }
+    docker.does(&["cp", &at("file"), "own:/tmp/four"]);
+
+    // A start does not wait for a client that reads nothing: it is broken off, and what was written before is there.
+    let mut stuck = docker.start(&["export", "own"]);
+    eventually("it has begun", LONG, || {
+        let mut some = [0; 512];
+        std::io::Read::read_exact(stuck.stdout.as_mut().expect("its output"), &mut some).is_ok()
+    });
+    docker.does(&["start", "own"]);
+    assert_eq!(docker.does(&["exec", "own", "cat", "/tmp/four"]), "put there");
+    assert!(!stuck.wait_with_output().expect("docker").status.success());
+    assert_eq!(machines(&lab).len(), 1);
+
+    // What goes takes its machine with it.
+    docker.does(&["stop", "-t", "1", "own"]);
+    docker.does(&["cp", &at("file"), "own:/tmp/five"]);
+    docker.does(&["rm", "own"]);
+    assert_eq!(machines(&lab), Vec::<i32>::new());
     finish(lab);
 }

@@ -6,7 +6,7 @@ use model::{
     error::Code,
     id::{ImageId, SnapshotId, VolumeId},
     image::{BackupOf, Image, ImageKind, ImageSource, ImageStatus, Visibility},
-    instance::{Instance, Kind, Power},
+    instance::{Instance, InstanceStatus, Kind, Power, State},
     meta::{Labels, Meta},
     plan::DiskFormat,
     snapshot::{Snapshot, SnapshotState},
@@ -88,10 +88,15 @@ impl Control {
     /// Refuses a volume that a pod with a machine of its own has at this moment: its guest is led to no other layer.
     fn refuse_frozen_under(&self, volume: &Volume, user: &Instance) -> Result<()> {
         let status = self.instance_status(user.meta.id);
-        if status.is_none_or(|status| !status.record.volumes.contains(&volume.meta.id)) {
+        let is_open = |status: &Arc<Stored<InstanceStatus>>| status.record.volumes.contains(&volume.meta.id);
+        if !status.as_ref().is_some_and(is_open) {
             return Ok(());
         }
         let (volume, name) = (&volume.meta.name, &user.meta.name);
+        if status.is_some_and(|status| matches!(status.record.state, State::Stopped { .. } | State::Absent)) {
+            let message = format!("volume {volume} is open: somebody works on the files of {name}");
+            return Err(Error::new(Code::Conflict, message).field("volume").hint("try again in a moment"));
+        }
         let message = format!("volume {volume} is in use by {name}, which keeps it as it is until it stops");
         Err(Error::new(Code::Conflict, message).field("volume").hint(format!("`holm stop {name}` first")))
     }
@@ -163,6 +168,9 @@ impl Control {
                     let message = format!("volume {name} is in {user_name}, which is {phase}");
                     return Err(Error::new(Code::Conflict, message)
                         .hint(format!("`holm stop {user_name}`, or `holm volume detach {name}`")));
+                }
+                if user.record.kind != Kind::Vm {
+                    self.refuse_frozen_under(&found.record, &user.record)?;
                 }
                 tx.expect(&user);
             }

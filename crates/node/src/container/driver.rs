@@ -6,6 +6,8 @@
 //!   <run>/netns/i-<id>   the pod's network namespace          <root>/i-<id>   its cgroup
 //! ```
 //!
+//! Beside that lies what the machine is made of in which the files of a stopped pod are worked on ([`maintenance`]).
+//!
 //! Nothing is remembered: an observation asks the shim, and where none answers reads what it wrote last and looks into
 //! the cgroup. Processes without a shim have lost their streams, log and exit codes; they are killed and told as such.
 
@@ -15,6 +17,7 @@ pub(super) mod content;
 mod dial;
 mod files;
 mod machine;
+pub(super) mod maintenance;
 mod nursery;
 mod observe;
 pub(super) mod processes;
@@ -53,7 +56,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use sys::{cgroup::Tree, netlink::Netlink, netns::NetNs};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, Semaphore, broadcast};
 
 /// How long a shim may take to have its pod up.
 const START_TIMEOUT: Duration = Duration::from_secs(175);
@@ -90,6 +93,8 @@ pub struct PodDriver {
     turns: Arc<Turns>,
     /// Images as disks.
     bases: Arc<Bases>,
+    /// Machines that may work on files at a time.
+    maintenance: Arc<Semaphore>,
 }
 
 /// Turns an error of a step into one of the driver.
@@ -118,6 +123,7 @@ impl PodDriver {
             watched: Arc::default(),
             early: Arc::default(),
             turns: Arc::default(),
+            maintenance: Arc::new(Semaphore::new(maintenance::MACHINES_MAX)),
         }
     }
 
@@ -207,13 +213,7 @@ fn prepare(
         None => root_disk::make(pod)?,
     }
     let places = pod.places.clone();
-    for directory in [&places.state, &places.run, &places.state.join("logs")] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(io_error(format!("create {}", directory.display())))?;
-    }
+    prepare_directories(&places)?;
     pod.machine = offer.map(|offer| driver.furnish(plan, pod, offer)).transpose()?;
     write_json(&places.state.join(POD), pod)?;
     secret::write(pod).map_err(io_error("write the secret variables"))?;
@@ -238,6 +238,15 @@ fn prepare(
     }
     for (number, nic) in plan.nics.iter().enumerate() {
         network::plug(&namespace, nic, number).map_err(io_error(format!("plug in port {}", nic.port)))?;
+    }
+    Ok(())
+}
+
+/// Makes the directories of a pod, into which only root may look.
+fn prepare_directories(places: &Places) -> Result<(), DriverError> {
+    for directory in [&places.state, &places.run, &places.state.join("logs")] {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(io_error(format!("create {}", directory.display())))?;
     }
     Ok(())
 }
@@ -289,7 +298,8 @@ impl Driver for PodDriver {
 
     async fn list(&self) -> Result<Vec<InstanceId>, DriverError> {
         let run = &self.config.run;
-        let directories = [self.config.state.join("pods"), run.join("pods"), run.join("netns")];
+        let directories =
+            [self.config.state.join("pods"), run.join("pods"), run.join("netns"), self.maintenance_runs()];
         blocking(move || {
             let mut ids: Vec<InstanceId> = Vec::new();
             for directory in directories {
@@ -333,11 +343,13 @@ impl Driver for PodDriver {
         // Its files, and the disk that they are on, are mounted by one at a time.
         let _alone = self.turns.alone(plan.id).await;
         let (owned, at, mut pod, driver) = (plan.clone(), places.clone(), pod, self.clone());
+        let resting = self.maintenance_places(plan.id);
         let runs = blocking(move || {
             let seen = observe::observe(&at)?;
             if matches!(seen, Seen::Running(_) | Seen::Paused(_)) {
                 return Ok(true);
             }
+            maintenance::end(&resting)?;
             prepare(&driver, &owned, &mut pod, offer)?;
             Ok(false)
         })
@@ -387,8 +399,10 @@ impl Driver for PodDriver {
         self.early.forget(id);
         let _alone = self.turns.alone(id).await;
         let (places, bases) = (self.places(id), Arc::clone(&self.bases));
+        let resting = self.maintenance_places(id);
         blocking(move || {
-            let was_last = machine::of(&places).is_some();
+            let was_last = machine::of(&places).is_some() || resting.state.exists();
+            maintenance::end(&resting)?;
             destroy(&places)?;
             // What it had of an image may be of no use any more; if that cannot be told now, it is later.
             if was_last && let Err(error) = bases.collect(SystemTime::now()) {
@@ -524,6 +538,10 @@ impl Driver for PodDriver {
 
     async fn files(&self, plan: &InstancePlan) -> Result<OpenFiles, DriverError> {
         self.open_files(plan).await
+    }
+
+    async fn lent(&self, id: InstanceId) -> Result<Vec<VolumeId>, DriverError> {
+        self.lent_volumes(id).await
     }
 
     fn changes(&self) -> broadcast::Receiver<InstanceId> {

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Those of a pod with a kernel of its own are worked on by the same code inside of its machine ([`work`]), and what comes out
-//! of there is believed nothing ([`inside`], [`sieve`]): the host reads no file system that a guest wrote.
+//! of there is believed nothing ([`inside`], [`sieve`]): the host reads no file system that a guest wrote. While such a pod does
+//! not run, its machine is started for that alone.
 //!
 //! A container that does not run is not started while its files are open: two overlays would share one upper directory.
 //! [`turn`] sees to that. Ids come out as the container knows them, and go in the same way.
@@ -131,6 +132,12 @@ pub enum FilesError {
         /// The guest's words.
         message: String,
     },
+    /// The machine in which its files are worked on while it does not run could not be started.
+    #[error("its machine cannot be started for the work on its files")]
+    Machine(#[source] Box<DriverError>),
+    /// It does not run, and it is no matter for which its machine is started.
+    #[error("what it wrote is weighed only while it runs, as it has a kernel of its own")]
+    Asleep,
     /// It ended, started or went meanwhile.
     #[error("the container is being started or ended")]
     Moving,
@@ -160,14 +167,27 @@ impl FilesError {
             Self::Limit { .. } => Code::TooLarge,
             Self::NoRoom { .. } => Code::NoCapacity,
             Self::Inside { code, .. } => *code,
-            Self::Moving => Code::Conflict,
+            Self::Machine(error) => match **error {
+                DriverError::Missing { .. } => Code::Unavailable,
+                DriverError::Unsupported { .. } => Code::Unsupported,
+                DriverError::NoRoom { .. } => Code::NoCapacity,
+                DriverError::Timeout { .. } => Code::Timeout,
+                _ => Code::Internal,
+            },
+            Self::Moving | Self::Asleep => Code::Conflict,
             Self::Io { .. } => Code::Internal,
         }
     }
 
     /// What to do about it, for people.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
+            Self::Machine(error) => match &**error {
+                DriverError::Missing { hint, .. } | DriverError::Unsupported { hint, .. } => hint,
+                _ => {
+                    "`holm doctor` tells what the host has; while the container runs, its files are within reach, too"
+                }
+            },
             Self::Moving => "try again in a moment",
             Self::Kernel(_) => "read it inside: docker exec CONTAINER cat FILE",
             Self::NoRoom { .. } | Self::Inside { code: Code::NoCapacity, .. } => {

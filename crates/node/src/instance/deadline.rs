@@ -128,6 +128,10 @@ impl Timed {
         within("freezing a disk", CHANGE_MAX, self.0.stack_disk(id, disk, above)).await
     }
 
+    pub async fn lent(&self, id: InstanceId) -> Result<Vec<VolumeId>, DriverError> {
+        within("looking at what is open", LOOK_MAX, self.0.lent(id)).await
+    }
+
     pub async fn attached(&self, id: InstanceId) -> Result<(Vec<PortId>, Vec<VolumeId>), DriverError> {
         within("looking at what is plugged in", LOOK_MAX, self.0.attached(id)).await
     }

@@ -90,6 +90,14 @@ impl Instances {
         Ok(None)
     }
 
+    /// Whether the volumes of an instance are what it is given: one that was just made may be a disk yet for a moment.
+    pub(super) fn are_formed(&self, instance: &Instance) -> bool {
+        instance.volumes.iter().all(|id| {
+            let status = self.store.get::<VolumeStatus>(&id.to_string());
+            status.is_some_and(|status| status.record.form() == Some(form_for(instance)))
+        })
+    }
+
     /// Whether a disk has no file system that a pod with a kernel of its own could mount.
     async fn is_bare(&self, instance: &Instance, status: &VolumeStatus) -> bool {
         instance.kind != Kind::Vm

@@ -1,6 +1,6 @@
 //! Rest: nothing is to be started or stopped, so what is plugged in is brought up to date with the wish.
 
-use super::{InstanceError, Instances, deadline::Timed, sentence};
+use super::{InstanceError, Instances, LENT_PAUSE, deadline::Timed, sentence};
 use crate::{driver::Seen, volume::files::DiskFiles};
 use model::{
     id::{PortId, VolumeId},
@@ -9,6 +9,7 @@ use model::{
     plan::DiskFormat,
     volume::{Provisioning, Volume, VolumeStatus},
 };
+use reconcile::Outcome;
 use std::{io, path::PathBuf};
 
 /// What a running guest's progress says while it is given something.
@@ -16,10 +17,15 @@ const PLUGGING: &str = "plugging in";
 
 impl Instances {
     /// Brings what is plugged in up to date with the wish, and says that nothing is wrong.
-    pub(super) async fn settle(&self, instance: &Instance, driver: &Timed) -> Result<(), InstanceError> {
+    pub(super) async fn settle(&self, instance: &Instance, driver: &Timed) -> Result<Outcome, InstanceError> {
         let id = instance.meta.id;
+        let mut are_lent = false;
         let (ports, volumes) = match driver.observe(id).await? {
-            Seen::Absent | Seen::Stopped(_) => (vec![], vec![]),
+            Seen::Absent | Seen::Stopped(_) => {
+                let lent = self.lent_of(instance, driver).await;
+                are_lent = !lent.is_empty();
+                (vec![], lent)
+            }
             Seen::Asleep { .. } => {
                 // Its memory is on disk; a process that was left when that was cut off gives back what it has.
                 driver.suspend(id).await?;
@@ -33,6 +39,7 @@ impl Instances {
                 self.plug_and_unplug(instance, driver).await?
             }
         };
+        let layers = self.layers_of(&volumes);
         self.note(instance, |status| {
             if matches!(status.state, State::Stopped { .. }) {
                 // What does not start with the host now must not be started by a change of its switches later.
@@ -40,6 +47,10 @@ impl Instances {
             }
             status.ports = ports;
             status.layers.retain(|id, _| volumes.contains(id));
+            if are_lent && status.volumes != volumes {
+                // Nobody had them open until now.
+                status.layers = layers;
+            }
             status.volumes = volumes;
             status.progress.clear();
             status.failures = 0;
@@ -48,7 +59,9 @@ impl Instances {
                 status.restarts = 0;
             }
         })
-        .await
+        .await?;
+        // Nobody tells when what was open is not any more.
+        Ok(if are_lent { Outcome::After(LENT_PAUSE) } else { Outcome::Done })
     }
 
     /// Gives a running guest another size as far as it takes one; the rest comes with its next boot.

@@ -182,7 +182,7 @@ impl Lab {
             let old = store.get::<VolumeStatus>(&id.to_string()).and_then(|status| status.record.form());
             // What a pod has or had is a directory.
             let is_pods = match volume.record.attached_to.and_then(|user| self.instance(user)) {
-                Some(user) => user.kind != Kind::Vm,
+                Some(user) => !user.has_own_kernel(),
                 None => old == Some(Form::Directory),
             };
             let path = match layer {

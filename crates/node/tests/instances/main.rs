@@ -7,6 +7,7 @@ mod fault;
 mod health;
 mod lab;
 mod life;
+mod loan;
 mod plug;
 mod random;
 mod renew;

@@ -1,10 +1,13 @@
 //! Opening the files of a pod's first container, whether it runs or not.
 
-use super::{PodDriver, blocking, describe, io_error, machine, observe, read_json};
+use super::{PodDriver, blocking, describe, io_error, maintenance::Resting, observe, read_json};
 use crate::{
     container::{
         bundle::{self, Pod},
-        files::{ContainerFiles, FilesError, OpenFiles, inside::InsideFiles},
+        files::{
+            ContainerFiles, FilesError, OpenFiles,
+            inside::{InsideFiles, Machine},
+        },
         protocol::POD,
         root_disk,
     },
@@ -25,13 +28,15 @@ impl PodDriver {
         let next = bundle::bundle(plan, places.clone())
             .map_err(|error| DriverError::Unsupported { what: describe(&error), hint: String::new() })?;
         let scratch = self.config.run.join("files");
-        let (is_in_machine, ids) = (plan.is_pod_in_machine(), plan.id_range.count);
+        let (ids, resting) = (plan.id_range.count, Resting::new(self.clone(), plan.clone()));
+        let is_in_machine = plan.is_pod_in_machine();
         blocking(move || {
             let deadline = Instant::now() + MOVING_TIMEOUT;
             loop {
                 if let Some(state) = observe::ask_state(&places)?.filter(|state| state.alive()) {
                     if is_in_machine {
-                        return Ok(OpenFiles::Inside(InsideFiles::new(places.run, ids, turn)));
+                        let machine = Machine::Runs(places.run);
+                        return Ok(OpenFiles::Inside(InsideFiles::new(machine, ids, turn)));
                     }
                     let pod: Pod = read_json(&places.state.join(POD)).ok_or_else(|| {
                         io_error("read what the pod runs")(std::io::ErrorKind::InvalidData.into())
@@ -42,7 +47,9 @@ impl PodDriver {
                 }
                 if !observe::shim_starts(&places) {
                     if is_in_machine {
-                        return Err(machine::unsupported_files());
+                        // It is not started before it is known what is asked.
+                        let machine = Machine::Rests(Box::new(resting));
+                        return Ok(OpenFiles::Inside(InsideFiles::new(machine, ids, turn)));
                     }
                     let files = ContainerFiles::of_stopped(next, scratch, turn, root_disk::make);
                     return files.map(OpenFiles::Here);

@@ -141,6 +141,7 @@ impl PodDriver {
             limits: Limits::default(),
             disks: self.disks(plan, pod)?,
             nics: plan.nics.clone(),
+            maintenance: false,
         };
         let limits = launch::limits(&machine.hardware(), plan);
         machine.limits = Limits {
@@ -309,14 +310,6 @@ pub(super) fn unsupported_nic(port: PortId) -> DriverError {
             "port {port} cannot be plugged in or out while the pod runs: its machine was started by an older holm"
         ),
         hint: "stop the instance and start it again: `holm stop`, `holm start`".into(),
-    }
-}
-
-/// The refusal of what the host would have to read of a file system that a guest wrote, while no guest can read it.
-pub(super) fn unsupported_files() -> DriverError {
-    DriverError::Unsupported {
-        what: "the files of a container with a kernel of its own are within reach only while it runs".into(),
-        hint: "start it first: `docker start NAME`, or `holm start NAME`".into(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The files of a running pod with a kernel of its own, from the host: asked of who stands for it, and believed nothing.
+//! The files of a pod with a kernel of its own, from the host: asked of who stands for it, and believed nothing. For one that
+//! does not run, its machine is started first, without the pod ([`Machine::Rests`]).
 //!
 //! ```text
 //!   here ── Request::Files, two sockets ──▶ relay ── link ──▶ holm guest ──▶ holm guest files ── work ──▶ the container
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     container::{
         client::Client,
+        driver::maintenance::{Resting, Roused},
         protocol::{Reply, Request},
     },
     image::{
@@ -47,11 +49,19 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 /// Bytes that go in at a time.
 const COPY_BYTES: usize = 64 << 10;
 
+/// The machine that is asked.
+#[derive(Debug)]
+pub(in crate::container) enum Machine {
+    /// The pod runs in it; this is its run directory.
+    Runs(PathBuf),
+    /// It is to be started, unless it is up for somebody else.
+    Rests(Box<Resting>),
+}
+
 /// Opened files of a pod in its machine.
 #[derive(Debug)]
 pub struct InsideFiles {
-    /// Run directory of the pod.
-    run: PathBuf,
+    machine: Machine,
     /// How many ids it has.
     ids: u32,
     turn: Turn,
@@ -59,24 +69,38 @@ pub struct InsideFiles {
 
 type Answer = Hearer<Taker>;
 
+/// The way into the machine.
+#[derive(Debug)]
+struct Way {
+    input: UnixStream,
+    /// Keeps one that was started for this.
+    _roused: Option<Roused>,
+}
+
 impl InsideFiles {
-    /// Of the pod with this run directory and so many ids.
-    pub(in crate::container) fn new(run: PathBuf, ids: u32, turn: Turn) -> Self {
-        Self { run, ids, turn }
+    /// Of the pod in this machine, that has so many ids.
+    pub(in crate::container) fn new(machine: Machine, ids: u32, turn: Turn) -> Self {
+        Self { machine, ids, turn }
     }
 
-    /// Asks. Gives where an archive goes in, and where the answer comes out.
-    async fn ask(&self, work: Work) -> Result<(UnixStream, Answer), FilesError> {
+    /// Asks. Gives where an archive goes in with what keeps the machine up, and where the answer comes out.
+    async fn ask(&self, work: Work) -> Result<(Way, Answer), FilesError> {
+        let (place, roused) = match &self.machine {
+            Machine::Runs(run) => (run.clone(), None),
+            // Lists of containers ask for it, and would start the machines of all.
+            Machine::Rests(_) if work == Work::Weigh => return Err(FilesError::Asleep),
+            Machine::Rests(resting) => {
+                let roused = resting.rouse(&self.turn).await?;
+                (roused.run.clone(), Some(roused))
+            }
+        };
         // An archive takes as long as it takes.
         let limit = matches!(work, Work::Stat { .. } | Work::Changes | Work::Weigh).then_some(ANSWER_TIMEOUT);
-        let place = self.run.clone();
         let (input, output) = run(move || begin(&place, work)).await?;
         let led = |socket| UnixStream::from_std(socket).map_err(io_at("take a stream of its machine"));
         let output: Body = Box::new(led(output)?);
-        Ok((
-            led(input)?,
-            Hearer::new(Taker::patient(output, self.turn.hurry.clone(), PATIENCE).within(limit)),
-        ))
+        let way = Way { input: led(input)?, _roused: roused };
+        Ok((way, Hearer::new(Taker::patient(output, self.turn.hurry.clone(), PATIENCE).within(limit))))
     }
 
     /// What lies at a path.
@@ -85,7 +109,7 @@ impl InsideFiles {
     /// What is wrong with the path.
     pub async fn look(self, path: String) -> Result<PathStat, FilesError> {
         let asked = Asked::read(&path)?;
-        let (_input, mut answer) = self.ask(Work::Stat { path }).await?;
+        let (_way, mut answer) = self.ask(Work::Stat { path }).await?;
         run(move || {
             let found: PathStat = answer.found()?;
             answer.finish()?;
@@ -99,7 +123,7 @@ impl InsideFiles {
     /// # Errors
     /// More than can be told; what its machine cannot read.
     pub async fn compare(self) -> Result<Vec<Change>, FilesError> {
-        let (_input, mut answer) = self.ask(Work::Changes).await?;
+        let (_way, mut answer) = self.ask(Work::Changes).await?;
         run(move || {
             let changes = Change::read_all(&mut answer);
             settled(&mut answer, changes)
@@ -112,7 +136,7 @@ impl InsideFiles {
     /// # Errors
     /// What its machine cannot read.
     pub async fn weigh(self) -> Result<u64, FilesError> {
-        let (_input, mut answer) = self.ask(Work::Weigh).await?;
+        let (_way, mut answer) = self.ask(Work::Weigh).await?;
         run(move || {
             let bytes: u64 = answer.found()?;
             answer.finish()?;
@@ -129,12 +153,12 @@ impl InsideFiles {
     pub async fn send(self, path: String) -> Result<(PathStat, Body), FilesError> {
         let asked = Asked::read(&path)?;
         let rule = Rule { top: Some(asked.name.clone()), ids: self.ids, newest_s: None };
-        let (input, mut answer) = self.ask(Work::Pack { path }).await?;
+        let (way, mut answer) = self.ask(Work::Pack { path }).await?;
         let (told, found) = oneshot::channel();
         let (body, maker) = pipe(self.turn.hurry.clone());
         spawn(move || {
             // Both stay until the archive has passed.
-            let _held = (self.turn, input);
+            let _held = (way, self.turn);
             let found = answer.found::<PathStat>().map(|stat| stat.believed(&asked));
             let is_there = found.is_ok();
             if told.send(found).is_ok() && is_there {
@@ -163,10 +187,10 @@ impl InsideFiles {
     }
 
     async fn send_archive(self, work: Work, rule: Rule) -> Result<Body, FilesError> {
-        let (input, mut answer) = self.ask(work).await?;
+        let (way, mut answer) = self.ask(work).await?;
         let (body, maker) = pipe(self.turn.hurry.clone());
         spawn(move || {
-            let _held = (self.turn, input);
+            let _held = (way, self.turn);
             maker.make(|output| pass(&mut answer, output, &rule));
         })?;
         Ok(body)
@@ -178,7 +202,7 @@ impl InsideFiles {
     /// What is wrong with the place or the archive. What was written before stays.
     pub async fn receive(self, into: Into, body: Body) -> Result<(), FilesError> {
         let hurry = self.turn.hurry.clone();
-        let (input, mut answer) = self.ask(Work::Unpack { into }).await?;
+        let (Way { input, _roused }, mut answer) = self.ask(Work::Unpack { into }).await?;
         let sent = tokio::select! {
             biased;
             () = hurry.cancelled() => Err(FilesError::Moving),

@@ -11,7 +11,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{
+    Mutex as AsyncMutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock,
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long a start waits before it asks those who look to break off.
@@ -26,6 +28,7 @@ struct Gate {
     lock: Arc<RwLock<()>>,
     hurry: CancellationToken,
     mounted: Arc<Mutex<Weak<Mounted>>>,
+    rousing: Arc<AsyncMutex<()>>,
 }
 
 /// The turn of one who looks.
@@ -34,7 +37,9 @@ pub struct Turn {
     _guard: OwnedRwLockReadGuard<()>,
     mounted: Arc<Mutex<Weak<Mounted>>>,
     /// Somebody waits for the end of this turn: break off.
-    pub(super) hurry: CancellationToken,
+    pub(in crate::container) hurry: CancellationToken,
+    /// Held by what starts a machine for all of them, which goes on when who asked for it is gone. Who came first has it first.
+    pub(in crate::container) rousing: Arc<AsyncMutex<()>>,
 }
 
 impl Turn {
@@ -42,7 +47,8 @@ impl Turn {
     pub fn undisputed() -> Self {
         let lock = Arc::new(RwLock::new(()));
         let guard = lock.try_read_owned().expect("nobody else has it");
-        Self { _guard: guard, mounted: Arc::default(), hurry: CancellationToken::new() }
+        let (mounted, rousing) = (Arc::default(), Arc::default());
+        Self { _guard: guard, mounted, hurry: CancellationToken::new(), rousing }
     }
 
     /// The mounts that those share who look at the same time. Held while they are made.
@@ -53,7 +59,12 @@ impl Turn {
 }
 
 /// The turn of a start or a removal.
-pub(in crate::container) type Alone = OwnedRwLockWriteGuard<()>;
+#[derive(Debug)]
+pub(in crate::container) struct Alone {
+    _guard: OwnedRwLockWriteGuard<()>,
+    /// Nobody is about to start a machine for those who looked before.
+    _rousing: OwnedMutexGuard<()>,
+}
 
 impl Turns {
     fn lock(&self) -> MutexGuard<'_, HashMap<InstanceId, Gate>> {
@@ -74,22 +85,23 @@ impl Turns {
 
     /// Waits for a start that goes on, then looks.
     pub async fn look(&self, id: InstanceId) -> Turn {
-        let Gate { lock, mounted, .. } = self.gate(id);
+        let Gate { lock, mounted, rousing, .. } = self.gate(id);
         let guard = lock.read_owned().await;
-        Turn { _guard: guard, mounted, hurry: self.gate(id).hurry }
+        Turn { _guard: guard, mounted, hurry: self.gate(id).hurry, rousing }
     }
 
     /// Waits until nobody looks.
     pub async fn alone(&self, id: InstanceId) -> Alone {
-        let Gate { lock, hurry, .. } = self.gate(id);
+        let Gate { lock, hurry, rousing, .. } = self.gate(id);
         let patient = tokio::time::timeout(PATIENCE, Arc::clone(&lock).write_owned()).await;
-        match patient {
+        let guard = match patient {
             Ok(guard) => guard,
             Err(_) => {
                 hurry.cancel();
                 lock.write_owned().await
             }
-        }
+        };
+        Alone { _guard: guard, _rousing: rousing.lock_owned().await }
     }
 }
 
@@ -116,5 +128,23 @@ mod tests {
         drop(turns.look(InstanceId(uuid::Uuid::from_u128(2))).await);
         turns.gate(id);
         assert_eq!(turns.lock().len(), 1, "what nobody uses is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_for_a_machine_that_is_being_started_for_others() {
+        let turns = Arc::new(Turns::default());
+        let id = InstanceId(uuid::Uuid::from_u128(1));
+        let looks = turns.look(id).await;
+        let rousing = Arc::clone(&looks.rousing).lock_owned().await;
+        // Who asked is gone.
+        drop(looks);
+        let starting = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move { turns.alone(id).await }
+        });
+        tokio::time::sleep(4 * PATIENCE).await;
+        assert!(!starting.is_finished());
+        drop(rousing);
+        drop(starting.await.unwrap());
     }
 }

@@ -16,6 +16,10 @@
 //!  talk    what the two say                far_log   output on its way to the files of its log
 //!  guest   the role inside                 boot   kernel and initial RAM disk     base   images as disks
 //! ```
+//!
+//! The files of a pod that does not run are worked on in a machine for *maintenance*: the same disks, little memory, no network
+//! and no shim. It has places of its own, so that nobody takes it for the pod, and ends by itself when nobody uses it
+//! (`relay::maintenance`).
 
 pub mod base;
 pub mod boot;

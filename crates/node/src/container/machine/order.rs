@@ -42,6 +42,9 @@ pub struct Machine {
     pub disks: Vec<MachineDisk>,
     /// Network cards in their order: `eth0`, `eth1` …
     pub nics: Vec<NicPlan>,
+    /// The pod is not started in it: it is there for work on the files of one that does not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maintenance: bool,
 }
 
 impl Machine {
@@ -100,6 +103,9 @@ pub struct Order {
     pub disks: Vec<GuestDisk>,
     /// The host's time in nanoseconds since 1970.
     pub now_ns: i64,
+    /// Nothing of the pod is started: its files alone are worked on.
+    #[serde(default)]
+    pub maintenance: bool,
 }
 
 /// A disk, as the guest mounts it.
@@ -138,7 +144,7 @@ pub fn order(pod: &Pod, machine: &Machine, files: Vec<FileSetPlan>, now_ns: i64)
         }
     }
     let disks = machine.disks.iter().map(|disk| disk.inside()).collect();
-    Order { pod: inside, files, nics: machine.nics.clone(), disks, now_ns }
+    Order { pod: inside, files, nics: machine.nics.clone(), disks, now_ns, maintenance: machine.maintenance }
 }
 
 /// Where what lies at a path of the host is in the guest: a volume, or a file that came with the pod.

@@ -12,6 +12,7 @@
 mod clients;
 mod coming;
 mod files;
+mod maintenance;
 mod pace;
 mod words;
 
@@ -123,6 +124,8 @@ pub struct Relay {
     kill_at: Option<Instant>,
     /// Somebody asked for the end.
     is_asked_to_end: bool,
+    /// Since when nobody uses a machine for maintenance.
+    idle_since: Option<Instant>,
     failure: Option<String>,
     lock: Option<Lock>,
 }
@@ -189,6 +192,7 @@ impl Relay {
             pace: Pace::new(Instant::now()),
             kill_at: Some(Instant::now() + BOOT_TIMEOUT),
             is_asked_to_end: false,
+            idle_since: None,
             failure: None,
             lock: Some(lock),
         })
@@ -247,7 +251,7 @@ impl Relay {
         let now = Instant::now();
         let rests = self.listener.as_ref().and_then(|listener| listener.rests_until(now));
         let untold = if self.state == self.written { None } else { self.pace.waits_until(now) };
-        let others = [self.kill_at, rests, untold].into_iter().flatten();
+        let others = [self.kill_at, rests, untold, self.idle_until()].into_iter().flatten();
         let next = others.chain(asked).fold(self.cut_at, Instant::min);
         Some(next.saturating_duration_since(now) + Duration::from_millis(1))
     }
@@ -323,6 +327,7 @@ impl Relay {
                     Err(error) => self.fail(format!("cannot read the files that came with the pod: {error}")),
                 }
             }
+            ToHost::Prepared if self.phase == Phase::Booting && self.is_for_maintenance() => self.come_up(),
             ToHost::Prepared if self.phase == Phase::Booting => self.start_shim(),
             ToHost::Failed { message } => self.fail(readable(&message)),
             ToHost::Line { connection, line, stream } => self.on_line(connection, &line, stream),
@@ -421,18 +426,26 @@ impl Relay {
 
     fn changed(&mut self, state: PodState) {
         self.state = Some(state);
-        if self.phase == Phase::Starting && self.failure.is_none() {
-            self.phase = Phase::Up;
-            self.kill_at = None;
-            match shim::listen(&self.pod.places.run.join(SOCKET)) {
-                Ok(listener) => self.listener = Some(Listener::new(listener)),
-                Err(error) => return self.fail(format!("cannot listen: {error}")),
-            }
-            self.tell_now();
-            if let Some(mut told) = self.told.take() {
-                // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
-                let _ = told.write_all(b"up");
-            }
+        if self.phase == Phase::Starting {
+            self.come_up();
+        }
+    }
+
+    /// All is there: clients are served from now on.
+    fn come_up(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.phase = Phase::Up;
+        self.kill_at = None;
+        match shim::listen(&self.pod.places.run.join(SOCKET)) {
+            Ok(listener) => self.listener = Some(Listener::new(listener)),
+            Err(error) => return self.fail(format!("cannot listen: {error}")),
+        }
+        self.tell_now();
+        if let Some(mut told) = self.told.take() {
+            // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
+            let _ = told.write_all(b"up");
         }
     }
 
@@ -473,6 +486,7 @@ impl Relay {
                 let _ = crate::vm::console::rotate(&self.pod.places.state.join(name), bytes_max);
             }
         }
+        self.look_whether_idle(now);
         let Some(state) = self.state.clone() else { return };
         let mut late = Vec::new();
         for (id, client) in &mut self.clients {

@@ -11,6 +11,8 @@
 //!  Ended ────────────▶
 //!        ◀──────────── Bye                            all that was said has come: the guest powers off
 //! ```
+//!
+//! In a machine that is there for work on files no shim is started: after Prepared come Files, and in the end Bye.
 
 use super::{link::ChannelId, order::Order};
 use crate::{

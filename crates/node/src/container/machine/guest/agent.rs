@@ -80,6 +80,7 @@ pub fn serve(port: File, prepare: impl FnOnce(&Order) -> Result<(), String>) -> 
     let order = agent.wait_for_order()?;
     agent.cards = Cards::new(&order.nics);
     agent.places = Some(order.pod.places.clone());
+    agent.keeper = order.maintenance.then(files::Keeper::default);
     let listening = prepare(&order).and_then(|()| {
         UnixListener::bind(GUEST_LOG)
             .and_then(|logs| logs.set_nonblocking(true).map(|()| Listener::new(logs)))
@@ -211,6 +212,8 @@ struct Agent {
     dialling: Vec<Dialling>,
     /// Processes that work on files.
     working: Vec<i32>,
+    /// Who works on those of a pod that is not started here.
+    keeper: Option<files::Keeper>,
     ended: bool,
     bye: bool,
 }
@@ -231,6 +234,7 @@ impl Agent {
             held_since: None,
             dialling: Vec::new(),
             working: Vec::new(),
+            keeper: None,
             ended: false,
             bye: false,
         })
@@ -424,6 +428,9 @@ impl Agent {
             && self.link.accept(output, Some(coming_out.into()), None);
         if !is_taken {
             return Err(io::Error::other(TOO_MANY));
+        }
+        if let Some(keeper) = &mut self.keeper {
+            return keeper.begin(work, &far_in.into(), &far_out.into());
         }
         if self.working.len() >= WORKERS_MAX {
             return Err(io::Error::other(format!("{WORKERS_MAX} others do so at this moment")));

@@ -11,7 +11,8 @@
 //!  down       processes, mounts, power
 //! ```
 //!
-//! `holm guest files WORK` is a process of its own in there that works on files of the pod ([`files`]).
+//! `holm guest files WORK` is a process of its own in there that works on files of the pod ([`files`]). In a machine for
+//! maintenance no shim is started, and one process does all the work on files.
 
 pub mod agent;
 mod disks;
@@ -48,10 +49,12 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments = arguments.into_iter();
     if std::process::id() != 1 {
-        if let (Some(word), Some(work), None) = (arguments.next(), arguments.next(), arguments.next())
-            && word == files::ROLE
-        {
-            return files::main(&work.to_string_lossy());
+        match (arguments.next(), arguments.next(), arguments.next()) {
+            (Some(word), Some(work), None) if word == files::ROLE => {
+                return files::main(&work.to_string_lossy());
+            }
+            (Some(word), None, None) if word == files::KEEPER => return files::keep(),
+            _ => {}
         }
         eprintln!("holm guest is started by the kernel of a pod's machine, not by people");
         return ExitCode::from(2);

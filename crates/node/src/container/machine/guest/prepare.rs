@@ -22,8 +22,10 @@ pub fn prepare(order: &Order) -> Outcome {
         make_directory(directory)?;
     }
     disks::mount_all(&order.disks)?;
-    network::set_up(order.pod.ids, &order.nics)?;
-    content::write(places, &order.files).step(|| "write the files that containers are shown".into())?;
+    if !order.maintenance {
+        network::set_up(order.pod.ids, &order.nics)?;
+        content::write(places, &order.files).step(|| "write the files that containers are shown".into())?;
+    }
     let path = places.state.join(POD);
     let text = serde_json::to_vec(&order.pod).map_err(std::io::Error::from);
     text.and_then(|text| fs::write(&path, text)).step(|| format!("write {}", path.display()))

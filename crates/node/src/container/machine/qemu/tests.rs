@@ -44,6 +44,7 @@ pub(in crate::container) fn machine() -> Machine {
             disk(3, "volume", DiskRole::Volume),
         ],
         nics: vec![plans::nic(10)],
+        maintenance: false,
     }
 }
 

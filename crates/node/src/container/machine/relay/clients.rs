@@ -85,6 +85,9 @@ impl Relay {
     }
 
     fn on_request(&mut self, id: u64, request: Request, early: bool) {
+        if self.is_for_maintenance() {
+            return self.on_request_for_files(id, request);
+        }
         match &request {
             // A guest that is at its end answers nobody.
             Request::State if self.answers_nobody() => {
@@ -159,7 +162,7 @@ impl Relay {
     }
 
     /// What goes in and the answer pass here unread: the daemon believes the answer nothing.
-    fn work_on_files(&mut self, id: u64, work: Work) {
+    pub(super) fn work_on_files(&mut self, id: u64, work: Work) {
         let Some([input, output]) = self.connection(id).and_then(Connection::take::<2>) else {
             return self.refuse(id, "two descriptors must come along");
         };

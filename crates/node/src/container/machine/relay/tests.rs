@@ -3,7 +3,7 @@
 use super::*;
 use crate::container::{
     bundle::tests::example,
-    files::inside::InsideFiles,
+    files::inside::{InsideFiles, Machine as Place},
     files::turn::Turn,
     protocol::{ContainerState, Exec, Request, STATE},
 };
@@ -42,20 +42,20 @@ fn state(restarts: u32) -> Reply {
 }
 
 impl Stage {
-    /// A pod that is up.
-    fn up() -> Self {
+    /// A machine whose guest has its order, and where it is told that it is up.
+    fn begin(machine: Machine) -> (Self, io::PipeReader) {
         let directory = tempfile::tempdir().unwrap();
         let mut pod = example();
         pod.places.state = directory.path().join("state");
         pod.places.run = directory.path().join("run");
         pod.places.cgroup_root = format!("holm-relay-test-{}", std::process::id());
         [&pod.places.state, &pod.places.run].into_iter().for_each(|it| fs::create_dir_all(it).unwrap());
-        pod.machine = Some(super::super::example());
+        pod.machine = Some(machine);
         let cgroups = Tree::probe(&pod.places.cgroup_root).unwrap();
         let child = sys::spawn::Command::new("/bin/sleep").args(["600"]).die_with_parent().spawn().unwrap();
         let qemu = child.pid();
         let (near, far) = UnixStream::pair().unwrap();
-        let (mut up, told) = io::pipe().unwrap();
+        let (up, told) = io::pipe().unwrap();
         let lock = Lock::try_create(&pod.places.run.join("shim.lock")).unwrap().unwrap();
         let told = File::from(OwnedFd::from(told));
         let mut relay = Relay::over(pod, near, child, cgroups, (lock, told)).unwrap();
@@ -64,6 +64,12 @@ impl Stage {
         let mut stage = Self { directory, guest, qemu, relay };
         stage.say(&ToHost::Hello { kernel: "6.1".into() });
         assert!(matches!(stage.hear(), ToGuest::Order(_)));
+        (stage, up)
+    }
+
+    /// A pod that is up.
+    fn up() -> Self {
+        let (mut stage, mut up) = Self::begin(super::super::example());
         stage.say(&ToHost::Prepared);
         assert!(matches!(stage.hear(), ToGuest::Run));
         stage.says_state(0);
@@ -300,10 +306,47 @@ fn who_asks_a_guest_that_hung_up_is_told_at_once() {
     stage.end();
 }
 
+#[test]
+fn a_machine_for_maintenance_serves_files_alone_and_ends_when_nobody_uses_it() {
+    let (mut stage, mut up) = Stage::begin(Machine { maintenance: true, ..super::super::example() });
+    stage.say(&ToHost::Prepared);
+    let mut word = [0; 2];
+    up.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"up", "nothing is started in it");
+    let mut client = stage.client();
+    ask(&mut client, "state");
+    assert!(matches!(answer(&mut client), Reply::Done));
+    for what in ["watch", "processes", "usage", "pause", "start"] {
+        ask(&mut client, what);
+        let Reply::Failed { message, .. } = answer(&mut client) else { panic!("{what} is answered") };
+        assert!(message.contains("its files alone"), "{message}");
+    }
+    assert!(!stage.run().join(STATE).exists(), "it has no state that somebody could take for the pod's");
+    // As long as somebody has it.
+    std::thread::sleep(maintenance::LINGER + Duration::from_secs(1));
+    assert!(stage.guest.next::<ToGuest>().is_none());
+    ask(&mut client, "state");
+    assert!(matches!(answer(&mut client), Reply::Done));
+    let left = Instant::now();
+    drop(client);
+    loop {
+        match stage.hear() {
+            ToGuest::Bye => break,
+            message => assert!(matches!(message, ToGuest::Closed { .. }), "{message:?}"),
+        }
+    }
+    assert!(left.elapsed() >= maintenance::LINGER);
+    // Who comes now is not served, and tries again when it is gone.
+    let mut late = stage.client();
+    ask(&mut late, "state");
+    assert_eq!(late.read_line(&mut String::new()).unwrap(), 0);
+    stage.end();
+}
+
 /// What a hostile guest answers to who asks for files.
 async fn asked_for_files<T>(hostile: Vec<u8>, ask: impl AsyncFnOnce(InsideFiles) -> T) -> T {
     let mut stage = Stage::up();
-    let files = InsideFiles::new(stage.run(), 65_536, Turn::undisputed());
+    let files = InsideFiles::new(Place::Runs(stage.run()), 65_536, Turn::undisputed());
     let guest = std::thread::spawn(move || {
         let (connection, input, output) = match stage.hear() {
             ToGuest::Files { connection, input, output, .. } => (connection, input, output),
