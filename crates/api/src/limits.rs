@@ -34,6 +34,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub const UPLOAD_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that a client may take nothing of what is sent to it. People look at a page of a log for a while.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// The same on the local sockets, whose users may turn off the engine anyway: a log may wait in a pager over night.
+pub const WRITE_STALL_TIMEOUT_LOCAL: Duration = Duration::from_secs(24 * 3600);
 /// Time for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to answer a call that does not wait for anything.

@@ -1,7 +1,7 @@
 //! The local socket: the kernel says who is at the other end.
 
 use super::{Accept, Bounds, Connections, ServerError, guard::Guarded};
-use crate::auth::Peer;
+use crate::{auth::Peer, limits::WRITE_STALL_TIMEOUT_LOCAL};
 use axum::Router;
 use std::{
     io,
@@ -52,7 +52,8 @@ impl UnixServer {
             .and_then(|()| std::fs::set_permissions(&making, std::fs::Permissions::from_mode(mode)))
             .and_then(|()| std::fs::rename(&making, path))
             .map_err(ServerError::io(format!("preparing the socket {shown}")))?;
-        Ok(Self { listener, path: path.to_path_buf(), bounds: Bounds::default() })
+        let bounds = Bounds { stall_timeout: WRITE_STALL_TIMEOUT_LOCAL, ..Bounds::default() };
+        Ok(Self { listener, path: path.to_path_buf(), bounds })
     }
 
     /// The same with other bounds.
