@@ -117,6 +117,30 @@ pub struct Usage {
     pub pids: u64,
 }
 
+/// What has passed an interface of a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Its number: 0 is `eth0`.
+    pub interface: usize,
+    /// What the guest was sent.
+    pub received: TrafficCount,
+    /// What it sent.
+    pub sent: TrafficCount,
+}
+
+/// One direction of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrafficCount {
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Packets that were broken.
+    pub errors: u64,
+    /// Packets that nobody took.
+    pub dropped: u64,
+}
+
 /// A process of a container, as its host sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
@@ -203,6 +227,10 @@ pub trait Streams: Send + Sync + 'static {
     /// What a running container uses.
     async fn usage(&self, instance: &Instance) -> Result<Usage, Error> {
         Err(unserved(instance, "what it uses"))
+    }
+    /// What has passed the interfaces of an instance; none where it does not run.
+    async fn traffic(&self, _instance: &Instance) -> Vec<Traffic> {
+        vec![]
     }
     /// The highest use that was seen of an instance; `None` where nothing is known.
     async fn peaks(&self, _instance: &Instance) -> Option<Peaks> {

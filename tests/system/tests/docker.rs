@@ -298,6 +298,10 @@ fn change_one(docker: &Docker) {
     let usage =
         docker.does(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.PIDs}}", "crate"]);
     assert!(usage.starts_with("crate ") && usage.contains("128MiB"), "{usage}");
+    let gateway = docker.does(&["inspect", "-f", "{{.NetworkSettings.Networks.bridge.Gateway}}", "crate"]);
+    docker.does(&["exec", "crate", "ping", "-c", "3", "-s", "1000", &gateway]);
+    let passed = docker.does(&["stats", "--no-stream", "--format", "{{.NetIO}}", "crate"]);
+    assert!(passed.matches("kB").count() == 2, "three questions and answers of 1,000 bytes: {passed}");
     docker.does(&["restart", "-t", "5", "crate"]);
     assert!(docker.does(&["logs", "crate"]).contains("bye"), "it had its time");
     docker.does(&["stop", "-t", "5", "crate"]);
@@ -311,6 +315,8 @@ fn docker_refuses_in_dockers_words() {
     docker.does(&["pull", "busybox"]);
     docker.refuses(1, "No such container: nosuch", &["start", "nosuch"]);
     docker.refuses(1, "No such image: nosuch", &["rmi", "nosuch"]);
+    docker.refuses(1, "No such object: nosuch", &["inspect", "nosuch"]);
+    assert_eq!(docker.does(&["plugin", "ls", "-q"]), "");
     docker.refuses(1, "has no library/nosuch", &["pull", "nosuch"]);
     docker.refuses(1, "not found: manifest unknown", &["pull", "127.0.0.1:5000/nosuch"]);
     docker.refuses(1, "network nosuch not found", &["network", "inspect", "nosuch"]);

@@ -58,6 +58,10 @@ const UNSERVED: [(&str, &str); 10] = [
 /// The answer to a path that is not there.
 pub fn unknown(path: &str) -> Failure {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    // `docker inspect` asks for one when nothing else has the name.
+    if let ["plugins", name, "json"] = parts.as_slice() {
+        return Failure::new(Code::NotFound, format!("plugin \"{name}\" not found"));
+    }
     if let Some((_, what)) = parts.first().and_then(|first| UNSERVED.iter().find(|(known, _)| known == first))
     {
         return not_served(what);

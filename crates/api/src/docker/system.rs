@@ -29,6 +29,8 @@ pub fn routes(routes: Router<Door>) -> Router<Door> {
         .route("/_ping", get(ping).head(ping))
         .route("/version", get(version))
         .route("/info", get(info))
+        // None can be installed.
+        .route("/plugins", get(async || Json(json!([]))))
         .route("/auth", post(image::log_in))
         .route("/system/df", get(disk_usage))
         .route("/events", get(super::event::events))

@@ -9,7 +9,7 @@ mod registry;
 use api::streams::{
     Attach, Both, CommitAsked, Download, Duplex, Exec, FileChange, FileStat, FilesIn, ImageDetails, ImageIn,
     LogLine, LogWanted, OfferedRoot, Process, Program, PushStep, Reader, RegistryLogin, Session, SocketAsked,
-    SourceEntry, SourceFiles, Streams, Upload, Usage, Writer,
+    SourceEntry, SourceFiles, Streams, Traffic, TrafficCount, Upload, Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
@@ -25,6 +25,7 @@ use node::{
     driver::{AttachRequest, Driver, DriverError, ExecHandle, ExecRequest, LogQuery, Place, Stdio},
     image::reconcile::Images,
     instance::{Instances, measure::Meter, sentence},
+    network::traffic::Direction,
 };
 use serde_json::Value;
 use std::{os::fd::OwnedFd, sync::Arc};
@@ -245,6 +246,22 @@ impl Streams for NodeStreams {
             memory_inactive_file_bytes: usage.memory_inactive_file_bytes,
             pids: usage.pids,
         })
+    }
+
+    async fn traffic(&self, instance: &Instance) -> Vec<Traffic> {
+        let told = |it: Direction| TrafficCount {
+            bytes: it.bytes,
+            packets: it.packets,
+            errors: it.errors,
+            dropped: it.dropped,
+        };
+        let seen = self.instances.traffic(instance).await.into_iter();
+        let seen = seen.map(|(interface, it)| Traffic {
+            interface,
+            received: told(it.received),
+            sent: told(it.sent),
+        });
+        seen.collect()
     }
 
     async fn peaks(&self, instance: &Instance) -> Option<Peaks> {

@@ -2,10 +2,15 @@
 //!
 //! A line of its own, so that the life of instances can be proven without the kernel's network.
 
-use crate::network::reconcile::{NetworkError, Networks};
+use super::Instances;
+use crate::network::{
+    reconcile::{NetworkError, Networks},
+    traffic::{self, Traffic},
+};
 use async_trait::async_trait;
-use model::{dataplane::namespace::Place, id::NetworkId};
+use model::{dataplane::namespace::Place, id::NetworkId, instance::Instance};
 use std::{path::PathBuf, sync::Arc};
+use tokio::task::spawn_blocking;
 
 /// The networks of this node, as instances use them.
 #[async_trait]
@@ -18,6 +23,21 @@ pub trait Wires: Send + Sync + 'static {
 
     /// Path of a network's namespace handle.
     fn handle(&self, network: NetworkId) -> PathBuf;
+}
+
+impl Instances {
+    /// What has passed each port of an instance that has a device now, in the order of its ports; a port without one is passed
+    /// over.
+    pub async fn traffic(&self, instance: &Instance) -> Vec<(usize, Traffic)> {
+        let ports = self.gather.ports(&instance.ports).into_iter().enumerate();
+        let places: Vec<_> = ports.map(|(at, port)| (at, self.wires.handle(port.network), port)).collect();
+        let counted = spawn_blocking(move || {
+            let counted =
+                places.iter().filter_map(|(at, handle, port)| Some((*at, traffic::of(handle, port).ok()??)));
+            counted.collect()
+        });
+        counted.await.unwrap_or_default()
+    }
 }
 
 #[async_trait]

@@ -24,3 +24,4 @@ pub mod reconcile;
 pub mod relay;
 pub mod servers;
 pub mod sockets;
+pub mod traffic;

@@ -5,7 +5,7 @@ use crate::{
     app::Asker,
     docker::{door::Door, id, query::Query, refusal::not_honoured, watch},
     error::{Failure, Result},
-    streams::{Process, Usage},
+    streams::{Process, Traffic, Usage},
 };
 use axum::{
     Json,
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use jiff::{Timestamp, tz::TimeZone};
 use model::{error::Code, id::InstanceId, instance::Instance};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{convert::Infallible, time::Duration};
 use tokio::time::sleep;
 
@@ -26,9 +26,10 @@ use tokio::time::sleep;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was measured at a time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Sample {
     usage: Usage,
+    traffic: Vec<Traffic>,
     at: Timestamp,
 }
 
@@ -47,7 +48,7 @@ pub async fn stats(
             sleep(INTERVAL).await;
         }
         let now = sample(&door, &instance).await;
-        return Ok(Json(told(&door, &instance, now, first)).into_response());
+        return Ok(Json(told(&door, &instance, now.as_ref(), first.as_ref())).into_response());
     }
     let slot = door.app().stream_slot()?;
     let stopping = door.app().stopping().clone();
@@ -59,7 +60,8 @@ pub async fn stats(
             let now = sample(&door, &instance).await;
             let is_there = watch::look(&door, instance.meta.id).instance.is_some();
             let line = is_there
-                .then(|| Bytes::from(format!("{}\n", told(&door, &instance, now, before.flatten()))))?;
+                .then(|| told(&door, &instance, now.as_ref(), before.flatten().as_ref()))
+                .map(|told| Bytes::from(format!("{told}\n")))?;
             Some((Ok::<_, Infallible>(line), (door, instance, Some(now), slot)))
         });
     let body = Body::from_stream(samples.take_until(stopping.cancelled_owned()));
@@ -69,10 +71,11 @@ pub async fn stats(
 /// What it uses now; `None` where it does not run.
 async fn sample(door: &Door, instance: &Instance) -> Option<Sample> {
     let usage = door.app().streams().usage(instance).await.ok()?;
-    Some(Sample { usage, at: door.control().now() })
+    let traffic = door.app().streams().traffic(instance).await;
+    Some(Sample { usage, traffic, at: door.control().now() })
 }
 
-fn told(door: &Door, instance: &Instance, now: Option<Sample>, before: Option<Sample>) -> Value {
+fn told(door: &Door, instance: &Instance, now: Option<&Sample>, before: Option<&Sample>) -> Value {
     let cpus = cpus(door, instance.meta.id);
     let memory = now.map_or_else(|| json!({}), |sample| memory(instance, sample.usage));
     json!({
@@ -87,8 +90,27 @@ fn told(door: &Door, instance: &Instance, now: Option<Sample>, before: Option<Sa
         "cpu_stats": cpu(now, cpus),
         "precpu_stats": cpu(before, cpus),
         "memory_stats": memory,
-        "networks": {},
+        "networks": networks(now.map_or(&[], |sample| &sample.traffic)),
     })
+}
+
+/// Counters by the interfaces' names.
+fn networks(traffic: &[Traffic]) -> Map<String, Value> {
+    let told = |it: &Traffic| {
+        let Traffic { interface, received, sent } = it;
+        let counters = json!({
+            "rx_bytes": received.bytes,
+            "rx_packets": received.packets,
+            "rx_errors": received.errors,
+            "rx_dropped": received.dropped,
+            "tx_bytes": sent.bytes,
+            "tx_packets": sent.packets,
+            "tx_errors": sent.errors,
+            "tx_dropped": sent.dropped,
+        });
+        (format!("eth{interface}"), counters)
+    };
+    traffic.iter().map(told).collect()
 }
 
 /// CPUs of the host.
@@ -101,8 +123,8 @@ fn cpus(door: &Door, id: InstanceId) -> u64 {
 }
 
 /// Docker's clients divide what a container used by what the whole host could have used meanwhile.
-fn cpu(sample: Option<Sample>, cpus: u64) -> Value {
-    let Some(Sample { usage, at }) = sample else {
+fn cpu(sample: Option<&Sample>, cpus: u64) -> Value {
+    let Some(Sample { usage, at, .. }) = sample else {
         return json!({"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0}});
     };
     let host_ns = u64::try_from(at.as_nanosecond()).unwrap_or(0).wrapping_mul(cpus);
@@ -200,7 +222,7 @@ mod tests {
             pids: u64::MAX,
         };
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
-        let told = cpu(Some(Sample { usage, at: now }), 2);
+        let told = cpu(Some(&Sample { usage, traffic: vec![], at: now }), 2);
         assert_eq!(told["cpu_usage"]["total_usage"], u64::MAX);
         assert_eq!(told["throttling_data"]["throttled_time"], u64::MAX);
         for started_s in [i64::MIN, i64::MAX, 0] {

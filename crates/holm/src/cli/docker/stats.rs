@@ -15,6 +15,7 @@ const COLUMNS: Columns = &[
     ("CPU %", "CPUPerc"),
     ("MEM USAGE / LIMIT", "MemUsage"),
     ("MEM %", "MemPerc"),
+    ("NET I/O", "NetIO"),
     ("PIDS", "PIDs"),
 ];
 
@@ -90,6 +91,8 @@ fn row(told: &Value, cuts: bool) -> Value {
     let used = (used - cache).max(0) as f64;
     let share = if limit > 0 { used * 100.0 / limit as f64 } else { 0.0 };
     let id = text(told, "id");
+    let interfaces = || told["networks"].as_object().into_iter().flat_map(|all| all.values());
+    let bytes = |of: &str| interfaces().filter_map(|one| one[of].as_f64()).sum::<f64>();
     json!({
         "Container": text(told, "id"),
         "ID": if cuts { words::short_id(id) } else { id.to_string() },
@@ -97,6 +100,7 @@ fn row(told: &Value, cuts: bool) -> Value {
         "CPUPerc": format!("{:.2}%", cpu_share(told)),
         "MemUsage": format!("{} / {}", words::binary_size(used), words::binary_size(limit as f64)),
         "MemPerc": format!("{share:.2}%"),
+        "NetIO": format!("{} / {}", words::size(bytes("rx_bytes"), 3), words::size(bytes("tx_bytes"), 3)),
         "PIDs": number(&told["pids_stats"], "current").to_string(),
     })
 }
@@ -121,10 +125,12 @@ mod tests {
             "cpu_stats": {"cpu_usage": {"total_usage": 300}, "system_cpu_usage": 2_000, "online_cpus": 4},
             "precpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1_000},
             "memory_stats": {"usage": 3 << 20, "limit": 4 << 20, "stats": {"inactive_file": 1 << 20}},
+            "networks": {"eth0": {"rx_bytes": 1_500, "tx_bytes": 40}, "eth1": {"rx_bytes": 1_000, "tx_bytes": 2}},
             "name": "/web", "id": "0123456789abcdef", "pids_stats": {"current": 2},
         });
         let row = row(&told, true);
-        let texts = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "PIDs"].map(|field| text(&row, field));
-        assert_eq!(texts, ["0123456789ab", "web", "80.00%", "2MiB / 4MiB", "50.00%", "2"]);
+        let texts =
+            ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "PIDs"].map(|field| text(&row, field));
+        assert_eq!(texts, ["0123456789ab", "web", "80.00%", "2MiB / 4MiB", "50.00%", "2.5kB / 42B", "2"]);
     }
 }
