@@ -101,12 +101,7 @@ impl Layout {
             }
             Self::Bridge => {
                 let mut buses = root_ports(FIRST_SLOT, [self.nic_place(0), self.disk_place(0)].into_iter());
-                buses.push(json!({
-                    "driver": "pcie-pci-bridge",
-                    "id": BRIDGE,
-                    "bus": "pcie.0",
-                    "addr": format!("{BRIDGE_SLOT:#x}"),
-                }));
+                buses.push(bridge(format!("{BRIDGE_SLOT:#x}")));
                 buses
             }
         }
@@ -117,10 +112,15 @@ fn on_bridge(slot: usize) -> String {
     format!("{BRIDGE}.{slot:#x}")
 }
 
-/// Root ports for network cards alone, in one slot: those of [`Layout::Ports`].
-pub fn nic_ports(slot: usize) -> Vec<Value> {
-    const { assert!(NIC_PORTS <= FUNCTIONS) };
-    root_ports(slot, (0..NIC_PORTS).map(|index| Layout::Ports.nic_place(index)))
+/// Buses for network cards alone, in one slot: those of [`Layout::Bridge`] without that for a disk.
+pub fn nic_buses(slot: usize) -> Vec<Value> {
+    let mut buses = root_ports(slot, [Layout::Bridge.nic_place(0)].into_iter());
+    buses.push(bridge(format!("{slot:#x}.0x1")));
+    buses
+}
+
+fn bridge(address: String) -> Value {
+    json!({"driver": "pcie-pci-bridge", "id": BRIDGE, "bus": "pcie.0", "addr": address})
 }
 
 fn root_ports(first_slot: usize, names: impl Iterator<Item = String>) -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! QEMU for a pod: its command line as a pure function of the machine, and its process.
 //!
 //! A pod's machine has less than a VM of a user's: no disk is plugged while it runs, no video, no firmware that looks for
-//! disks. Network cards are on ports of their own, where they are plugged in and out by its monitor; all else lies on the root
+//! disks. Network cards are on buses of their own, where they are plugged in and out by its monitor; all else lies on the root
 //! bus, as functions of its slots, so that the largest pod has room. It is confined as those are: the instance's own user, a
 //! seccomp filter of its own, namespaces of its own, every file handed over open. It ends with its relay, and by powering
 //! itself off.
@@ -31,7 +31,7 @@ use sys::{
     spawn::{Child, Command, Stdio},
 };
 
-/// Slot of the root bus for the ports of network cards: the host bridge has the one before.
+/// Slot of the root bus for the buses of network cards: the host bridge has the one before.
 const NIC_SLOT: usize = 1;
 /// First slot for other devices. The last of the bus is the chipset's.
 const FIRST_SLOT: usize = 2;
@@ -41,7 +41,7 @@ const ROOT_BUS: &str = "pcie.0";
 const FUNCTIONS: usize = 8;
 /// Devices that every machine has: serial ports, randomness, balloon.
 const OWN_DEVICES: usize = 3;
-// An image of its own for each container, what they write, volumes; and a port for each network card.
+// An image of its own for each container, what they write, volumes; and a place on their buses for each network card.
 const _: () = assert!(OWN_DEVICES + CONTAINERS_MAX + 1 + VOLUMES_MAX <= SLOTS * FUNCTIONS);
 const _: () = assert!(PORTS_MAX <= device::NIC_PORTS);
 /// First descriptor that QEMU inherits beside the standard ones.
@@ -73,7 +73,7 @@ struct Launch {
     arguments: Vec<String>,
     /// The n-th gets the number [`FIRST_DESCRIPTOR`] + n.
     inherited: Vec<Purpose>,
-    /// Devices on the root bus, but for the ports of network cards.
+    /// Devices on the root bus, but for the buses of network cards.
     devices: usize,
 }
 
@@ -121,7 +121,7 @@ impl Launch {
         let vhost = machine.vhost_net.then(|| self.inherit(Purpose::Vhost(index)));
         let vhost = vhost.map_or(String::new(), |number| format!(",vhost=on,vhostfd={number}"));
         self.option("-netdev", format!("tap,id={},fd={tap}{vhost}", device::netdev_id(nic.port)));
-        self.option("-device", device::nic_device(nic, &device::Layout::Ports.nic_place(index)).to_string());
+        self.option("-device", device::nic_device(nic, &device::Layout::Bridge.nic_place(index)).to_string());
     }
 }
 
@@ -175,8 +175,8 @@ fn compile(pod: &Pod, machine: &Machine) -> Launch {
     // What the guest frees comes back to the host. It is never made larger, so the guest keeps what it was promised.
     launch.device(json!({"driver": "virtio-balloon-pci", "id": "balloon", "free-page-reporting": true}));
     machine.disks.iter().for_each(|disk| launch.disk(disk));
-    for port in device::nic_ports(NIC_SLOT) {
-        launch.option("-device", port.to_string());
+    for bus in device::nic_buses(NIC_SLOT) {
+        launch.option("-device", bus.to_string());
     }
     (0..machine.nics.len()).for_each(|index| launch.card(index, machine));
     let kernel = launch.inherit(Purpose::Boot(machine.kernel.clone()));
