@@ -462,7 +462,7 @@ impl Instances {
         if !wait.is_zero() {
             return Ok(Some(Outcome::After(wait)));
         }
-        self.say_free(instance, status).await?;
+        self.say_free(instance, status, driver).await?;
         let with_host = matches!(sight, Sight::Stopped { host_rebooted: true, .. });
         if let Some(waiting) = self.waits_for(instance, with_host).await? {
             self.note(instance, |status| {
@@ -520,8 +520,17 @@ impl Instances {
 
     /// Says that nothing has the disks of an instance that does not run, so that one that was to be frozen when the last
     /// guest ended is.
-    async fn say_free(&self, instance: &Instance, status: &InstanceStatus) -> Result<(), InstanceError> {
+    async fn say_free(
+        &self,
+        instance: &Instance,
+        status: &InstanceStatus,
+        driver: &Timed,
+    ) -> Result<(), InstanceError> {
         if !self.is_any_behind(instance) || status.volumes.is_empty() {
+            return Ok(());
+        }
+        // Somebody works on its files: what is open is not free before that ends.
+        if !self.lent_of(instance, driver).await.is_empty() {
             return Ok(());
         }
         self.note(instance, |status| {

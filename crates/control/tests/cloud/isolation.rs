@@ -6,10 +6,11 @@ use control::{
     snapshot::NewSnapshot,
     volume::{NewVolume, SourceAsked},
 };
+use jiff::Timestamp;
 use model::{
     error::Code,
     instance::{
-        Instance, Kind,
+        Instance, InstanceStatus, Kind, State,
         content::{Mount, Shows},
         isolation::{Isolation, OWN_DISK_GIB},
     },
@@ -134,13 +135,16 @@ async fn its_volumes_are_disks_that_are_frozen_while_nobody_has_them() {
         };
         control.create_snapshot(&caller, new)
     };
-    let mut status = said_of(&pod);
-    status.volumes = vec![volume.meta.id];
-    let mut tx = Tx::new();
-    tx.put(&status);
-    control.store().commit(tx).await.unwrap();
-    let refused = snapshot().await.unwrap_err();
-    assert_eq!((refused.code, refused.hint.as_str()), (Code::Conflict, "`holm stop db` first"), "{refused}");
+    let stopped = said_of(&pod).state;
+    let running = State::Running { since: Timestamp::UNIX_EPOCH };
+    for (state, hint) in [(running, "`holm stop db` first"), (stopped, "try again in a moment")] {
+        let status = InstanceStatus { volumes: vec![volume.meta.id], state, ..said_of(&pod) };
+        let mut tx = Tx::new();
+        tx.put(&status);
+        control.store().commit(tx).await.unwrap();
+        let refused = snapshot().await.unwrap_err();
+        assert_eq!((refused.code, refused.hint.as_str()), (Code::Conflict, hint), "{refused}");
+    }
     let mut tx = Tx::new();
     tx.put(&said_of(&pod));
     control.store().commit(tx).await.unwrap();

@@ -59,16 +59,23 @@ pub struct SpreadView {
 }
 
 impl NetworkView {
-    /// Addresses that went since `old`, if this view allows all else that `old` did, as can be told without asking about any
-    /// flow: ports, groups and members came in, ports went or lost their device, and nothing else is different. Nothing that
-    /// lived by the old view has to end then, but for flows of those addresses before somebody else has them.
-    pub fn departures_since(&self, old: &Self) -> Option<BTreeSet<IpAddr>> {
-        let (new_ports, old_ports) = (by_id(&self.ports), by_id(&old.ports));
+    /// Addresses that a port had in `old` and has no more: it went, lost its device, or has others.
+    pub fn departed_since(&self, old: &Self) -> BTreeSet<IpAddr> {
+        let ports = by_id(&self.ports);
         let lost_device =
             |id: &PortId| old.attachments.contains_key(id) && !self.attachments.contains_key(id);
-        let is_gone = |id: &PortId| !new_ports.contains_key(id) || lost_device(id);
-        let gone = old_ports.iter().filter(|(id, _)| is_gone(id)).map(|(_, port)| port);
-        let departed: BTreeSet<IpAddr> = gone.flat_map(|port| port.ips()).collect();
+        let still = |was: &Port, ip: &IpAddr| {
+            ports.get(&was.meta.id).is_some_and(|is| is.ips().any(|now| now == *ip))
+                && !lost_device(&was.meta.id)
+        };
+        let departed = old.ports.iter().flat_map(|port| port.ips().filter(move |ip| !still(port, ip)));
+        departed.collect()
+    }
+
+    /// Whether this view allows all that `old` did but for what these departed addresses had, as can be told without asking
+    /// about any flow: ports, groups and members came in, ports went or lost their device, and nothing else is different.
+    pub fn allows_all_of(&self, old: &Self, departed: &BTreeSet<IpAddr>) -> bool {
+        let (new_ports, old_ports) = (by_id(&self.ports), by_id(&old.ports));
         let members = |(group, old): (&SecurityGroupId, &BTreeSet<IpAddr>)| {
             // Nobody asks for the members of a group that no rule names any more.
             self.members.get(group).is_none_or(|new| old.difference(new).all(|one| departed.contains(one)))
@@ -82,18 +89,17 @@ impl NetworkView {
             None => !in_use(&old.meta.id),
         };
         let attachments =
-            |(id, old): (&PortId, &Attachment)| self.attachments.get(id) == Some(old) || is_gone(id);
+            |(id, old): (&PortId, &Attachment)| self.attachments.get(id).is_none_or(|new| new == old);
         // Which port an address of a pair belongs to depends on all ports.
         let has_pairs = self.ports.iter().chain(&old.ports).any(|port| !port.allowed_pairs.is_empty());
-        let only_so = self.network == old.network
+        self.network == old.network
             && self.subnets == old.subnets
             && self.routers == old.routers
             && !has_pairs
             && old_ports.iter().all(|(id, port)| new_ports.get(id).is_none_or(|new| new == port))
             && old.groups.iter().all(groups)
             && old.members.iter().all(members)
-            && old.attachments.iter().all(attachments);
-        only_so.then_some(departed)
+            && old.attachments.iter().all(attachments)
     }
 }
 

@@ -123,7 +123,7 @@ impl PodDriver {
             watched: Arc::default(),
             early: Arc::default(),
             turns: Arc::default(),
-            maintenance: Arc::new(Semaphore::new(maintenance::MACHINES_MAX)),
+            maintenance: Arc::new(Semaphore::new(maintenance::PLACES_MAX)),
         }
     }
 

@@ -31,7 +31,7 @@ mod unpack;
 pub(super) mod work;
 
 pub use changes::{Change, ChangeKind};
-pub use opened::OpenFiles;
+pub use opened::{Kept, OpenFiles};
 pub use place::PathStat;
 pub use unpack::Into;
 

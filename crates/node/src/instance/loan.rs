@@ -11,7 +11,7 @@ use model::{
     instance::{Instance, Kind, State},
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -135,9 +135,19 @@ impl Instances {
         if instance.kind != Kind::Container || !instance.has_own_kernel() {
             return vec![];
         }
-        if self.loans.are_given(instance.meta.id) {
-            return instance.volumes.clone();
+        let are_given = self.loans.are_given(instance.meta.id);
+        let open = self.open_of(instance, driver).await;
+        if !are_given {
+            return open;
         }
+        // One that was detached meanwhile is open all the same.
+        let noted = self.status(instance).volumes;
+        let all: BTreeSet<VolumeId> = noted.iter().chain(&instance.volumes).chain(&open).copied().collect();
+        all.into_iter().collect()
+    }
+
+    /// Volumes that the driver has open.
+    async fn open_of(&self, instance: &Instance, driver: &super::Timed) -> Vec<VolumeId> {
         match driver.lent(instance.meta.id).await {
             Ok(open) => open,
             Err(error) => {

@@ -412,6 +412,16 @@ impl Writer<'_> {
                 |d| if let DeviceKind::Veth { peer, .. } = &d.kind { Some(peer.as_str()) } else { None },
             )
             .collect();
+        // The other end is in another's namespace, or went with it.
+        let had_another_holder = |name: &String| {
+            let holder = |plan: &NamespacePlan| match plan.devices.get(name)?.kind {
+                DeviceKind::Veth { holder, .. } => Some(holder),
+                _ => None,
+            };
+            self.before.is_some_and(|(old, _)| {
+                holder(old).is_some_and(|old| holder(self.plan).is_some_and(|new| new != old))
+            })
+        };
         let mut strays = Vec::new();
         for (name, link) in present.iter() {
             let planned = self.plan.devices.get(name).map(|device| match device.kind {
@@ -421,7 +431,9 @@ impl Writer<'_> {
             // Devices that every namespace has (lo, and tunnels that some kernels add) have no kind or are not Ethernet.
             let ordinary = matches!(link.kind.as_deref(), Some("tun" | "veth"));
             if ordinary
-                && (planned != link.kind.as_deref() || self.entry.leaving.contains(&link.index))
+                && (planned != link.kind.as_deref()
+                    || self.entry.leaving.contains(&link.index)
+                    || had_another_holder(name))
                 && !waiting.contains(name.as_str())
                 && (self.is_ours)(name)
             {

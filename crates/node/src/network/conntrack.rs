@@ -45,6 +45,18 @@ pub fn revoke(namespace: &NetNs, view: &NetworkView) -> Result<usize, FlowError>
     Ok(table.delete_matching(is_revoked)?)
 }
 
+/// Ends all flows that one of these addresses has a part in, translated or not. Gives how many.
+///
+/// # Errors
+/// The kernel's; running again goes on.
+pub fn forget(namespace: &NetNs, addresses: &BTreeSet<IpAddr>) -> Result<usize, FlowError> {
+    let mut table = Conntrack::open(namespace)?;
+    let parts = |flow: &Flow| {
+        [flow.original.source, flow.original.destination, flow.reply.source, flow.reply.destination]
+    };
+    Ok(table.delete_matching(|flow| parts(flow).iter().any(|part| addresses.contains(part)))?)
+}
+
 /// A flow as the groups saw its first packet: of one to an address that is spread they see where it was led to.
 fn led(flow: &Flow) -> Tuple {
     match flow.has_destination_nat() {

@@ -21,6 +21,7 @@ use model::{
     floating_ip::Target,
     id::{NetworkId, PortId, RouterId},
     network::Network,
+    port::Port,
     router::Router,
 };
 use std::{
@@ -91,22 +92,12 @@ const LEAVE: Duration = Duration::from_millis(250);
 const DEPARTED_MAX: usize = 256;
 
 /// What the flows of a network were last judged by.
+#[derive(Default)]
 struct Judged {
-    view: NetworkView,
+    /// The view; `None` while a run is at work, and after one that failed: flows may have begun that nobody judged.
+    view: Option<NetworkView>,
     /// Addresses that went since: their flows must end before somebody else has one of them.
     departed: BTreeSet<IpAddr>,
-}
-
-impl Judged {
-    /// Whose flows are to be remembered, if the judgement holds for `view` too. Looking through the kernel's table takes longer
-    /// than all the rest of a run; a port that comes in ends no flow, and those of one that went harm nobody until its address
-    /// is another's.
-    fn departed_by(mut self, view: &NetworkView) -> Option<BTreeSet<IpAddr>> {
-        self.departed.extend(view.departures_since(&self.view)?);
-        let is_reused =
-            view.attached().flat_map(|(port, _)| port.ips()).any(|ip| self.departed.contains(&ip));
-        (!is_reused && self.departed.len() <= DEPARTED_MAX).then_some(self.departed)
-    }
 }
 
 /// How long a run is put off while another namespace must come first.
@@ -251,16 +242,30 @@ impl Networks {
         };
         self.leave_out_early(&mut view);
         let host_device = self.dataplane.settings().host_only_device(id);
+        let place = Place::Network(id);
+        let Judged { view: before, mut departed } = self.judged().remove(&id).unwrap_or_default();
+        departed.extend(before.iter().flat_map(|before| view.departed_since(before)));
         // What is written in part and fails may let flows begin: they are judged then, whatever comes next.
-        let judged = self.judged().remove(&id);
-        let outcome = self.dataplane.apply(&dataplane::network::compile(&view, &host_device))?;
-        let departed = judged.and_then(|judged| judged.departed_by(&view));
-        if departed.is_none() && outcome.changed {
-            let ended = conntrack::revoke(&*self.dataplane.namespace(Place::Network(id))?, &view)?;
-            tracing::debug!(network = %id, ended, "flows that no rule allows");
+        self.judged().insert(id, Judged { view: None, departed: departed.clone() });
+        // Nobody has these addresses at this moment, so nobody's flows end that should not.
+        let again: BTreeSet<IpAddr> =
+            view.ports.iter().flat_map(Port::ips).filter(|ip| departed.contains(ip)).collect();
+        if !again.is_empty() {
+            let ended = conntrack::forget(&*self.dataplane.namespace(place)?, &again)?;
+            tracing::debug!(network = %id, ended, "flows of addresses that are another's now");
         }
-        let judged = Judged { view, departed: departed.unwrap_or_default() };
-        self.judged().insert(id, judged);
+        let outcome = self.dataplane.apply(&dataplane::network::compile(&view, &host_device))?;
+        // Looking through the kernel's table takes longer than all the rest of a run. A port that comes in ends no flow, and
+        // those of one that went harm nobody until its address is another's.
+        let holds = before.is_some_and(|before| view.allows_all_of(&before, &departed));
+        if holds && departed.len() <= DEPARTED_MAX {
+            departed.retain(|ip| !again.contains(ip));
+        } else {
+            let ended = conntrack::revoke(&*self.dataplane.namespace(place)?, &view)?;
+            tracing::debug!(network = %id, ended, "flows that no rule allows");
+            departed.clear();
+        }
+        self.judged().insert(id, Judged { view: Some(view), departed });
         Ok(Some(outcome))
     }
 

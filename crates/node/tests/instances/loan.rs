@@ -52,6 +52,10 @@ async fn what_is_worked_on_is_taken_until_that_is_over() {
     let refused = lab.control.create_snapshot(&lab.caller, snapshot()).await.unwrap_err();
     assert_eq!(refused.code, Code::Conflict);
     assert!(refused.message.contains("works on the files of box"), "{}", refused.message);
+    // Detached, it is open all the same.
+    lab.control.detach_volume(&lab.caller, "data").await.unwrap();
+    lab.run_once(&daemon, id).await.unwrap();
+    assert_eq!(lab.status(id).unwrap().volumes, instance.volumes);
     drop(loan);
     assert_eq!(woken.recv().await.unwrap(), id);
     assert_eq!(lab.run_once(&daemon, id).await, Ok(Outcome::Done));

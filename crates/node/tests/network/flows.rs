@@ -67,6 +67,37 @@ fn answers_pass_without_a_rule_and_a_revoked_rule_ends_its_flows_alone() {
 }
 
 #[test]
+fn an_address_goes_to_another_without_its_flows() {
+    let mut lab = Lab::new();
+    let cloud = lab.cloud(NetworkKind::Private, None);
+    let group = lab.group(cloud, open());
+    let client = lab.guest(cloud, 4, &[group]).configure();
+    let old = lab.guest(cloud, 5, &[group]).configure();
+    let other = lab.guest(cloud, 6, &[group]).configure();
+    let mut streams = vec![];
+    for ip in [old.v4(), old.v6(), other.v4()] {
+        let owner = if ip == other.v4() { &other } else { &old };
+        let at = serve_tcp(&owner.namespace, SocketAddr::new(ip, 80));
+        streams.push(connect(&client.namespace, at, PATIENCE).expect("allowed").0);
+    }
+    // And one that it has begun itself.
+    let at = serve_tcp(&client.namespace, SocketAddr::new(client.v4(), 81));
+    streams.push(connect(&old.namespace, at, PATIENCE).expect("allowed").0);
+    let namespace = lab.dataplane.namespace(lab.place(cloud)).unwrap();
+    let of_old = || {
+        let flows = sys::conntrack::list(&namespace).unwrap().into_iter();
+        let has = |ip: IpAddr| [old.v4(), old.v6()].contains(&ip);
+        let of_old = flows.filter(|flow| has(flow.original.source) || has(flow.original.destination));
+        of_old.filter(|flow| flow.original.protocol == 6).count()
+    };
+    assert_eq!((of_old(), revoke(&lab, cloud)), (3, 0), "every rule allows them");
+    let ended = conntrack::forget(&namespace, &[old.v4(), old.v6()].into()).unwrap();
+    assert!(ended >= 3, "{ended}");
+    assert_eq!(of_old(), 0);
+    assert!(echoes(&mut streams[2], PATIENCE), "others' flows are left alone");
+}
+
+#[test]
 fn a_floating_ip_moves_live_and_nothing_of_the_old_flow_leaks() {
     let mut lab = Lab::new();
     lab.external(None, false);

@@ -5,9 +5,10 @@ use api::streams::{FileChange, FileChangeKind, FileStat, FilesIn, Reader};
 use control::Error;
 use model::{error::Code, instance::Instance};
 use node::{
-    container::files::{ChangeKind, FilesError, Into, OpenFiles, PathStat},
-    instance::{InstanceError, loan::Loan, sentence},
+    container::files::{ChangeKind, FilesError, Into, Kept, OpenFiles, PathStat},
+    instance::{InstanceError, sentence},
 };
+use std::sync::Arc;
 
 /// A failure with the container's name.
 pub(super) fn refused(instance: &Instance, error: &FilesError) -> Error {
@@ -32,9 +33,10 @@ fn unready(error: &InstanceError) -> Error {
 
 impl NodeStreams {
     /// Opens them for work on what is in them. The loan is kept until that has begun.
-    pub(super) async fn open_files(&self, instance: &Instance) -> Result<(OpenFiles, Option<Loan>), Error> {
+    pub(super) async fn open_files(&self, instance: &Instance) -> Result<OpenFiles, Error> {
         let loan = self.instances.lend(instance).await.map_err(|error| unready(&error))?;
-        Ok((self.look_at_files(instance).await?, loan))
+        let files = self.look_at_files(instance).await?;
+        Ok(files.keeping(loan.map(|loan| Arc::new(loan) as Kept)))
     }
 
     async fn look_at_files(&self, instance: &Instance) -> Result<OpenFiles, Error> {
@@ -45,7 +47,7 @@ impl NodeStreams {
     }
 
     pub(super) async fn stat_file(&self, instance: &Instance, path: &str) -> Result<FileStat, Error> {
-        let (files, _loan) = self.open_files(instance).await?;
+        let files = self.open_files(instance).await?;
         files.look(path.to_string()).await.map(told).map_err(|error| refused(instance, &error))
     }
 
@@ -54,7 +56,7 @@ impl NodeStreams {
         instance: &Instance,
         path: &str,
     ) -> Result<(FileStat, Reader), Error> {
-        let (files, _loan) = self.open_files(instance).await?;
+        let files = self.open_files(instance).await?;
         let sent = files.send(path.to_string()).await.map_err(|error| refused(instance, &error))?;
         Ok((told(sent.0), sent.1))
     }
@@ -66,13 +68,13 @@ impl NodeStreams {
         archive: Reader,
     ) -> Result<(), Error> {
         let FilesIn { path, keeps_kinds, as_user } = into;
-        let (files, _loan) = self.open_files(instance).await?;
+        let files = self.open_files(instance).await?;
         let received = files.receive(Into { path, keeps_kinds, as_user }, archive).await;
         received.map_err(|error| refused(instance, &error))
     }
 
     pub(super) async fn compare_files(&self, instance: &Instance) -> Result<Vec<FileChange>, Error> {
-        let (files, _loan) = self.open_files(instance).await?;
+        let files = self.open_files(instance).await?;
         let changes = files.compare().await.map_err(|error| refused(instance, &error))?;
         let kind = |kind| match kind {
             ChangeKind::Modified => FileChangeKind::Modified,
@@ -88,7 +90,7 @@ impl NodeStreams {
     }
 
     pub(super) async fn send_all_files(&self, instance: &Instance) -> Result<Reader, Error> {
-        let (files, _loan) = self.open_files(instance).await?;
+        let files = self.open_files(instance).await?;
         files.send_all().await.map_err(|error| refused(instance, &error))
     }
 }

@@ -68,7 +68,7 @@ impl NodeStreams {
     ) -> Result<ImageIn, Error> {
         let driver = Arc::clone(self.driver(instance)?);
         let (id, instance, base) = (instance.meta.id, instance.clone(), base.clone());
-        let (images, (files, loan)) = (Arc::clone(&self.images), self.open_files(&instance).await?);
+        let (images, files) = (Arc::clone(&self.images), self.open_files(&instance).await?);
         // A task of its own: a client that goes leaves no container frozen.
         let work = tokio::spawn(async move {
             let is_frozen = asked.pauses
@@ -78,7 +78,6 @@ impl NodeStreams {
                     Err(error) => return Err(explain(&instance, error)),
                 };
             let layer = files.send_layer(asked.newest_s).await;
-            drop(loan);
             let layer = layer.map_err(|error| files::refused(&instance, &error));
             let built = match layer {
                 Ok(layer) => images.build(Some(&base), Some(layer), config).await.map(told).map_err(refused),

@@ -21,7 +21,7 @@ use crate::{
     container::{
         bundle::{self, Places, Pod},
         client::Client,
-        files::{FilesError, turn::Turn},
+        files::{FilesError, Kept, turn::Turn},
         machine::order::Machine,
         protocol::{POD, Reply, Request},
         root_disk,
@@ -38,9 +38,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
-/// Most pods of a host whose machines work on files at a time; others wait.
-pub(super) const MACHINES_MAX: usize = 4;
+/// Most requests of a host that have such machines work on files at a time.
+pub(super) const PLACES_MAX: usize = 4;
+/// How long others wait for one of them to end.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Memory in MiB that such a machine has beside what its kernel takes: for files on their way.
 const MEMORY_MIB: u64 = 96;
 /// Name of its directory below the pod's.
@@ -73,28 +76,34 @@ impl Resting {
     }
 
     /// Has the machine up, by starting it if it is not. Given up when somebody waits for the end of this turn. A start that was
-    /// begun goes on all the same, and nobody else begins anything before it is over: none is half done.
+    /// begun goes on all the same, and nobody else begins anything before it is over: none is half done. `kept` is held until
+    /// then.
     ///
     /// # Errors
     /// `Moving` then; else why it cannot be started.
-    pub(in crate::container) async fn rouse(&self, turn: &Turn) -> Result<Roused, FilesError> {
+    pub(in crate::container) async fn rouse(
+        &self,
+        turn: &Turn,
+        kept: Option<Kept>,
+    ) -> Result<Roused, FilesError> {
         let (driver, plan) = (self.driver.clone(), self.plan.clone());
         let (hurry, rousing) = (turn.hurry.clone(), Arc::clone(&turn.rousing));
+        let gone = CancellationToken::new();
+        let _asks = gone.clone().drop_guard();
         let work = async {
-            let permit = Arc::clone(&driver.maintenance).acquire_owned().await;
-            let permit = permit.map_err(|_| DriverError::NotRunning)?;
+            let permit = a_place(&driver).await?;
             let started = tokio::spawn(async move {
                 let _one_at_a_time = rousing.lock_owned().await;
                 // Whoever it was that waited may have started the pod since.
-                if hurry.is_cancelled() {
+                if hurry.is_cancelled() || gone.is_cancelled() {
                     return Err(DriverError::Files(FilesError::Moving));
                 }
-                driver.rouse(&plan).await
+                let (run, connection) = driver.rouse(&plan).await?;
+                drop(kept);
+                Ok(Roused { run, _connection: connection, _permit: permit })
             });
-            let started = started
-                .await
-                .unwrap_or_else(|error| Err(io_error("start its machine")(std::io::Error::other(error))));
-            started.map(|(run, connection)| Roused { run, _connection: connection, _permit: permit })
+            let lost = |error| Err(io_error("start its machine")(std::io::Error::other(error)));
+            started.await.unwrap_or_else(lost)
         };
         tokio::select! {
             biased;
@@ -103,6 +112,18 @@ impl Resting {
                 DriverError::Files(error) => error,
                 error => FilesError::Machine(Box::new(error)),
             }),
+        }
+    }
+}
+
+/// One of the host's places for work on such files.
+async fn a_place(driver: &PodDriver) -> Result<OwnedSemaphorePermit, DriverError> {
+    let waiting = Arc::clone(&driver.maintenance).acquire_owned();
+    match tokio::time::timeout(PLACE_TIMEOUT, waiting).await {
+        Ok(place) => place.map_err(|_| DriverError::NotRunning),
+        Err(_) => {
+            let what = format!("one of {PLACES_MAX} places for work on files of stopped pods");
+            Err(DriverError::Timeout { what, after_ms: PLACE_TIMEOUT.as_millis() as u64 })
         }
     }
 }

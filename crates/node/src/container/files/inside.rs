@@ -11,7 +11,7 @@
 //! stalls is waited for as long as [`PATIENCE`].
 
 use super::{
-    Change, FilesError, Into, PathStat, io_at,
+    Change, FilesError, Into, Kept, PathStat, io_at,
     place::Asked,
     sieve::{Rule, sift},
     stream::{panicked, run, spawn},
@@ -65,6 +65,7 @@ pub struct InsideFiles {
     /// How many ids it has.
     ids: u32,
     turn: Turn,
+    kept: Option<Kept>,
 }
 
 type Answer = Hearer<Taker>;
@@ -80,7 +81,12 @@ struct Way {
 impl InsideFiles {
     /// Of the pod in this machine, that has so many ids.
     pub(in crate::container) fn new(machine: Machine, ids: u32, turn: Turn) -> Self {
-        Self { machine, ids, turn }
+        Self { machine, ids, turn, kept: None }
+    }
+
+    /// See [`super::OpenFiles::keeping`].
+    pub(super) fn keeping(self, kept: Option<Kept>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Asks. Gives where an archive goes in with what keeps the machine up, and where the answer comes out.
@@ -90,7 +96,7 @@ impl InsideFiles {
             // Lists of containers ask for it, and would start the machines of all.
             Machine::Rests(_) if work == Work::Weigh => return Err(FilesError::Asleep),
             Machine::Rests(resting) => {
-                let roused = resting.rouse(&self.turn).await?;
+                let roused = resting.rouse(&self.turn, self.kept.clone()).await?;
                 (roused.run.clone(), Some(roused))
             }
         };

@@ -2,6 +2,7 @@
 
 use super::{Change, ContainerFiles, FilesError, Into, PathStat, inside::InsideFiles};
 use crate::image::pipe::Body;
+use std::{fmt::Debug, sync::Arc};
 
 /// Opened files.
 #[derive(Debug)]
@@ -12,7 +13,19 @@ pub enum OpenFiles {
     Inside(InsideFiles),
 }
 
+/// Something that is given back when nobody holds it any more.
+pub type Kept = Arc<dyn Debug + Send + Sync>;
+
 impl OpenFiles {
+    /// Has this kept until the work on them is done or refused, and by a machine that is started for it until that is up, also
+    /// when who asked is gone.
+    pub fn keeping(self, kept: Option<Kept>) -> Self {
+        match self {
+            Self::Here(files) => Self::Here(files),
+            Self::Inside(files) => Self::Inside(files.keeping(kept)),
+        }
+    }
+
     /// What lies at a path.
     ///
     /// # Errors
