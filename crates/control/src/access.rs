@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A manager of a domain gives the roles manager, member and reader alone, or managing a domain would be running the
-//! cloud. A session by an application credential manages no identity unless it is unrestricted.
+//! cloud. For the same reason it leaves users and groups alone that have another role, or one outside of the domain
+//! (`Control::refuse_above`): whoever sets a password or joins a group has what that has. A session by an application credential manages no identity unless it is unrestricted.
 
 use crate::{
     Error, Result,
@@ -67,8 +68,7 @@ impl Session {
 
     /// Whether the holder may give or take a role in a realm.
     pub fn gives(&self, realm: Realm, role: &Role) -> bool {
-        let small = [MANAGER, MEMBER, READER].contains(&role.name.as_str()) && role.domain.is_none();
-        self.is_unrestricted() && self.is_admin() || small && self.manages(realm)
+        self.is_unrestricted() && self.is_admin() || is_small(role) && self.manages(realm)
     }
 
     /// Whether the holder is this user.
@@ -91,6 +91,11 @@ impl Session {
         }
         Err(denied(rule))
     }
+}
+
+/// Whether a manager of a domain gives the role.
+pub(crate) fn is_small(role: &Role) -> bool {
+    [MANAGER, MEMBER, READER].contains(&role.name.as_str()) && role.domain.is_none()
 }
 
 /// The refusal of a call that the holder may not make.

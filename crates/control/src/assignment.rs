@@ -8,7 +8,7 @@ use crate::{
 use model::{
     assignment::{Actor, Assignment, Target},
     error::Code,
-    id::{DomainId, ProjectId, RoleId, UserId},
+    id::{DomainId, GroupId, ProjectId, RoleId, UserId},
     project::Project,
     record::Record,
     role::Role,
@@ -195,6 +195,41 @@ impl Control {
                 self.get::<Project>(id).map_or(Realm::Cloud, |p| Realm::Domain(p.record.domain))
             }
         }
+    }
+
+    /// Refuses those who manage a domain alone to act on a user or group with a role that they could not give: they would
+    /// have it by a password that they set, or by joining. `all` is what the user or group of the domain was given.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(crate) fn refuse_above(
+        &self,
+        asker: &Session,
+        all: &[Assignment],
+        domain: DomainId,
+        rule: &str,
+    ) -> Result<()> {
+        let is_above = |given: &Assignment| {
+            let role = self.role(given.role);
+            let is_small = role.is_none_or(|role| crate::access::is_small(&role.record));
+            !is_small || self.realm_of(given.target) != Realm::Domain(domain)
+        };
+        if asker.is_admin() || !all.iter().any(is_above) {
+            return Ok(());
+        }
+        let refusal = crate::access::denied(rule);
+        let message = format!(
+            "{} It is about somebody with a role outside of the domain, or with another one than manager, member and \
+             reader: admins of the cloud do that.",
+            refusal.message
+        );
+        Err(Error { message, ..refusal })
+    }
+
+    /// All that was given to a group.
+    pub(crate) fn assignments_of_group(&self, group: GroupId) -> Vec<Assignment> {
+        let all = self.store.mirror().list_prefix::<Assignment>(&format!("{}/", Actor::Group(group)));
+        all.iter().map(|a| a.record).collect()
     }
 
     /// All assignments that the session may see: of the cloud, of its domain, or of its project.

@@ -79,6 +79,12 @@ impl Control {
         .await
     }
 
+    /// Lets those through who may change a group or say who is in it.
+    fn allow_on_group(&self, asker: &Session, group: &Group, rule: &str) -> Result<()> {
+        asker.allow(asker.manages(Realm::Domain(group.domain)), rule)?;
+        self.refuse_above(asker, &self.assignments_of_group(group.id), group.domain, rule)
+    }
+
     /// Changes a group.
     ///
     /// # Errors
@@ -87,7 +93,7 @@ impl Control {
         let rule = "identity:update_group";
         self.transact(|tx| {
             let found = self.group_for(asker, id, rule)?;
-            asker.allow(asker.manages(Realm::Domain(found.record.domain)), rule)?;
+            self.allow_on_group(asker, &found.record, rule)?;
             let mut next = found.record.clone();
             if let Some(name) = &wish.name {
                 next.name = parse_name(name)?;
@@ -111,7 +117,7 @@ impl Control {
     pub async fn delete_group(&self, asker: &Session, id: &str) -> Result<()> {
         let rule = "identity:delete_group";
         let found = self.group_for(asker, id, rule)?;
-        asker.allow(asker.manages(Realm::Domain(found.record.domain)), rule)?;
+        self.allow_on_group(asker, &found.record, rule)?;
         self.drop_group(found.record.id).await
     }
 
@@ -174,9 +180,8 @@ impl Control {
     fn membership(&self, asker: &Session, group: &str, user: &str, rule: &str) -> Result<Membership> {
         let group = self.group_for(asker, group, rule)?;
         let user = self.user_for(asker, user, rule)?;
-        let both = asker.manages(Realm::Domain(group.record.domain))
-            && asker.manages(Realm::Domain(user.record.domain));
-        asker.allow(both, rule)?;
+        self.allow_on_group(asker, &group.record, rule)?;
+        self.allow_on_user(asker, &user.record, rule)?;
         Ok(Membership { user: user.record.id, group: group.record.id })
     }
 

@@ -199,6 +199,15 @@ impl Control {
         .await
     }
 
+    /// Lets those through who may change a user or say in which groups it is.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(crate) fn allow_on_user(&self, asker: &Session, user: &User, rule: &str) -> Result<()> {
+        asker.allow(asker.manages(Realm::Domain(user.domain)), rule)?;
+        self.refuse_above(asker, &self.assignments_of(user.id), user.domain, rule)
+    }
+
     /// Changes a user. A new password, and being disabled, end its sessions at once.
     ///
     /// # Errors
@@ -206,7 +215,7 @@ impl Control {
     pub async fn change_user(&self, asker: &Session, id: &str, wish: &UserChange) -> Result<User> {
         let rule = "identity:update_user";
         let found = self.user_for(asker, id, rule)?;
-        asker.allow(asker.manages(Realm::Domain(found.record.domain)), rule)?;
+        self.allow_on_user(asker, &found.record, rule)?;
         let hash = match &wish.password {
             Some(Some(password)) => Some(self.hash_password(password).await?),
             _ => None,
@@ -214,6 +223,7 @@ impl Control {
         let changed = self
             .transact(|tx| {
                 let found = self.user_for(asker, id, rule)?;
+                self.allow_on_user(asker, &found.record, rule)?;
                 let mut next = found.record.clone();
                 wish.apply(&mut next)?;
                 match (&wish.password, &hash) {
@@ -289,7 +299,7 @@ impl Control {
     pub async fn delete_user(&self, asker: &Session, id: &str) -> Result<()> {
         let rule = "identity:delete_user";
         let found = self.user_for(asker, id, rule)?;
-        asker.allow(asker.manages(Realm::Domain(found.record.domain)), rule)?;
+        self.allow_on_user(asker, &found.record, rule)?;
         self.drop_user(found.record.id).await
     }
 

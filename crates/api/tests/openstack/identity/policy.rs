@@ -74,6 +74,15 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
     ("PATCH", "users/{far-user}", r#"{"user":{"description":"d"}}"#, "-xxxxoxxxo x"),
     ("DELETE", "users/{user}", "", "-xxxxoxoxo x"),
     ("DELETE", "users/{far-user}", "", "-xxxxoxxxo x"),
+    // With a role that a manager does not give, or one outside of its domain, somebody is no manager's business.
+    ("PATCH", "users/{admin-user}", r#"{"user":{"password":"mine now"}}"#, "-xxxxoxxxo x"),
+    ("PATCH", "users/{system-user}", r#"{"user":{"password":"mine now"}}"#, "-xxxxoxxxo x"),
+    ("PATCH", "users/{far-member}", r#"{"user":{"password":"mine now"}}"#, "-xxxxoxxxo x"),
+    ("PATCH", "users/{group-admin}", r#"{"user":{"password":"mine now"}}"#, "-xxxxoxxxo x"),
+    ("PATCH", "users/{odd-user}", r#"{"user":{"enabled":false}}"#, "-xxxxoxxxo x"),
+    ("PATCH", "users/{near-member}", r#"{"user":{"password":"reset"}}"#, "-xxxxoxoxo x"),
+    ("DELETE", "users/{admin-user}", "", "-xxxxoxxxo x"),
+    ("DELETE", "users/{near-member}", "", "-xxxxoxoxo x"),
     ("GET", "users/{user}/projects", "", "-xxxxooooo o"),
     ("GET", "users/{user}/groups", "", "-xxxxooooo o"),
     ("GET", "users/{user}/application_credentials", "", "-xxxxooooo o"),
@@ -94,6 +103,11 @@ const TABLE: &[(&str, &str, &str, &str)] = &[
     ("GET", "groups/{group}/users", "", "-xxxxooooo o"),
     ("PUT", "groups/{group}/users/{user}", "", "-xxxxoxoxo x"),
     ("PUT", "groups/{group}/users/{far-user}", "", "-xxxxoxxxo x"),
+    ("PUT", "groups/{admin-group}/users/{user}", "", "-xxxxoxxxo x"),
+    ("PUT", "groups/{group}/users/{admin-user}", "", "-xxxxoxxxo x"),
+    ("DELETE", "groups/{admin-group}/users/{group-admin}", "", "-xxxxoxxxo x"),
+    ("PATCH", "groups/{admin-group}", r#"{"group":{"name":"{new}"}}"#, "-xxxxoxxxo x"),
+    ("DELETE", "groups/{admin-group}", "", "-xxxxoxxxo x"),
     ("GET", "groups/{full-group}/users/{user}", "", "-xxxxooooo o"),
     ("DELETE", "groups/{full-group}/users/{user}", "", "-xxxxoxoxo x"),
     // Roles.
@@ -212,6 +226,44 @@ impl Things<'_> {
                 let path = format!("/identity/v3/groups/{group}/users/{user}");
                 cloud.send(Method::PUT, &cloud.admin, &path, &Value::Null).await.expect(204);
                 group
+            }
+            "admin-user" | "near-member" | "odd-user" => {
+                let user = cloud.make("users", "user", near).await;
+                let project = Box::pin(self.named("project")).await;
+                let role = match word {
+                    "admin-user" => "admin".to_string(),
+                    "near-member" => "member".to_string(),
+                    _ => Box::pin(self.named("role")).await,
+                };
+                let role = if word == "odd-user" { role } else { cloud.role_id(&role).await };
+                let path = format!("/identity/v3/projects/{project}/users/{user}/roles/{role}");
+                cloud.send(Method::PUT, &cloud.admin, &path, &Value::Null).await.expect(204);
+                user
+            }
+            "system-user" => {
+                let user = cloud.make("users", "user", near).await;
+                cloud.give("system", &user, "reader").await;
+                user
+            }
+            "far-member" => {
+                let user = cloud.make("users", "user", near).await;
+                let project = Box::pin(self.named("far-project")).await;
+                cloud.give(&format!("projects/{project}"), &user, "member").await;
+                user
+            }
+            "admin-group" => {
+                let group = cloud.make("groups", "group", near).await;
+                let (project, role) = (Box::pin(self.named("project")).await, cloud.role_id("admin").await);
+                let path = format!("/identity/v3/projects/{project}/groups/{group}/roles/{role}");
+                cloud.send(Method::PUT, &cloud.admin, &path, &Value::Null).await.expect(204);
+                group
+            }
+            "group-admin" => {
+                let user = cloud.make("users", "user", near).await;
+                let group = Box::pin(self.named("admin-group")).await;
+                let path = format!("/identity/v3/groups/{group}/users/{user}");
+                cloud.send(Method::PUT, &cloud.admin, &path, &Value::Null).await.expect(204);
+                user
             }
             "given-project" => {
                 let project = cloud.make("projects", "project", near).await;
