@@ -19,7 +19,7 @@ use control::Error;
 use model::{
     error::Code,
     id::{ImageId, VolumeId},
-    image::{Image, ImageContent},
+    image::{Image, ImageContent, Reach},
     image_reference::Reference,
     instance::Instance,
     usage::Peaks,
@@ -328,7 +328,12 @@ pub trait Streams: Send + Sync + 'static {
         Err(unserved(instance, "its files"))
     }
     /// Whether a registry knows a user: `forbidden` if not.
-    async fn registry_login(&self, _registry: &str, _login: RegistryLogin) -> Result<(), Error> {
+    async fn registry_login(
+        &self,
+        _registry: &str,
+        _login: RegistryLogin,
+        _reach: Reach,
+    ) -> Result<(), Error> {
         Err(no_images())
     }
     /// Lends credentials to the next pull of an image. They are kept in memory, and forgotten when it has ended.
@@ -343,6 +348,7 @@ pub trait Streams: Send + Sync + 'static {
         _content: &ImageContent,
         _reference: &Reference,
         _login: Option<RegistryLogin>,
+        _reach: Reach,
     ) -> Result<mpsc::Receiver<PushStep>, Error> {
         Err(no_images())
     }

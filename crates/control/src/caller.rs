@@ -1,7 +1,7 @@
 //! Who asks, for which project, and what their role lets them do.
 
 use crate::error::{Error, Result};
-use model::{error::Code, id::ProjectId};
+use model::{error::Code, id::ProjectId, image::Reach};
 use serde::{Deserialize, Serialize};
 
 /// Roles, each with all that the ones below it may do.
@@ -52,6 +52,11 @@ impl Caller {
         let message =
             format!("{action} needs the role {}; {} has {}", role.as_str(), self.actor, self.role.as_str());
         Err(Error::new(Code::Forbidden, message).hint("ask an admin for a token with that role"))
+    }
+
+    /// Where the registries may be that are asked for this caller.
+    pub fn reach(&self) -> Reach {
+        if self.role == Role::Admin { Reach::Anywhere } else { Reach::Public }
     }
 
     /// Whether a record of `project` may be seen.

@@ -20,7 +20,7 @@ use model::{
     error::Code,
     id::ImageId,
     image::{
-        Image, ImageKind, ImageSource, ImageState, ImageStatus, KernelBoot, TAG_CHARS_MAX, TAGS_MAX,
+        Image, ImageKind, ImageSource, ImageState, ImageStatus, KernelBoot, Reach, TAG_CHARS_MAX, TAGS_MAX,
         Visibility,
     },
     image_format::{ContainerFormat, FileFormat},
@@ -137,7 +137,7 @@ impl Control {
             if let Some(same) = self.pulled_before(caller, &image) {
                 // A draft of one that exists counts for nothing.
                 *tx = Transaction::default();
-                return Ok(self.ask_anew(tx, &same, &image.source));
+                return Ok(self.ask_anew(tx, &same, &image.source, image.reach));
             }
             // Of several pulls of one image at once one makes it, and the others find it.
             let is_named = |i: &Image| i.meta.project == image.meta.project && i.meta.name == image.meta.name;
@@ -222,6 +222,7 @@ impl Control {
             untagged: false,
             backup: None,
             step: None,
+            reach: caller.reach(),
         };
         check_image(&image)?;
         Ok(image)
@@ -260,7 +261,7 @@ impl Control {
     pub(crate) fn oci_image(&self, tx: &mut Transaction, caller: &Caller, asked: &str) -> Result<Image> {
         if let Ok(found) = self.find::<Image>(caller, asked) {
             return match found.record.kind {
-                ImageKind::Oci | ImageKind::System => Ok(self.ask_failed_anew(tx, &found)),
+                ImageKind::Oci | ImageKind::System => Ok(self.ask_failed_anew(tx, &found, caller.reach())),
                 _ => Err(Error::invalid("image", format!("image {asked} is a VM's, not a container's"))
                     .hint(format!("start it with `holm run --vm {asked}`"))),
             };
@@ -268,7 +269,7 @@ impl Control {
         let reference = parse_reference("image", asked)?;
         let same = |i: &Image| i.kind == ImageKind::Oci && i.reference().as_ref() == Some(&reference);
         if let Some(found) = self.list::<Image>(caller).into_iter().find(|i| same(&i.record)) {
-            return Ok(self.ask_failed_anew(tx, &found));
+            return Ok(self.ask_failed_anew(tx, &found, caller.reach()));
         }
         let id = ImageId::from_random(rand::random());
         let image = self.draft_image(tx, caller, id, &NewImage::from_registry(asked))?;
@@ -277,16 +278,24 @@ impl Control {
     }
 
     /// Asks for an image anew whose pull has failed: whoever needs it waits for no backoff of an earlier try.
-    fn ask_failed_anew(&self, tx: &mut Transaction, found: &Stored<Image>) -> Image {
+    fn ask_failed_anew(&self, tx: &mut Transaction, found: &Stored<Image>, reach: Reach) -> Image {
         let image = &found.record;
         let status = self.image_status(image.meta.id);
         let failed = matches!(image.state(status.as_ref().map(|s| &s.record)), ImageState::Failed(_));
         let pulled = matches!(image.source, ImageSource::Registry { .. });
-        if failed && pulled { self.ask_anew(tx, found, &image.source) } else { image.clone() }
+        if failed && pulled { self.ask_anew(tx, found, &image.source, reach) } else { image.clone() }
     }
 
-    fn ask_anew(&self, tx: &mut Transaction, found: &Stored<Image>, source: &ImageSource) -> Image {
+    /// `reach` is that of who asks. The place that an admin asked for is as good for the next one of the project.
+    fn ask_anew(
+        &self,
+        tx: &mut Transaction,
+        found: &Stored<Image>,
+        source: &ImageSource,
+        reach: Reach,
+    ) -> Image {
         let mut next = found.record.clone();
+        next.reach = if next.source == *source { next.reach.max(reach) } else { reach };
         next.source.clone_from(source);
         next.asked += 1;
         next.meta.touch(self.now());
@@ -298,7 +307,7 @@ impl Control {
     pub(crate) fn ask_images_anew(&self, tx: &mut Transaction, instance: &Instance) {
         let ids: BTreeSet<ImageId> = instance.containers.iter().filter_map(|c| c.image).collect();
         for found in ids.iter().filter_map(|id| self.store.get::<Image>(&id.to_string())) {
-            self.ask_failed_anew(tx, &found);
+            self.ask_failed_anew(tx, &found, Reach::Public);
         }
     }
 

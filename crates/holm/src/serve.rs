@@ -360,6 +360,7 @@ fn build(
     let registry = RegistrySettings {
         mirrors: options.mirrors(),
         insecure: options.insecure_registry.clone(),
+        private: options.private_registry.clone(),
         web_hosts: options.image_host.clone(),
     };
     let images = Arc::new(

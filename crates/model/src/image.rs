@@ -92,6 +92,27 @@ pub struct Image {
     /// It is a step of a build, for the next build that has the same: the cloud's own, which no list shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<BuildStep>,
+    /// Where its registry may be.
+    #[serde(default, skip_serializing_if = "Reach::is_public")]
+    pub reach: Reach,
+}
+
+/// Where a registry may be that this cloud asks on somebody's behalf. Users choose the name of the registry and the host
+/// asks: for users it must not knock at doors that only the host sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// At public addresses, and where the operator says.
+    #[default]
+    Public,
+    /// Anywhere, this host included: an admin asked.
+    Anywhere,
+}
+
+impl Reach {
+    fn is_public(&self) -> bool {
+        *self == Self::Public
+    }
 }
 
 /// Most steps of builds that are kept in one project; the one that was used longest ago goes first.

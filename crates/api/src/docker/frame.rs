@@ -173,9 +173,9 @@ fn split_version(uri: &Uri) -> Result<(Version, Uri)> {
     Ok((version, uri))
 }
 
-/// Readers change nothing, whatever a handler thinks of it; that they tried is kept.
+/// Readers change nothing, whatever a handler thinks of it, and send this host nowhere (`/auth`); that they tried is kept.
 async fn refuse_reader(door: &Door, caller: Caller, method: &Method, path: &str) -> Result<Caller> {
-    if matches!(*method, Method::GET | Method::HEAD) || path == "/auth" {
+    if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(caller);
     }
     let allowed = caller.require(Role::Member, &format!("{method} {path}"));

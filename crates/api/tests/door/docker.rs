@@ -1,7 +1,13 @@
 //! The Docker door's frame and its refusals; what its containers do is proven with docker's own client.
 
 use super::house::House;
-use api::{auth::Peer, v1::types::quota::UpdateQuota};
+use api::{
+    auth::Peer,
+    v1::types::{
+        quota::UpdateQuota,
+        token::{CreateToken, Role},
+    },
+};
 use axum::{
     Router,
     body::Body,
@@ -275,6 +281,16 @@ async fn what_is_not_honoured_is_refused_and_readers_change_nothing() {
     let volume = ask(&door, Method::POST, "/volumes/create", Some(json!({ "Name": "data" }))).await;
     assert_eq!(volume.json()["Options"]["size"], "10g", "{}", volume.text);
     assert_eq!(ask(&door, Method::DELETE, "/volumes/data", None).await.status, StatusCode::NO_CONTENT);
+    // A login makes the host call somebody: readers do not.
+    let new = CreateToken { name: "looks".into(), role: Role::Reader, lifetime_s: None };
+    let token = house.client.create_token(&new).await.unwrap().secret;
+    let login = json!({ "username": "me", "password": "x", "serveraddress": "127.0.0.1:22" });
+    let request = Request::builder().method(Method::POST).uri("/auth");
+    let request = request.header("authorization", format!("Bearer {token}"));
+    let refused = send(&door, request, Some(login.clone()), 1000).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
+    let asked = ask_as(&door, Method::POST, "/auth", Some(login), 1000).await;
+    assert_ne!(asked.status, StatusCode::FORBIDDEN, "{}", asked.text);
 }
 
 #[tokio::test]

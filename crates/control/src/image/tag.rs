@@ -70,7 +70,7 @@ impl Control {
                     Some(held) => self.displace(tx, &holder, &held),
                     None if self.has_failed(&holder.record) => {
                         let source = ImageSource::Content { digest: digest.to_string() };
-                        return Ok(self.ask_anew(tx, &holder, &source));
+                        return Ok(self.ask_anew(tx, &holder, &source, caller.reach()));
                     }
                     None => {
                         let message = format!("image {} is being made", holder.record.meta.name);

@@ -233,6 +233,7 @@ impl Control {
                 name_repeats: false,
                 untagged: false,
                 step: None,
+                reach: caller.reach(),
                 backup: new.is_backup.then_some(backup),
             };
             self.charge(tx, caller.project, &[(image.resource(), 1)]);

@@ -40,6 +40,10 @@ pub struct Options {
     /// Registry spoken to by plain HTTP, beside those on loopback; may be repeated.
     #[arg(long, env = "HOLM_INSECURE_REGISTRY", value_name = "HOST:PORT", value_delimiter = ',')]
     pub insecure_registry: Vec<String>,
+    /// Registry at a private address that members may use, beside those of --insecure-registry: HOST or HOST:PORT; may be
+    /// repeated. Admins may use any.
+    #[arg(long, env = "HOLM_PRIVATE_REGISTRY", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub private_registry: Vec<String>,
     /// Host that images may be fetched from by their address: HOST, HOST:PORT or *.DOMAIN; may be repeated. None: no
     /// image is. A host in a private range has to be named by its address.
     #[arg(long, env = "HOLM_IMAGE_HOST", value_name = "HOST", value_delimiter = ',')]

@@ -16,7 +16,7 @@ use control::Error;
 use model::{
     error::{Code, Fault},
     id::{ImageId, VolumeId},
-    image::{Image, ImageContent},
+    image::{Image, ImageContent, Reach},
     image_reference::Reference,
     instance::{Instance, InstanceStatus, Kind, State},
     usage::Peaks,
@@ -396,8 +396,8 @@ impl Streams for NodeStreams {
         self.listen_in(volume, asked).await
     }
 
-    async fn registry_login(&self, registry: &str, login: RegistryLogin) -> Result<(), Error> {
-        self.ask_registry(registry, login).await
+    async fn registry_login(&self, registry: &str, login: RegistryLogin, reach: Reach) -> Result<(), Error> {
+        self.ask_registry(registry, login, reach).await
     }
 
     fn lend_login(&self, image: ImageId, login: RegistryLogin) -> Result<(), Error> {
@@ -413,8 +413,9 @@ impl Streams for NodeStreams {
         content: &ImageContent,
         reference: &Reference,
         login: Option<RegistryLogin>,
+        reach: Reach,
     ) -> Result<mpsc::Receiver<PushStep>, Error> {
-        self.push_image(content, reference, login).await
+        self.push_image(content, reference, login, reach).await
     }
 
     async fn offer_root(&self, image: &Image, metadata: String) -> Result<OfferedRoot, Error> {

@@ -7,7 +7,11 @@ use super::{
 };
 use crate::instance::sentence;
 use model::{
-    error::Fault, id::ImageId, image::ImageContent, image_digest::Digest, image_reference::Reference,
+    error::Fault,
+    id::ImageId,
+    image::{ImageContent, Reach},
+    image_digest::Digest,
+    image_reference::Reference,
 };
 use std::{
     collections::HashMap,
@@ -85,16 +89,21 @@ impl Images {
         self.lent.forget(id);
     }
 
-    /// Whether a registry knows a user.
+    /// Whether a registry within reach of who asks knows a user.
     ///
     /// # Errors
     /// `forbidden` if not, or why the registry cannot be asked.
-    pub async fn check_login(&self, registry: &str, credentials: &Credentials) -> Result<(), Fault> {
-        let asked = self.registry.for_one().check_login(registry, credentials).await;
+    pub async fn check_login(
+        &self,
+        registry: &str,
+        credentials: &Credentials,
+        reach: Reach,
+    ) -> Result<(), Fault> {
+        let asked = self.registry.for_one().reaching(reach).check_login(registry, credentials).await;
         asked.map_err(|error| fault(error.code(), sentence(&error), error.hint()))
     }
 
-    /// Sends an image to a registry under a name.
+    /// Sends an image under a name to a registry within reach of who asks.
     ///
     /// # Errors
     /// The image is not whole. What the registry answers comes as steps.
@@ -103,10 +112,11 @@ impl Images {
         content: &ImageContent,
         reference: Reference,
         credentials: Option<Credentials>,
+        reach: Reach,
     ) -> Result<mpsc::Receiver<PushStep>, Fault> {
         let image = self.stored(&content.digest).await?;
         let (steps, heard) = mpsc::channel(STEPS_MAX);
-        let (registry, blobs) = (self.registry.for_one(), self.blobs.clone());
+        let (registry, blobs) = (self.registry.for_one().reaching(reach), self.blobs.clone());
         let hold = self.collector.hold().await;
         tokio::spawn(async move {
             let _hold = hold;

@@ -18,7 +18,6 @@ use model::{
     image::{Image, ImageContent, ImageSource, ImageState, ImageStatus, OciContent},
     image_manifest::{Healthcheck, Platform},
     image_reference::Reference,
-    meta::Meta,
 };
 use reconcile::Outcome;
 use std::{
@@ -48,6 +47,8 @@ pub struct RegistrySettings {
     pub mirrors: Vec<(String, String)>,
     /// Registries spoken to by plain HTTP.
     pub insecure: Vec<String>,
+    /// Registries that may be at a private address whoever asks.
+    pub private: Vec<String>,
     /// Hosts that images are fetched from by their address, as users ask: `host`, `host:port` or `*.domain`. None
     /// means that no image is.
     pub web_hosts: Vec<String>,
@@ -79,7 +80,8 @@ impl Images {
     /// # Errors
     /// When its directories cannot be made or the settings cannot be used.
     pub fn open(store: Store, node: NodeId, state: &Path, settings: RegistrySettings) -> io::Result<Self> {
-        let mut wanted = Settings { insecure: settings.insecure, ..Settings::default() };
+        let (insecure, private) = (settings.insecure, settings.private);
+        let mut wanted = Settings { insecure, private, ..Settings::default() };
         for (registry, url) in settings.mirrors {
             wanted.mirrors.entry(registry).or_default().push(url);
         }
@@ -212,7 +214,7 @@ impl Images {
         here: Option<&ImageContent>,
     ) -> Result<Option<Result<ImageContent, Fault>>, ImageError> {
         let (sender, progress) = watch::channel(Progress::default());
-        let pull = self.pull(&image.meta, reference, here, &sender);
+        let pull = self.pull(image, reference, here, &sender);
         tokio::pin!(pull);
         let mut troubled_since = None;
         loop {
@@ -268,7 +270,7 @@ impl Images {
 
     async fn pull(
         &self,
-        meta: &Meta<ImageId>,
+        image: &Image,
         reference: &str,
         here: Option<&ImageContent>,
         progress: &watch::Sender<Progress>,
@@ -281,9 +283,10 @@ impl Images {
         // Nothing that comes in is collected before a record names it.
         let _hold = self.collector.hold().await;
         let known = here.and_then(|content| content.digest.parse().ok());
-        let login = self.lent.get(meta.id);
+        let login = self.lent.get(image.meta.id);
+        let registry = self.registry.reaching(image.reach);
         // What opens a registry for one user must not open it for the next one.
-        let registry = if login.is_some() { self.registry.for_one() } else { self.registry.clone() };
+        let registry = if login.is_some() { registry.for_one() } else { registry };
         let failed = |e: RegistryError| {
             let done = match &e {
                 RegistryError::Image(StoredError::Layer(_)) => "unpacked",
@@ -291,7 +294,7 @@ impl Images {
             };
             fault(e.code(), format!("{reference} could not be {done}: {}", sentence(&e)), e.hint())
         };
-        let holder = self.holder(meta.project).await.map_err(|e| failed(e.into()))?;
+        let holder = self.holder(image.meta.project).await.map_err(|e| failed(e.into()))?;
         let asked = Asked {
             reference: &reference,
             credentials: login.as_ref(),

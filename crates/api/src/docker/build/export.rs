@@ -98,7 +98,8 @@ impl Builder {
             Some(session) => session.login(reference).await?,
             None => None,
         };
-        let mut steps = self.door.app().streams().push(&base.content, reference, login).await?;
+        let reach = self.caller.reach();
+        let mut steps = self.door.app().streams().push(&base.content, reference, login, reach).await?;
         while let Some(step) = steps.recv().await {
             match step {
                 PushStep::Blob(digest) => self.tell.done(format!("pushing layer {digest}")).await,

@@ -1,6 +1,7 @@
 //! Credentials as docker's clients send them: for one call, in a header that is neither kept nor logged.
 
 use crate::{
+    app::Asker,
     docker::{door::Door, query::Json as Body},
     error::{Failure, Result},
     streams::RegistryLogin,
@@ -146,10 +147,14 @@ fn registry(address: &str) -> String {
 }
 
 /// POST of a login: the registry is asked, and nothing is kept. Clients send the credentials with each call.
-pub async fn log_in(State(door): State<Door>, Body(sent): Body<Sent>) -> Result<Json<Value>> {
+pub async fn log_in(
+    State(door): State<Door>,
+    Asker(caller): Asker,
+    Body(sent): Body<Sent>,
+) -> Result<Json<Value>> {
     let at = registry(&sent.serveraddress);
     let login = read(sent)?.ok_or_else(|| Failure::new(Code::Invalid, "a name and a password are needed"))?;
-    match door.app().streams().registry_login(&at, login).await {
+    match door.app().streams().registry_login(&at, login, caller.reach()).await {
         Ok(()) => Ok(Json(json!({ "Status": "Login Succeeded", "IdentityToken": "" }))),
         Err(error) if error.code == Code::Forbidden => Err(Failure::new(
             Code::Unauthenticated,

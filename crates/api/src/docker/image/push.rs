@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use control::{Caller, Role};
 use futures::StreamExt;
-use model::{error::Code, image_reference::Reference};
+use model::{error::Code, image::Reach, image_reference::Reference};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use tokio::sync::mpsc;
@@ -60,13 +60,13 @@ pub async fn push(
     if wanted.is_empty() {
         return Err(refusal::no_image(name));
     }
-    let slot = door.app().stream_slot()?;
+    let (slot, reach) = (door.app().stream_slot()?, caller.reach());
     let (lines, queue) = mpsc::channel::<Value>(LINES_MAX);
     let (task_door, stopping) = (door.clone(), door.app().stopping().clone());
     door.app().tasks().spawn(async move {
         let _slot = slot;
         tokio::select! {
-            _ = tell(&task_door, wanted, login, &lines) => {}
+            _ = tell(&task_door, wanted, (login, reach), &lines) => {}
             () = stopping.cancelled() => {}
         }
     });
@@ -87,7 +87,7 @@ fn explicit_tag<'a>(name: &str, named: &'a Reference) -> Option<&'a str> {
 async fn tell(
     door: &Door,
     wanted: Vec<(Local, Reference)>,
-    login: Option<RegistryLogin>,
+    (login, reach): (Option<RegistryLogin>, Reach),
     lines: &mpsc::Sender<Value>,
 ) -> Option<()> {
     for (local, reference) in wanted {
@@ -95,7 +95,7 @@ async fn tell(
         let first = format!("The push refers to repository [{repository}]");
         lines.send(json!({ "status": first })).await.ok()?;
         let streams = door.app().streams();
-        let mut steps = match streams.push(&local.content, &reference, login.clone()).await {
+        let mut steps = match streams.push(&local.content, &reference, login.clone(), reach).await {
             Ok(steps) => steps,
             Err(error) => return lines.send(failed(&error.message)).await.ok(),
         };

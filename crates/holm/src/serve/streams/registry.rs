@@ -3,7 +3,12 @@
 use super::{NodeStreams, refused};
 use api::streams::{PushStep, RegistryLogin};
 use control::Error;
-use model::{error::Code, id::ImageId, image::ImageContent, image_reference::Reference};
+use model::{
+    error::Code,
+    id::ImageId,
+    image::{ImageContent, Reach},
+    image_reference::Reference,
+};
 use node::image::{lent, registry::Credentials};
 use tokio::sync::mpsc;
 
@@ -22,8 +27,13 @@ impl NodeStreams {
         Err(Error::new(Code::TooMany, "too many images are pulled with credentials").hint("try again later"))
     }
 
-    pub(super) async fn ask_registry(&self, registry: &str, login: RegistryLogin) -> Result<(), Error> {
-        self.images.check_login(registry, &credentials(login)).await.map_err(refused)
+    pub(super) async fn ask_registry(
+        &self,
+        registry: &str,
+        login: RegistryLogin,
+        reach: Reach,
+    ) -> Result<(), Error> {
+        self.images.check_login(registry, &credentials(login), reach).await.map_err(refused)
     }
 
     pub(super) async fn push_image(
@@ -31,8 +41,9 @@ impl NodeStreams {
         content: &ImageContent,
         reference: &Reference,
         login: Option<RegistryLogin>,
+        reach: Reach,
     ) -> Result<mpsc::Receiver<PushStep>, Error> {
-        let pushed = self.images.push(content, reference.clone(), login.map(credentials)).await;
+        let pushed = self.images.push(content, reference.clone(), login.map(credentials), reach).await;
         let mut steps = pushed.map_err(refused)?;
         let (sender, receiver) = mpsc::channel(STEPS_MAX);
         // Ends with the push, or with its client.

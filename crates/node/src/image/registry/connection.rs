@@ -1,6 +1,6 @@
 //! One connection: name, TCP, TLS, HTTP/1.1, each with its own deadline.
 
-use super::{RegistryError, Settings};
+use super::{RegistryError, Settings, web::is_public};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Incoming, client::conn::http1};
@@ -56,6 +56,39 @@ impl Authority {
 
     pub(super) fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// Where a request may lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Anywhere.
+    Free,
+    /// Not to this machine and its link: a registry elsewhere named it.
+    NotHere {
+        /// The registry.
+        from: String,
+    },
+    /// To public addresses alone.
+    Public {
+        /// The registry that named it; `None` for the registry itself.
+        from: Option<String>,
+    },
+}
+
+impl Guard {
+    fn judge(&self, host: &str, addresses: &[SocketAddr]) -> Result<(), RegistryError> {
+        let any = |is: fn(IpAddr) -> bool| addresses.iter().any(|address| is(address.ip()));
+        let host = || host.to_string();
+        match self {
+            Self::NotHere { from } if any(is_local) => {
+                Err(RegistryError::LocalRedirect { from: from.clone(), host: host() })
+            }
+            Self::Public { from } if any(|address| !is_public(address)) => {
+                Err(RegistryError::Private { from: from.clone(), host: host() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -120,16 +153,16 @@ impl Dialer {
         })
     }
 
-    /// Sends one request and waits for the head of its answer. With `redirected_from`, addresses of this machine
-    /// and its link are refused. `sending` is the time that the request's own body may take.
+    /// Sends one request and waits for the head of its answer. `sending` is the time that the request's own body may
+    /// take.
     pub(super) async fn send(
         &self,
         to: &Authority,
         request: Request<Body>,
-        redirected_from: Option<&str>,
+        guard: &Guard,
         sending: Duration,
     ) -> Result<Answer, RegistryError> {
-        let stream = self.dial(to, redirected_from).await?;
+        let stream = self.dial(to, guard).await?;
         self.exchange(to, stream, request, sending).await
     }
 
@@ -186,18 +219,14 @@ impl Dialer {
         within(&host, "answer", self.answer_timeout + sending, answer).await
     }
 
-    async fn dial(
-        &self,
-        to: &Authority,
-        redirected_from: Option<&str>,
-    ) -> Result<Box<dyn Stream>, RegistryError> {
+    async fn dial(&self, to: &Authority, guard: &Guard) -> Result<Box<dyn Stream>, RegistryError> {
         let scheme = match to.scheme {
             Scheme::Either => {
                 self.known().get(&(to.host.clone(), to.port)).copied().unwrap_or(Scheme::Either)
             }
             scheme => scheme,
         };
-        let tcp = self.connect(to, redirected_from).await?;
+        let tcp = self.connect(to, guard).await?;
         if scheme == Scheme::Http {
             return Ok(Box::new(tcp));
         }
@@ -208,7 +237,7 @@ impl Dialer {
             }
             Err(error) if scheme == Scheme::Either && speaks_no_tls(&error) => {
                 self.remember(to, Scheme::Http);
-                Ok(Box::new(self.connect(to, redirected_from).await?))
+                Ok(Box::new(self.connect(to, guard).await?))
             }
             Err(source) => Err(RegistryError::Connect { host: to.host_port(), source }),
         }
@@ -229,18 +258,11 @@ impl Dialer {
         within(&host, "finish the TLS handshake", self.tls_timeout, async { Ok(handshake.await) }).await
     }
 
-    async fn connect(
-        &self,
-        to: &Authority,
-        redirected_from: Option<&str>,
-    ) -> Result<TcpStream, RegistryError> {
+    async fn connect(&self, to: &Authority, guard: &Guard) -> Result<TcpStream, RegistryError> {
         let host = to.host_port();
+        // What was judged is what is called.
         let addresses = self.resolve(to).await?;
-        if let Some(from) = redirected_from
-            && addresses.iter().any(|address| is_local(address.ip()))
-        {
-            return Err(RegistryError::LocalRedirect { from: from.to_string(), host });
-        }
+        guard.judge(&host, &addresses)?;
         self.connect_to_one(&host, &addresses).await
     }
 

@@ -61,7 +61,7 @@ impl Registry {
             headers.insert(header::AUTHORIZATION, value);
         }
         let request = self.request(to, Method::GET, "/v2/", headers, empty())?;
-        self.dialer.send(to, request, None, Duration::ZERO).await
+        self.dialer.send(to, request, &self.guard(place, to), Duration::ZERO).await
     }
 
     async fn judge(&self, place: &Place, answer: super::connection::Answer) -> Result<(), RegistryError> {

@@ -7,6 +7,9 @@
 //! A registry is a stranger, and so is everything between it and us: every answer has a limit and a deadline, every
 //! byte is checked against a digest, a redirect never takes credentials to another host nor leads from the outside
 //! to this machine. Plain HTTP is spoken only to loopback and to registries that the operator listed.
+//!
+//! Users choose the registry, and this host asks: so at a private address there are only those of admins' images and
+//! those that the operator listed, and a registry on loopback leads to nothing else there ([`request`] decides).
 
 mod auth;
 mod connection;
@@ -21,7 +24,7 @@ pub use pull::{Asked, LayerProgress, LayerState, Phase, Progress, Pulled, Troubl
 pub use web::{Web, WebError};
 
 use super::{blobs::BlobError, stored::StoredError};
-use model::{error::Code, image_digest::Digest, image_manifest::ManifestError};
+use model::{error::Code, image::Reach, image_digest::Digest, image_manifest::ManifestError};
 use std::{collections::BTreeMap, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 /// How registries are reached. The operator's settings.
@@ -31,6 +34,8 @@ pub struct Settings {
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// `host` or `host:port` that may be spoken to in plain HTTP.
     pub insecure: Vec<String>,
+    /// `host` or `host:port` that may be at a private address whoever asks; those of `insecure` may be, too.
+    pub private: Vec<String>,
     /// PEM files of further certificate authorities.
     pub certificate_authorities: Vec<PathBuf>,
     /// Looking a name up.
@@ -60,6 +65,7 @@ impl Default for Settings {
         Self {
             mirrors: BTreeMap::new(),
             insecure: Vec::new(),
+            private: Vec::new(),
             certificate_authorities: Vec::new(),
             resolve_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
@@ -126,6 +132,14 @@ pub enum RegistryError {
         from: String,
         /// Whither.
         host: String,
+    },
+    /// It is where only this host gets, and who asks may not send it there.
+    #[error("{}{host} is not at a public address", .from.as_ref().map(|from| format!("{from} leads to {host}, and ")).unwrap_or_default())]
+    Private {
+        /// Whither.
+        host: String,
+        /// The registry that named it; `None` for the registry itself.
+        from: Option<String>,
     },
     /// HTTP itself failed.
     #[error("the connection to {host} broke")]
@@ -279,6 +293,12 @@ impl RegistryError {
                 "pull again; if it stays, do not trust this registry or mirror".into()
             }
             Self::Setting { .. } => "correct the daemon's configuration".into(),
+            Self::Private { host, from: None } => {
+                format!("have an admin do it, or the operator allow it to all: holm serve --private-registry {host}")
+            }
+            Self::Private { host, .. } => {
+                format!("have the operator allow it: holm serve --private-registry {host}")
+            }
             Self::Image(error) => error.hint(),
             Self::Blob(error) if error.is_full() => crate::room::HINT.into(),
             Self::Document(error) => error.hint(),
@@ -296,7 +316,7 @@ impl RegistryError {
             Self::RateLimited { .. } => Code::TooMany,
             Self::ManifestDigest { .. } | Self::BlobDigest { .. } | Self::Protocol { .. } => Code::Conflict,
             Self::TooLarge { .. } => Code::TooLarge,
-            Self::Setting { .. } => Code::Invalid,
+            Self::Setting { .. } | Self::Private { .. } => Code::Invalid,
             Self::Image(error) => error.code(),
             Self::Document(_) => Code::Unsupported,
             Self::AllFailed(errors) => {
@@ -332,10 +352,16 @@ pub struct Registry {
     settings: Arc<Settings>,
     dialer: Arc<connection::Dialer>,
     tokens: Arc<auth::Tokens>,
+    reach: Reach,
 }
 
 impl Registry {
-    /// A client with these settings. Reads the machine's trusted roots: blocking, some milliseconds.
+    /// The same client for somebody whose registries may be there.
+    pub fn reaching(&self, reach: Reach) -> Self {
+        Self { reach, ..self.clone() }
+    }
+
+    /// A client with these settings, for everybody. Reads the machine's trusted roots: blocking, some milliseconds.
     pub fn new(settings: Settings) -> Result<Self, RegistryError> {
         for url in settings.mirrors.values().flatten() {
             request::Base::parse(url)?;
@@ -345,6 +371,7 @@ impl Registry {
             settings: Arc::new(settings),
             dialer: Arc::new(dialer),
             tokens: Arc::new(auth::Tokens::default()),
+            reach: Reach::default(),
         })
     }
 }

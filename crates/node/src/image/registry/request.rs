@@ -3,14 +3,14 @@
 use super::{
     Credentials, Registry, RegistryError,
     auth::{self, Challenge, TokenKey},
-    connection::{Answer, Authority, Body, Scheme, empty, within},
+    connection::{Answer, Authority, Body, Guard, Scheme, empty, within},
 };
 use http_body_util::BodyExt;
 use hyper::{
     Method, Request, StatusCode, Uri,
     header::{self, HeaderMap, HeaderValue},
 };
-use model::image_reference::Reference;
+use model::{image::Reach, image_reference::Reference};
 use std::time::Duration;
 
 /// Redirects that are followed.
@@ -55,12 +55,20 @@ pub(super) fn authority_of(uri: &Uri) -> Option<Authority> {
     Some(Authority { host, port: uri.port_u16().unwrap_or(default), scheme })
 }
 
+/// Whether the operator listed a host, with its port or for all of them.
+fn is_listed(all: &[String], authority: &Authority) -> bool {
+    let with_port = format!("{}:{}", authority.host, authority.port);
+    all.iter().any(|listed| *listed == authority.host || *listed == with_port)
+}
+
 /// One image's repository at one place.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) base: Base,
     pub(super) repository: String,
     pub(super) credentials: Option<Credentials>,
+    /// The operator's own choice, not the user's: a mirror.
+    pub(super) is_mirror: bool,
     /// What a token is asked for: `pull` or `pull,push`.
     pub(super) actions: &'static str,
 }
@@ -95,7 +103,8 @@ impl Registry {
                 let reason = "plain HTTP is for loopback and for registries listed as insecure".to_string();
                 return Err(RegistryError::Setting { setting: url.clone(), reason });
             }
-            places.push(Place { base, repository: repository.clone(), credentials: None, actions: "pull" });
+            let repository = repository.clone();
+            places.push(Place { base, repository, credentials: None, is_mirror: true, actions: "pull" });
         }
         places.push(self.origin(reference, credentials, "pull")?);
         Ok(places)
@@ -122,13 +131,30 @@ impl Registry {
         }
         let base = Base { authority, path: String::new() };
         let repository = reference.repository().to_string();
-        Ok(Place { base, repository, credentials: credentials.cloned(), actions })
+        Ok(Place { base, repository, credentials: credentials.cloned(), is_mirror: false, actions })
     }
 
     fn may_be_plain(&self, authority: &Authority) -> bool {
-        let with_port = format!("{}:{}", authority.host, authority.port);
-        authority.is_loopback()
-            || self.settings.insecure.iter().any(|listed| *listed == authority.host || *listed == with_port)
+        authority.is_loopback() || is_listed(&self.settings.insecure, authority)
+    }
+
+    /// Where a request may lead to that is made for the registry of `place`: to itself or, by a redirect, an upload's
+    /// address or the realm of a token, to `to`. What is on loopback trusts its neighbours, so nothing there is called but
+    /// what somebody chose who may, and what a registry names elsewhere is public or was listed.
+    pub(super) fn guard(&self, place: &Place, to: &Authority) -> Guard {
+        let first = &place.base.authority;
+        let listed = is_listed(&self.settings.insecure, to) || is_listed(&self.settings.private, to);
+        let is_chosen = place.is_mirror || self.reach == Reach::Anywhere;
+        let is_same = (&to.host, to.port) == (&first.host, first.port);
+        let from = first.host_port();
+        match is_same {
+            true if is_chosen || listed => Guard::Free,
+            true => Guard::Public { from: None },
+            false if first.is_loopback() && listed => Guard::Free,
+            false if first.is_loopback() => Guard::Public { from: Some(from) },
+            false if is_chosen || listed => Guard::NotHere { from },
+            false => Guard::Public { from: Some(from) },
+        }
     }
 
     /// Asks for `rest` of the repository, with a token if the registry wants one. Gives answers of 2xx and 416.
@@ -177,9 +203,8 @@ impl Registry {
                     HeaderValue::from_str(value).map_err(|_| protocol(&to, "a token is no header"))?;
                 request_headers.insert(header::AUTHORIZATION, value);
             }
-            let redirected_from = (!same_host && !first.is_loopback()).then(|| first.host_port());
             let request = self.request(&to, method.clone(), &path, request_headers, empty())?;
-            let answer = self.dialer.send(&to, request, redirected_from.as_deref(), Duration::ZERO).await?;
+            let answer = self.dialer.send(&to, request, &self.guard(place, &to), Duration::ZERO).await?;
             if !is_redirect(answer.response.status()) {
                 return Ok(answer);
             }
@@ -207,9 +232,8 @@ impl Registry {
                 HeaderValue::from_str(&value).map_err(|_| protocol(authority, "a token is no header"))?;
             headers.insert(header::AUTHORIZATION, value);
         }
-        let from = (authority != first && !first.is_loopback()).then(|| first.host_port());
         let request = self.request(authority, method, path, headers, body)?;
-        let answer = self.dialer.send(authority, request, from.as_deref(), sending).await?;
+        let answer = self.dialer.send(authority, request, &self.guard(place, authority), sending).await?;
         if answer.response.status().is_success() {
             Ok(answer)
         } else {
@@ -314,9 +338,8 @@ impl Registry {
             );
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let from = (to.host != registry.host && !registry.is_loopback()).then(|| registry.host_port());
         let request = self.request(&to, Method::GET, path, headers, empty())?;
-        let answer = self.dialer.send(&to, request, from.as_deref(), Duration::ZERO).await?;
+        let answer = self.dialer.send(&to, request, &self.guard(place, &to), Duration::ZERO).await?;
         match answer.response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(unauthorized(place)),

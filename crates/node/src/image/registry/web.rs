@@ -253,7 +253,7 @@ fn bytes_of(answer: Answer, idle: Duration) -> impl Stream<Item = io::Result<Byt
 }
 
 /// Whether an address is one of the public internet (IANA special-purpose address registries).
-fn is_public(address: IpAddr) -> bool {
+pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
         IpAddr::V6(v6) => is_public_v6(v6),

@@ -6,5 +6,6 @@ pub mod faulty;
 pub mod fixture;
 mod layers;
 mod layouts;
+mod reach;
 mod registries;
 mod rootfs;

@@ -13,7 +13,7 @@ use crate::image::{
     stored::StoredError,
 };
 use base64::Engine;
-use model::{image_digest::Digest, image_manifest::Platform, image_reference::Reference};
+use model::{image::Reach, image_digest::Digest, image_manifest::Platform, image_reference::Reference};
 use std::{
     collections::HashSet,
     path::Path,
@@ -22,9 +22,9 @@ use std::{
 };
 use tokio::sync::watch;
 
-struct Ground {
+pub struct Ground {
     dir: tempfile::TempDir,
-    blobs: BlobStore,
+    pub blobs: BlobStore,
     holder: Holder,
     host: Platform,
 }
@@ -40,14 +40,14 @@ fn holder(blobs: &BlobStore, project: &str) -> Holder {
     blobs.holder(project.parse().expect("an id"), HashSet::new())
 }
 
-fn ground() -> Ground {
+pub fn ground() -> Ground {
     let dir = tempfile::tempdir().expect("temp dir");
     let blobs = BlobStore::open(dir.path()).expect("opens");
     let holder = holder(&blobs, "11111111-1111-4111-8111-111111111111");
     Ground { dir, blobs, holder, host: host() }
 }
 
-fn quick() -> Settings {
+pub fn quick() -> Settings {
     Settings {
         answer_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
@@ -66,8 +66,13 @@ pub fn image() -> TestImage {
     ])
 }
 
-fn name_at(server: &FaultyServer) -> Reference {
+pub fn name_at(server: &FaultyServer) -> Reference {
     format!("{}/app:1", server.address).parse().expect("valid")
+}
+
+/// The client for what admins ask for: registries of tests are on loopback.
+pub fn admins(settings: Settings) -> Registry {
+    Registry::new(settings).expect("settings are fine").reaching(Reach::Anywhere)
 }
 
 async fn pull_with(
@@ -76,7 +81,15 @@ async fn pull_with(
     reference: &Reference,
     credentials: Option<&Credentials>,
 ) -> Result<Pulled, RegistryError> {
-    let registry = Registry::new(settings).expect("settings are fine");
+    pull_by(&admins(settings), ground, reference, credentials).await
+}
+
+pub async fn pull_by(
+    registry: &Registry,
+    ground: &Ground,
+    reference: &Reference,
+    credentials: Option<&Credentials>,
+) -> Result<Pulled, RegistryError> {
     let (progress, _) = watch::channel(Progress::default());
     let asked = Asked { credentials, ..ground.asked(reference) };
     registry.pull(&ground.blobs, asked, &progress).await
@@ -166,7 +179,7 @@ async fn a_pull_that_was_dropped_goes_on_in_the_next_one() {
     })
     .await;
     let ground = ground();
-    let registry = Registry::new(quick()).expect("settings");
+    let registry = admins(quick());
     let (progress, mut watched) = watch::channel(Progress::default());
     let reference = name_at(&server);
     {
@@ -364,7 +377,8 @@ async fn redirects_are_followed_without_credentials() {
     .await;
     let ground_one = ground();
     let credentials = Credentials { user: "me".into(), password: "secret".into() };
-    let result = pull_with(quick(), &ground_one, &name_at(&registry), Some(&credentials)).await;
+    let settings = Settings { insecure: vec![storage_address.to_string()], ..quick() };
+    let result = pull_with(settings, &ground_one, &name_at(&registry), Some(&credentials)).await;
     assert_eq!(result.expect("pulls").digest, image.digest());
     assert!(registry.requests("/blobs/").iter().all(|seen| seen.header("authorization").is_some()));
     assert_eq!(storage.requests("?sig=1").len(), 4);
@@ -624,7 +638,7 @@ async fn a_layer_is_unpacked_while_another_comes() {
         }
     })
     .await;
-    let registry = Registry::new(quick()).expect("settings");
+    let registry = admins(quick());
     let (progress, _) = watch::channel(Progress::default());
     let reference = name_at(&server);
     let asked = Asked { layers: Some(&layers), ..ground.asked(&reference) };
@@ -644,7 +658,7 @@ async fn a_layer_that_is_another_ends_the_pull() {
         manifest.replace(&digest(&image.config).to_string(), &digest(&changed).to_string()).into_bytes();
     image.config = changed;
     let server = FaultyServer::start(move |seen, _| honest(&image, seen)).await;
-    let registry = Registry::new(quick()).expect("settings");
+    let registry = admins(quick());
     let (progress, _) = watch::channel(Progress::default());
     let reference = name_at(&server);
     let asked = Asked { layers: Some(&layers), ..ground.asked(&reference) };
@@ -669,7 +683,7 @@ async fn a_real_registry_takes_and_gives_images() {
     let image = image();
     let stored = image.store(&source.blobs).await;
     let reference: Reference = format!("{}/team/app:2", real.address).parse().expect("valid");
-    let registry = Registry::new(quick()).expect("settings");
+    let registry = admins(quick());
     let pushed = registry.push(&source.blobs, &stored, &reference, None, |_| {}).await.expect("pushes");
     assert_eq!(pushed, image.digest());
     registry.push(&source.blobs, &stored, &reference, None, |_| {}).await.expect("again is fine");
