@@ -326,7 +326,7 @@ impl Control {
             shared: new.shared.clone(),
             isolation: new.isolation,
         };
-        self.take_host_ports_within(tx, caller, &[], &mut instance, &new.publish_within)?;
+        self.take_host_ports_of_new(tx, caller, &mut instance, &new.publish_within)?;
         self.settle_outside(tx, &instance, &ports, floating.as_slice(), &[], true)?;
         tx.create(&instance);
         Ok(instance)

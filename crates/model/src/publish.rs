@@ -29,6 +29,9 @@ pub const PUBLISH_MAX: usize = 128;
 pub const HOLDERS_MAX: usize = 64;
 /// Host ports that are given out where none was asked for.
 pub const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 32768..=60999;
+/// Ports of the host that admins alone publish: what a host serves itself has its place there (SSH, DNS, web), and a
+/// publication would be asked before it.
+pub const PORTS_OF_ADMINS: std::ops::RangeInclusive<u16> = 1..=1023;
 
 /// A port of the host that leads to a port of the instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -45,6 +45,9 @@ const DRAIN_PULLS: Duration = Duration::from_millis(200);
 /// Images fetched, volumes made and instances worked on at once.
 const CONCURRENCY: usize = 8;
 
+/// How often the host's own listeners are looked at while ports are published.
+const LISTENERS_EVERY: Duration = Duration::from_secs(5);
+
 /// What an agent is made of.
 pub struct Parts {
     /// The store.
@@ -102,6 +105,7 @@ impl Agent {
         tasks.spawn(hear_borrowed(parts.instances.borrowed(), queues.instances.clone()));
         tasks.spawn(hear_grown(parts.instances.grown(), queues.volumes.clone()));
         tasks.spawn(count(Arc::clone(&parts.volumes), queues.volumes.clone()));
+        tasks.spawn(look_at_listeners(Arc::clone(&parts.networks), queues.places.clone()));
         let rooms = (Arc::clone(&parts.networks), Arc::clone(&parts.volumes));
         tasks.spawn(route_all(parts.store.clone(), queues, rooms));
         Self { images, volumes, places, instances, networks: parts.networks, tasks }
@@ -210,6 +214,18 @@ async fn count(volumes: Arc<Volumes>, queue: Queue<VolumeId>) {
             if queue.status(&id).is_none_or(|status| status.failures == 0) {
                 queue.add(id);
             }
+        }
+    }
+}
+
+/// Programs of the host begin to listen, and nobody tells: published ports are theirs when they do.
+async fn look_at_listeners(networks: Arc<Networks>, queue: Queue<Place>) {
+    loop {
+        tokio::time::sleep(LISTENERS_EVERY).await;
+        match networks.is_published_stale().await {
+            Ok(true) => queue.add(Place::Host),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the host's listeners were not looked at"),
         }
     }
 }

@@ -3,12 +3,15 @@
 //! Each port number of a host is a record that names its holders, written in the transaction that publishes; so of
 //! two requests for one port one wins, and the other is told who has it.
 
-use crate::{Caller, Control, Error, Result, instance::action::refuse_locked, transact::Transaction};
+use crate::{Caller, Control, Error, Result, Role, instance::action::refuse_locked, transact::Transaction};
 use model::{
     error::Code,
     id::NodeId,
     instance::Instance,
-    publish::{CHOSEN_PORTS, HOLDERS_MAX, Holder, HostPort, Publish, PublishError, addresses_meet, check},
+    publish::{
+        CHOSEN_PORTS, HOLDERS_MAX, Holder, HostPort, PORTS_OF_ADMINS, Publish, PublishError, addresses_meet,
+        check,
+    },
     security_group::Protocol,
 };
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
@@ -89,6 +92,7 @@ impl Control {
             refuse_locked(caller, &next)?;
             next.publish = change.apply(&found.record)?;
             self.take_host_ports(tx, caller, &found.record.publish, &mut next)?;
+            refuse_ports_of_admins(caller, &found.record.publish, &next.publish)?;
             let ports = self.ports_of(&next.ports);
             self.settle_outside(tx, &next, &ports, &[], &[], true)?;
             if next != found.record {
@@ -114,8 +118,19 @@ impl Control {
         self.take_host_ports_within(tx, caller, old, next, &[])
     }
 
-    /// The same, with ports that are chosen from ranges.
-    pub(crate) fn take_host_ports_within(
+    /// The same for a new instance, with ports that are chosen from ranges.
+    pub(super) fn take_host_ports_of_new(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        new: &mut Instance,
+        within: &[(Publish, RangeInclusive<u16>)],
+    ) -> Result<()> {
+        self.take_host_ports_within(tx, caller, &[], new, within)?;
+        refuse_ports_of_admins(caller, &[], &new.publish)
+    }
+
+    fn take_host_ports_within(
         &self,
         tx: &mut Transaction,
         caller: &Caller,
@@ -264,6 +279,29 @@ impl Control {
             next.publish[number].host_port = port;
         }
         Ok(())
+    }
+}
+
+/// Refuses what of `now` only admins may publish, but for what is in `old` already.
+pub(super) fn refuse_ports_of_admins(caller: &Caller, old: &[Publish], now: &[Publish]) -> Result<()> {
+    if caller.role >= Role::Admin {
+        return Ok(());
+    }
+    let key = |p: &Publish| (p.address, p.host_port, p.protocol);
+    let had: BTreeSet<_> = old.iter().map(key).collect();
+    let is_theirs = |p: &&Publish| PORTS_OF_ADMINS.contains(&p.host_port) && !had.contains(&key(p));
+    match now.iter().find(is_theirs) {
+        None => Ok(()),
+        Some(publish) => {
+            let (first, last) = (PORTS_OF_ADMINS.start(), PORTS_OF_ADMINS.end());
+            let message = format!(
+                "port {}/{} of the host is one of {first} to {last}, which admins alone publish",
+                publish.host_port, publish.protocol
+            );
+            let hint =
+                format!("choose a port of the host above {last} (0 takes a free one), or ask an admin");
+            Err(Error::new(Code::Forbidden, message).field("publish").hint(hint))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Instances that take the place of others: what these have is noted when they are made, and taken when they start.
 
-use super::{DiskAsked, NewInstance, NicAsked};
+use super::{DiskAsked, NewInstance, NicAsked, publish::refuse_ports_of_admins};
 use crate::{
     Caller, Control, Error, Result,
     port::{FixedAsked, NewPort},
@@ -36,6 +36,8 @@ impl Control {
         let old = &old.record;
         let mut now = new.clone();
         let is_olds = |p: &Publish| p.host_port != 0 && old.publish.iter().any(|held| held.meets(p));
+        // What the last one has been given may be had by the next one, whoever makes that.
+        refuse_ports_of_admins(caller, &old.publish, &now.publish)?;
         let publish: Vec<Publish> = now.publish.extract_if(.., |p| is_olds(p)).collect();
         let mut volumes: Vec<Inherited> = vec![];
         let mut kept = vec![];

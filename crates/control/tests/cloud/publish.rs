@@ -2,7 +2,7 @@
 
 use super::{cloud, container, node_status, said_of};
 use control::{
-    Caller, Control,
+    Caller, Control, Role,
     bootstrap::Beginning,
     floating_ip::{NewFloatingIp, TargetAsked},
     instance::NicAsked,
@@ -244,4 +244,47 @@ async fn what_leads_nowhere_is_refused_and_leaves_nothing() {
     let error = control.create_instance(&caller, alone).await.unwrap_err();
     assert!(error.message.contains("no router joins"), "{error}");
     assert_eq!(control.store().mirror().revision(), revision);
+}
+
+#[tokio::test]
+async fn small_ports_of_the_host_are_published_by_admins() {
+    let (control, admin) = cloud().await;
+    let own = Caller { role: Role::Member, ..admin.clone() };
+    let refused = |outcome: control::Result<Instance>, port: &str| {
+        let error = outcome.unwrap_err();
+        assert_eq!((error.code, error.field.as_deref()), (Code::Forbidden, Some("publish")), "{error}");
+        assert!(
+            error.message.contains(&format!("port {port}/tcp of the host is one of 1 to 1023")),
+            "{error}"
+        );
+        assert!(error.hint.contains("above 1023"), "{error}");
+    };
+    let new = |name: &str, ports: &[u16]| NewInstance {
+        publish: ports.iter().map(|p| publish(None, *p, 80)).collect(),
+        ..container(name)
+    };
+    for low in [1, 22, 1023] {
+        refused(control.create_instance(&own, new("a", &[low])).await, &low.to_string());
+    }
+    let mut within = new("a", &[0]);
+    within.publish_within = vec![(publish(None, 0, 80), 80..=90)];
+    refused(control.create_instance(&own, within).await, "80");
+    control.create_instance(&own, new("a", &[1024, 0])).await.unwrap();
+    let add = |ports: &[u16]| PublishChange {
+        add: ports.iter().map(|p| publish(None, *p, 80)).collect(),
+        ..PublishChange::default()
+    };
+    refused(control.update_instance_publish(&own, "a", &add(&[443])).await, "443");
+    // What an admin published stays, whatever else its owner changes.
+    control.update_instance_publish(&admin, "a", &add(&[443])).await.unwrap();
+    control.update_instance_publish(&own, "a", &add(&[2000])).await.unwrap();
+    let narrow = publish(Some("192.0.2.1"), 443, 80);
+    let set = PublishChange { set: Some(vec![narrow]), ..PublishChange::default() };
+    refused(control.update_instance_publish(&own, "a", &set).await, "443");
+    // So does it for the one that takes its place, and nothing else with it.
+    let old = control.find::<Instance>(&own, "a").unwrap().record.meta.id;
+    let next = |ports: &[u16]| NewInstance { succeeds: Some(old), start: false, ..new("b", ports) };
+    refused(control.create_instance(&own, next(&[443, 80])).await, "80");
+    let made = control.create_instance(&own, next(&[443])).await.unwrap();
+    assert_eq!(made.succession.unwrap().publish, [publish(None, 443, 80)]);
 }

@@ -11,7 +11,7 @@ use model::{
     id::{EventId, InstanceId, ProjectId},
     name::Name,
     operation::{Event, Subject},
-    publish::Publish,
+    publish::{PORTS_OF_ADMINS, Publish},
     security_group::Protocol,
 };
 use std::{
@@ -91,7 +91,8 @@ impl Admission {
 }
 
 impl Published {
-    /// Sorts what is wanted: what programs of the host listen on already is theirs, unless it was in force before.
+    /// Sorts what is wanted: what programs of the host listen on is theirs, also when they came later. A program that was
+    /// only away for a restart has its port again.
     ///
     /// # Errors
     /// When the host's sockets cannot be read.
@@ -100,17 +101,9 @@ impl Published {
         if wanted.is_empty() {
             return Ok(admission);
         }
-        let relayed: BTreeSet<u16> = self.relays.ports().collect();
-        let is_ours = |l: &Listener| {
-            l.protocol == Protocol::TCP
-                && l.address == IpAddr::V6(Ipv6Addr::LOCALHOST)
-                && relayed.contains(&l.port)
-        };
-        let mut theirs = listeners(host)?;
-        theirs.retain(|l| !is_ours(l));
+        let theirs = self.theirs(host)?;
         for port in wanted {
-            let known = self.admitted.contains(&port.publication);
-            match theirs.iter().find(|l| !known && l.meets(&port.publish)) {
+            match theirs.iter().find(|l| self.yields(&port, l)) {
                 None => admission.admitted.push(port),
                 Some(listener) => {
                     let why = format!(
@@ -123,6 +116,36 @@ impl Published {
             }
         }
         Ok(admission)
+    }
+
+    /// Whether a program has come since the last call of [`Self::note`] to a port that is in force. What programs leave is
+    /// taken with the next change, and not in the moment in which one is started again.
+    ///
+    /// # Errors
+    /// When the host's sockets cannot be read.
+    pub fn is_stale(&self, host: &NetNs, wanted: Vec<PublishedPort>) -> std::io::Result<bool> {
+        let admission = self.admit(host, wanted)?;
+        Ok(admission.refused.iter().any(|refused| self.admitted.contains(&refused.port.publication)))
+    }
+
+    /// Whether a port is left to a program. UDP sockets of clients look like those of servers, and come and go: above the
+    /// ports that they take, one does not end what is in force.
+    fn yields(&self, port: &PublishedPort, listener: &Listener) -> bool {
+        let is_clients = listener.protocol == Protocol::UDP && !PORTS_OF_ADMINS.contains(&listener.port);
+        listener.meets(&port.publish) && !(is_clients && self.admitted.contains(&port.publication))
+    }
+
+    /// Listeners of the host that are not this's own relays.
+    fn theirs(&self, host: &NetNs) -> std::io::Result<Vec<Listener>> {
+        let relayed: BTreeSet<u16> = self.relays.ports().collect();
+        let is_ours = |l: &Listener| {
+            l.protocol == Protocol::TCP
+                && l.address == IpAddr::V6(Ipv6Addr::LOCALHOST)
+                && relayed.contains(&l.port)
+        };
+        let mut theirs = listeners(host)?;
+        theirs.retain(|l| !is_ours(l));
+        Ok(theirs)
     }
 
     /// Publications that are in force since the last call of [`Self::note`].

@@ -355,6 +355,22 @@ impl Networks {
         Ok(())
     }
 
+    /// Whether a program of the host has come to a published port: no record tells of that.
+    ///
+    /// # Errors
+    /// When the host's sockets cannot be read.
+    pub async fn is_published_stale(self: &Arc<Self>) -> Result<bool, NetworkError> {
+        let wanted = self.gather.published();
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let this = Arc::clone(self);
+        let looked = tokio::task::spawn_blocking(move || {
+            this.published.blocking_lock().is_stale(&this.dataplane.host(), wanted)
+        });
+        looked.await.map_err(|_| NetworkError::Stopping)?.map_err(NetworkError::Listeners)
+    }
+
     fn write_host(&self, admission: &Admission, before: &BTreeSet<Publication>) -> Result<(), NetworkError> {
         let externals: Vec<_> =
             self.gather.external_ids().into_iter().filter_map(|id| self.gather.external(id)).collect();

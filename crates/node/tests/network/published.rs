@@ -20,7 +20,7 @@ use node::network::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Instant,
 };
@@ -250,8 +250,21 @@ async fn what_the_host_itself_serves_is_left_alone_and_told_of() {
     let ssh = SocketAddr::new(address(HOST[0]), 2222);
     let (_, seen) = connect(&world.lab.outside, ssh, PATIENCE).expect("the host's own");
     assert_eq!(seen, address(CLIENT[0]));
-    // What was in force before stays so, whoever comes to listen later; its own relay is no stranger.
-    serve_tcp(&world.lab.host, "0.0.0.0:8080".parse().unwrap());
+    // Its own relay is no stranger, and a program that comes later has its port, too. What a client of UDP does is no
+    // reason to end what is in force.
+    assert!(!published.is_stale(&host, all.clone()).unwrap());
+    let late = world.lab.host.run(|| TcpListener::bind("0.0.0.0:8080")).unwrap().unwrap();
+    let client = world.lab.host.run(|| UdpSocket::bind("0.0.0.0:2222")).unwrap().unwrap();
+    assert!(published.is_stale(&host, all.clone()).unwrap());
+    let admission = published.admit(&host, all.clone()).unwrap();
+    let admitted: Vec<String> = admission.admitted.iter().map(|p| p.publish.to_string()).collect();
+    assert_eq!(admitted, ["2222:80/udp", "192.0.2.1:53:80/udp", "192.0.2.1:9090:80/tcp"]);
+    world.publish(&admission.publications());
+    published.note(&store, &host, admission).await;
+    assert!(store.list::<Event>().iter().any(|e| e.record.message.contains("0.0.0.0:8080")));
+    assert!(!published.is_stale(&host, all.clone()).unwrap());
+    // It ends, and the publication is in force again.
+    drop((late, client));
     let admission = published.admit(&host, all).unwrap();
     assert!(admission.admitted.iter().any(|p| p.publish.host_port == 8080));
     published.stop();
