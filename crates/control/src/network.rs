@@ -7,8 +7,10 @@ use crate::{
     schema::{PORT_BY_NETWORK, SUBNET_BY_NETWORK},
     transact::Transaction,
 };
+use ipnet::IpNet;
 use jiff::Timestamp;
 use model::{
+    address::overlap,
     address_scope::AddressScope,
     error::Code,
     id::{NetworkId, ProjectId, RouterId, SubnetId},
@@ -113,7 +115,7 @@ impl Draft {
             admin_up: true,
         };
         let random: [u8; 5] = rand::random();
-        let subnet = |name: &str, cidr: ipnet::IpNet, mode: Option<Ipv6Mode>| Subnet {
+        let subnet = |name: &str, cidr: IpNet, mode: Option<Ipv6Mode>| Subnet {
             meta: Meta::new(
                 SubnetId::from_random(rand::random()),
                 project,
@@ -149,11 +151,11 @@ impl Draft {
 }
 
 /// A /64 of the unique local range with a random global id (RFC 4193).
-pub fn unique_local(random: [u8; 5]) -> ipnet::IpNet {
+pub fn unique_local(random: [u8; 5]) -> IpNet {
     let mut octets = [0u8; 16];
     octets[0] = 0xfd;
     octets[1..6].copy_from_slice(&random);
-    ipnet::IpNet::new(std::net::Ipv6Addr::from(octets).into(), 64).expect("64 is a prefix length")
+    IpNet::new(std::net::Ipv6Addr::from(octets).into(), 64).expect("64 is a prefix length")
 }
 
 impl Control {
@@ -182,7 +184,7 @@ impl Control {
     /// Makes a network without subnets.
     ///
     /// # Errors
-    /// `invalid`, `taken`, `quota_exceeded`, `forbidden` for external and shared ones.
+    /// `invalid`, `taken`, `quota_exceeded`, `forbidden` for shared, external and host-only ones.
     pub async fn create_network(&self, caller: &Caller, new: NewNetwork) -> Result<Network> {
         let mut made = self.create_networks(caller, &[new]).await?;
         Ok(made.swap_remove(0))
@@ -204,8 +206,9 @@ impl Control {
 
     fn draft_network(&self, caller: &Caller, new: &NewNetwork) -> Result<Network> {
         caller.require(Role::Member, "creating a network")?;
-        if new.shared || matches!(new.kind, NetworkKind::External(_)) {
-            caller.require(Role::Admin, "creating a shared or external network")?;
+        // The host itself routes the ranges of external and host-only networks.
+        if new.shared || new.kind != NetworkKind::Private {
+            caller.require(Role::Admin, "creating a shared, external or host-only network")?;
         }
         if let NetworkKind::External(External { interface: Some(interface), .. }) = &new.kind {
             check_interface(interface)?;
@@ -233,7 +236,8 @@ impl Control {
     /// another kind, while ports stand in the way.
     ///
     /// # Errors
-    /// `in_use`, `not_found`, `forbidden`, `taken`, `invalid`, and what `edit` refuses.
+    /// `in_use`, `not_found`, `forbidden`, `taken`, `invalid`, `conflict` for ranges that the host would route twice, and
+    /// what `edit` refuses.
     pub async fn update_network(
         &self,
         caller: &Caller,
@@ -257,6 +261,11 @@ impl Control {
                 let message = format!("network {} has {} ports", before.meta.name, ports.len());
                 return Err(Error::new(Code::InUse, message).hint("its kind changes only while it has none"));
             }
+            if next.kind != before.kind {
+                for subnet in self.subnets_of(next.meta.id) {
+                    self.refuse_routed_twice(&next, subnet.record.cidr).map_err(|e| e.field("kind"))?;
+                }
+            }
             let is_foreign = |port: &Port| port.meta.project != next.meta.project;
             if before.shared && !next.shared && ports.iter().any(|port| is_foreign(&port.record)) {
                 let message = format!("other projects have ports in network {}", before.meta.name);
@@ -267,6 +276,32 @@ impl Control {
             Ok(next)
         })
         .await
+    }
+
+    /// The host routes the ranges of its host-only networks itself: none of them may be one that it routes already, or
+    /// what is meant for the one would go to the other.
+    pub(crate) fn refuse_routed_twice(&self, network: &Network, cidr: IpNet) -> Result<()> {
+        let meets = |other: &NetworkKind| match network.kind {
+            NetworkKind::Private => false,
+            NetworkKind::HostOnly => *other != NetworkKind::Private,
+            NetworkKind::External(_) => *other == NetworkKind::HostOnly,
+        };
+        for other in self.store.list::<Network>() {
+            if other.record.meta.id == network.meta.id || !meets(&other.record.kind) {
+                continue;
+            }
+            let subnets = self.subnets_of(other.record.meta.id);
+            if let Some(taken) = subnets.iter().find(|s| overlap(&s.record.cidr, &cidr)) {
+                let message = format!(
+                    "{cidr} overlaps {} of network {}, which this host routes already",
+                    taken.record.cidr, other.record.meta.name
+                );
+                return Err(Error::new(Code::Conflict, message)
+                    .field("cidr")
+                    .hint("choose a range that no external and no host-only network has"));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn add_network(&self, tx: &mut Transaction, network: &Network) {

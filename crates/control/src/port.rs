@@ -204,6 +204,16 @@ impl Control {
             .hint("give the instance a floating IP of it instead"));
         }
         let port_security = new.port_security.unwrap_or(network.record.port_security);
+        refuse_owners_wishes(
+            caller,
+            &network.record,
+            [
+                ("mac", "choosing a MAC", new.mac.is_some()),
+                ("addresses", "choosing an address", names_address(new.fixed.as_deref(), &[])),
+                ("port_security", OFF, !port_security && network.record.port_security),
+                ("allowed_pairs", PAIRS, !new.allowed_pairs.is_empty()),
+            ],
+        )?;
         let security_groups = match (&new.security_groups, port_security) {
             (None, false) => vec![],
             (None, true) => vec![self.default_group_of(tx, caller.project)],
@@ -511,6 +521,33 @@ impl Control {
         tx.update(port, &next);
     }
 
+    /// Refuses changes of a port that only the owner of its network may make.
+    fn refuse_owners_changes(
+        &self,
+        caller: &Caller,
+        before: &Port,
+        next: &Port,
+        change: &PortChange,
+    ) -> Result<()> {
+        let Some(network) = self.get::<Network>(before.network) else { return Ok(()) };
+        let is_new = |pair: &AddressPair| !before.allowed_pairs.contains(pair);
+        let off = before.port_security && !next.port_security && network.record.port_security;
+        refuse_owners_wishes(
+            caller,
+            &network.record,
+            [
+                ("mac", "choosing a MAC", next.mac != before.mac),
+                (
+                    "addresses",
+                    "choosing an address",
+                    names_address(change.fixed.as_deref(), &before.addresses),
+                ),
+                ("port_security", OFF, off),
+                ("allowed_pairs", PAIRS, next.allowed_pairs.iter().any(is_new)),
+            ],
+        )
+    }
+
     /// Changes a port; what runs feels it at once, but for addresses, which its guest is told when it asks again.
     ///
     /// # Errors
@@ -539,6 +576,10 @@ impl Control {
             }
             edit(&mut next)?;
             next.aliases = distinct(next.aliases);
+            self.refuse_owners_changes(caller, &found.record, &next, change)?;
+            if matches!(next.device, Device::RouterGateway(_)) && change.fixed.is_some() {
+                crate::router::refuse_many_outer(&next)?;
+            }
             crate::change::check_labels(&next.meta.labels)?;
             check_port(&next)?;
             if next != found.record {
@@ -651,6 +692,34 @@ impl Control {
 /// Whether a router or floating IP has the port: such ports count in no quota.
 fn is_routers(device: Device) -> bool {
     matches!(device, Device::RouterInterface(_) | Device::RouterGateway(_) | Device::FloatingIp)
+}
+
+const OFF: &str = "switching port security off";
+const PAIRS: &str = "allowing further addresses";
+
+/// Whether an address is named that is not among those that are `had`.
+fn names_address(fixed: Option<&[FixedAsked]>, had: &[FixedIp]) -> bool {
+    let mut named = fixed.into_iter().flatten().filter_map(|asked| asked.address);
+    named.any(|address| had.iter().all(|fixed| fixed.address != address))
+}
+
+/// In a network that is shared, what a port says of itself concerns everybody there: who it speaks as, and whether
+/// that is checked, is up to the network's own project and admins. Neutron's default policy (`network_owner`) says the
+/// same of `mac_address`, `fixed_ips:ip_address`, `port_security_enabled` and `allowed_address_pairs`.
+fn refuse_owners_wishes(caller: &Caller, network: &Network, wishes: [(&str, &str, bool); 4]) -> Result<()> {
+    if caller.role >= Role::Admin || network.meta.project == caller.project {
+        return Ok(());
+    }
+    match wishes.into_iter().find(|(_, _, is_wished)| *is_wished) {
+        None => Ok(()),
+        Some((field, what, _)) => {
+            let name = &network.meta.name;
+            let message = format!("{what} in network {name} is up to the project that shares it");
+            Err(Error::new(Code::Forbidden, message)
+                .field(field)
+                .hint("leave that to the network, or ask its owner or an admin"))
+        }
+    }
 }
 
 fn check_port(port: &Port) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::{
 use model::{
     address::overlap,
     error::Code,
-    id::{PortId, RouterId},
+    id::{NetworkId, PortId, RouterId},
     meta::{Labels, Meta},
     name::Name,
     network::Network,
@@ -106,6 +106,7 @@ impl Control {
             for (number, subnet) in new.interfaces.iter().enumerate() {
                 let within = |e: Error| e.field(&format!("interfaces[{number}]"));
                 let subnet = self.find::<Subnet>(caller, subnet).map_err(within)?;
+                self.refuse_foreign_network(caller, &router, subnet.record.network).map_err(within)?;
                 self.refuse_overlap_on_router(&router, &subnet.record).map_err(within)?;
                 let interface = self.add_interface(tx, &router, &subnet.record, None).map_err(within)?;
                 router.interfaces.push(interface);
@@ -152,7 +153,10 @@ impl Control {
             fixed: asked.fixed.as_deref(),
             ..PortDraft::of_router(id, router, external, Device::RouterGateway(router.meta.id))
         };
-        self.add_port(tx, caller, draft, |_| {})?;
+        let port = self.add_port(tx, caller, draft, |_| {})?;
+        if asked.fixed.is_some() {
+            refuse_many_outer(&port)?;
+        }
         Ok(Gateway { network: external.meta.id, port: id, snat: asked.snat.unwrap_or(true) })
     }
 
@@ -228,7 +232,7 @@ impl Control {
     ///
     /// # Errors
     /// `conflict` for overlapping subnets, `taken` if the gateway address is in use, `in_use` for a port that something
-    /// has, `not_found`, `forbidden`.
+    /// has, `not_found`, `forbidden`, also for a port in a network of another project.
     pub async fn add_router_interface(
         &self,
         caller: &Caller,
@@ -246,6 +250,8 @@ impl Control {
                         // is well.
                         return Ok(next);
                     }
+                    self.refuse_foreign_network(caller, &next, subnet.record.network)
+                        .map_err(|e| e.field("subnet"))?;
                     self.refuse_overlap_on_router(&next, &subnet.record)?;
                     next.interfaces.push(self.add_interface(tx, &found.record, &subnet.record, None)?);
                 }
@@ -256,6 +262,22 @@ impl Control {
             Ok(next)
         })
         .await
+    }
+
+    /// A router leads packets for everybody in the networks that it joins: only admins join it with another project's.
+    fn refuse_foreign_network(&self, caller: &Caller, router: &Router, network: NetworkId) -> Result<()> {
+        let network = self.get::<Network>(network).filter(|n| n.record.meta.project != router.meta.project);
+        match network.filter(|_| caller.role < Role::Admin) {
+            None => Ok(()),
+            Some(network) => {
+                let message = format!(
+                    "network {} belongs to another project than router {}",
+                    network.record.meta.name, router.meta.name
+                );
+                Err(Error::new(Code::Forbidden, message)
+                    .hint("join a router of the project that the network belongs to, or ask an admin"))
+            }
+        }
     }
 
     /// Makes a port that nothing uses the inner side of a router.
@@ -272,6 +294,7 @@ impl Control {
             return Err(Error::new(Code::InUse, format!("port {} is in use", record.meta.name)).field("port"));
         }
         crate::port::refuse_spread(record)?;
+        self.refuse_foreign_network(caller, router, record.network).map_err(|e| e.field("port"))?;
         let v4 = record.addresses.iter().filter(|fixed| fixed.address.is_ipv4()).count();
         if record.addresses.is_empty() || v4 > 1 {
             let message = "a router's port has at least one address, and at most one of IPv4";
@@ -407,6 +430,7 @@ impl Control {
                 if let (Some(fixed), Some(port)) = (&asked.fixed, port) {
                     let mut moved = port.record.clone();
                     self.readdress(tx, caller, &mut moved, fixed)?;
+                    refuse_many_outer(&moved)?;
                     if moved != port.record {
                         moved.meta.touch(self.now());
                         tx.update(&port, &moved);
@@ -510,4 +534,17 @@ impl Control {
         })
         .await
     }
+}
+
+/// An outer side uses one address of each family: further ones would only be kept from others, beside every quota.
+pub(crate) fn refuse_many_outer(port: &Port) -> Result<()> {
+    for (v4, family) in [(true, "IPv4"), (false, "IPv6")] {
+        let count = port.addresses.iter().filter(|fixed| fixed.address.is_ipv4() == v4).count();
+        if count > 1 {
+            let message = format!("{count} outer addresses of {family}: a router has one of each family");
+            return Err(Error::invalid("addresses", message)
+                .hint("name one; further ones are floating IPs (`holm floating-ip create`)"));
+        }
+    }
+    Ok(())
 }

@@ -66,7 +66,8 @@ impl Control {
     /// Makes a subnet and, unless told otherwise, joins it to the project's default router.
     ///
     /// # Errors
-    /// `invalid` with the rule that the range breaks, `not_found`, `taken`, `quota_exceeded`.
+    /// `invalid` with the rule that the range breaks, `not_found`, `taken`, `quota_exceeded`, `forbidden` for
+    /// members in a host-only or external network, `conflict` for a range there that the host routes already.
     pub async fn create_subnet(&self, caller: &Caller, new: NewSubnet) -> Result<Subnet> {
         let mut made = self.create_subnets(caller, &[new]).await?;
         Ok(made.swap_remove(0))
@@ -83,6 +84,7 @@ impl Control {
             let mut made: Vec<Subnet> = vec![];
             for (new, id) in new.iter().zip(&ids) {
                 let network = self.find_own::<Network>(caller, &new.network, "creating a subnet")?;
+                require_host(caller, &network.record, "creating a subnet of a network that the host routes")?;
                 let subnet = self.draft_subnet(tx, caller, *id, &network.record, new, &made)?;
                 if made.iter().all(|other| other.network != subnet.network) {
                     // Two racing subnets of one network must see each other: both write the network's record.
@@ -133,6 +135,7 @@ impl Control {
             (None, None) => return Err(Error::invalid("cidr", "a subnet needs a range or a pool")),
         };
         check_cidr(cidr, &others).map_err(explain)?;
+        self.refuse_routed_twice(network, cidr)?;
         let mut meta = Meta::new(id, caller.project, name, self.now());
         meta.description.clone_from(&new.description);
         meta.labels.clone_from(&new.labels);
@@ -214,6 +217,9 @@ impl Control {
             crate::change::check_labels(&next.meta.labels)?;
             check_subnet(&next)?;
             if next.gateway != found.record.gateway {
+                if let Some(network) = self.get::<Network>(next.network) {
+                    require_host(caller, &network.record, "changing a gateway that is the host's own")?;
+                }
                 self.refuse_held_gateway(&found.record)?;
                 self.refuse_used_gateway(&next)?;
             }
@@ -299,6 +305,15 @@ impl Control {
             Ok(())
         })
         .await
+    }
+}
+
+/// The host itself routes the ranges of host-only and external networks and has their gateways' addresses: that is for
+/// its admins, whose project the network may be.
+fn require_host(caller: &Caller, network: &Network, action: &str) -> Result<()> {
+    match network.kind {
+        NetworkKind::HostOnly | NetworkKind::External(_) => caller.require(Role::Admin, action),
+        NetworkKind::Private => Ok(()),
     }
 }
 

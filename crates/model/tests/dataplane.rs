@@ -326,6 +326,31 @@ fn the_host_is_given_this_for_a_pool_and_this_for_a_lan() {
 }
 
 #[test]
+fn another_projects_router_is_nobodys_way_out_but_where_there_is_no_other() {
+    let mut view = network_view();
+    let own = view.routers[0].clone();
+    // Older, with a way out, and with a route of its owner's.
+    let mut foreign = own.clone();
+    foreign.router.meta.id = RouterId::from_random([0x01; 16]);
+    foreign.router.meta.project = ProjectId::from_random([0x77; 16]);
+    foreign.router.routes[0].destination = "8.8.8.0/24".parse().unwrap();
+    foreign.far_ranges = vec!["10.0.9.0/24".parse().unwrap()];
+    view.routers = vec![foreign.clone(), own.clone()];
+    view.routers[1].router.gateway = None;
+    assert_eq!(view.default_router().unwrap().router.meta.id, own.router.meta.id);
+    let leads = |view: &NetworkView, to: &str| {
+        let plan = network::compile(view, "unused");
+        let to: ipnet::IpNet = to.parse().unwrap();
+        plan.routes.iter().filter(|r| r.destination == to).count()
+    };
+    assert_eq!(leads(&view, "8.8.8.0/24"), 0, "its routes are for what comes through it");
+    assert_eq!(leads(&view, "192.168.7.0/24"), 1, "the network's own project may set routes");
+    assert_eq!(leads(&view, "10.0.9.0/24"), 1, "and its subnets are reached");
+    view.routers = vec![foreign.clone()];
+    assert_eq!(view.default_router().unwrap().router.meta.id, foreign.router.meta.id);
+}
+
+#[test]
 fn what_is_down_passes_nothing() {
     let mut view = network_view();
     view.ports[0].admin_up = false;

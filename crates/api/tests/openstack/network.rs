@@ -510,6 +510,18 @@ async fn what_belongs_to_others_is_not_there() {
     );
     let body = json!({ "port": { "network_id": network, "fixed_ips": [{ "subnet_id": subnet }] } });
     let port = admin.cloud.post(&member, &format!("{V2}/ports"), &body).await.expect(201);
+    // What a port says of itself is the network owner's to decide.
+    for (key, value) in [
+        ("mac_address", json!("fa:16:3e:00:00:09")),
+        ("fixed_ips", json!([{ "ip_address": "10.1.0.1" }])),
+        ("port_security_enabled", json!(false)),
+        ("allowed_address_pairs", json!([{ "ip_address": "10.1.0.0/24" }])),
+    ] {
+        let mut wish = json!({ "port": { "network_id": network } });
+        wish["port"][key] = value;
+        let made = admin.cloud.post(&member, &format!("{V2}/ports"), &wish).await;
+        refused(&made, 403, "PolicyNotAuthorized");
+    }
     let path = format!("{V2}/networks/{network}");
     let rename = json!({ "network": { "name": "mine" } });
     refused(&admin.cloud.send(Method::PUT, &member, &path, &rename).await, 403, "PolicyNotAuthorized");

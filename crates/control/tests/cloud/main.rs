@@ -1,6 +1,7 @@
 //! What callers may ask, on a store in memory: races, refusals and that nothing half done stays.
 
 mod deployment;
+mod foreign;
 mod golden;
 mod image;
 mod isolation;

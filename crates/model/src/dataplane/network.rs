@@ -156,12 +156,13 @@ fn put_routers(view: &NetworkView, plan: &mut NamespacePlan) {
             ranges: &ranges,
         });
     }
-    for attached in &view.routers {
+    for attached in view.routers.iter().filter(|attached| view.owns(attached)) {
         put_extra_routes(view, attached, plan);
     }
 }
 
-/// Extra routes of a router whose next hop is in this network lead there at once, without the way over the router.
+/// Extra routes of a router whose next hop is in this network lead there at once, without the way over the router. Those
+/// of another project's router do not: they are for what comes through that.
 fn put_extra_routes(view: &NetworkView, attached: &AttachedRouter, plan: &mut NamespacePlan) {
     for route in &attached.router.routes {
         let by_port =

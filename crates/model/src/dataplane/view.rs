@@ -213,11 +213,16 @@ impl NetworkView {
         self.groups.iter().find(|group| group.meta.id == id)
     }
 
-    /// The router that packets take to places that nothing else says how to reach: one with a way out before one
-    /// without, then the oldest.
+    /// The router that packets take to places that nothing else says how to reach: one of the network's own project
+    /// before another's, which an admin joined, one with a way out before one without, then the oldest.
     pub fn default_router(&self) -> Option<&AttachedRouter> {
-        self.routers
-            .iter()
-            .min_by_key(|a| (a.router.gateway.is_none(), a.router.meta.created_at, a.router.meta.id))
+        self.routers.iter().min_by_key(|a| {
+            (!self.owns(a), a.router.gateway.is_none(), a.router.meta.created_at, a.router.meta.id)
+        })
+    }
+
+    /// Whether a router is of the network's own project.
+    pub fn owns(&self, attached: &AttachedRouter) -> bool {
+        attached.router.meta.project == self.network.meta.project
     }
 }

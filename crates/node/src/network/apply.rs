@@ -8,6 +8,7 @@
 //! The firewall comes first and forwarding after it: there is no moment at which a namespace passes more than its
 //! plan allows.
 
+use super::ranges;
 use crate::{container::network::pod_handle_name, network::host_record};
 use ipnet::IpNet;
 use model::{
@@ -19,6 +20,7 @@ use model::{
     id::InstanceId,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     net::IpAddr,
@@ -100,6 +102,8 @@ pub struct Outcome {
     pub changed: bool,
     /// Whether devices are left to [`Dataplane::sweep`].
     pub leaves: bool,
+    /// Ranges of the plan that were left out, because the host has routes of its owner's to them.
+    pub left_out: BTreeSet<IpNet>,
 }
 
 impl Dataplane {
@@ -169,6 +173,15 @@ impl Dataplane {
         }
         let before = entry.written.take();
         let is_ours = |name: &str| place != Place::Host || self.settings.is_ours(name);
+        let mut plan = Cow::Borrowed(plan);
+        let mut left_out = BTreeSet::new();
+        let is_new = |route: &RoutePlan| before.as_ref().is_none_or(|(old, _)| !old.routes.contains(route));
+        if place == Place::Host && plan.routes.iter().any(is_new) {
+            let present = entry.netlink.list_routes(MAIN_TABLE);
+            let present = present.map_err(|source| ApplyError::Kernel { place, source })?;
+            left_out = ranges::leave_out(plan.to_mut(), &present, is_ours);
+        }
+        let plan = &*plan;
         let writer = Writer {
             entry,
             plan,
@@ -185,6 +198,7 @@ impl Dataplane {
             moved: before.as_ref().map_or_else(Vec::new, |(old, _)| moved(old, plan)),
             changed: before.as_ref().is_none_or(|(old, known)| old != plan || *known != indices),
             leaves: !leaving.is_empty(),
+            left_out,
         };
         entry.leaving = leaving;
         entry.written = Some((plan.clone(), indices));

@@ -20,6 +20,7 @@ pub mod listeners;
 pub mod metadata;
 pub mod published;
 pub mod ra;
+mod ranges;
 pub mod reconcile;
 pub mod relay;
 pub mod servers;

@@ -8,9 +8,11 @@ use super::{
     directory::Directory,
     gather::Gather,
     published::{Admission, Published},
+    ranges,
     servers::NetworkServers,
 };
 use crate::instance::sentence;
+use ipnet::IpNet;
 use model::{
     dataplane::{
         self,
@@ -70,6 +72,8 @@ pub struct Networks {
     upstream: super::dns_server::Upstream,
     servers: Mutex<HashMap<NetworkId, NetworkServers>>,
     published: Mutex<Published>,
+    /// Ranges that are left to the host's owner, which was told.
+    left_out: Mutex<BTreeSet<IpNet>>,
     /// What the flows of each network were last judged by.
     judged: std::sync::Mutex<HashMap<NetworkId, Judged>>,
     /// Namespaces whose devices without a plan are about to be taken away.
@@ -118,6 +122,7 @@ impl Networks {
             upstream,
             servers: Mutex::default(),
             published: Mutex::default(),
+            left_out: Mutex::default(),
             judged: std::sync::Mutex::default(),
             sweeping: std::sync::Mutex::default(),
             leads: std::sync::Mutex::default(),
@@ -348,10 +353,12 @@ impl Networks {
         let wanted = self.gather.published();
         let admission = published.admit(&host, wanted).map_err(NetworkError::Listeners)?;
         let (this, before) = (Arc::clone(self), published.in_force().clone());
-        let written =
-            tokio::task::spawn_blocking(move || this.write_host(&admission, &before).map(|()| admission));
-        let admission = written.await.map_err(|_| NetworkError::Stopping)??;
+        let written = tokio::task::spawn_blocking(move || {
+            this.write_host(&admission, &before).map(|left_out| (admission, left_out))
+        });
+        let (admission, left_out) = written.await.map_err(|_| NetworkError::Stopping)??;
         published.note(self.gather.store(), &host, admission).await;
+        ranges::tell(self.gather.store(), &mut *self.left_out.lock().await, left_out).await;
         Ok(())
     }
 
@@ -371,7 +378,12 @@ impl Networks {
         looked.await.map_err(|_| NetworkError::Stopping)?.map_err(NetworkError::Listeners)
     }
 
-    fn write_host(&self, admission: &Admission, before: &BTreeSet<Publication>) -> Result<(), NetworkError> {
+    /// Gives the ranges that were left to the host's owner.
+    fn write_host(
+        &self,
+        admission: &Admission,
+        before: &BTreeSet<Publication>,
+    ) -> Result<BTreeSet<IpNet>, NetworkError> {
         let externals: Vec<_> =
             self.gather.external_ids().into_iter().filter_map(|id| self.gather.external(id)).collect();
         let networks = self.gather.host_only_ids().into_iter().filter_map(|id| self.gather.network(id));
@@ -387,7 +399,7 @@ impl Networks {
             let ended = conntrack::unpublish(&self.dataplane.host(), &externals, before, &now)?;
             tracing::debug!(ended, "flows to ports that are not published any more");
         }
-        Ok(())
+        Ok(outcome.left_out)
     }
 
     async fn serve(&self, id: NetworkId, outcome: Outcome) -> Result<(), NetworkError> {

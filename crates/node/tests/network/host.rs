@@ -69,6 +69,44 @@ fn the_host_is_left_as_it_was() {
 }
 
 #[test]
+fn a_range_that_the_hosts_owner_routes_is_left_alone() {
+    let mut lab = Lab::new();
+    let here = Netlink::open(&lab.host).unwrap();
+    let owners = sys::netlink::RouteTarget::Via {
+        gateway: address("192.0.2.2"),
+        device: Some("lan0".into()),
+        onlink: false,
+    };
+    // The range of the network below, by way of the outside.
+    let route = sys::netlink::Route::new("10.0.0.0/24".parse().unwrap(), owners.clone());
+    here.replace_route(&route).unwrap();
+    lab.cloud(NetworkKind::HostOnly, None);
+    let routes_to = |range: &str| {
+        let all = here.list_routes(sys::netlink::MAIN_TABLE).unwrap();
+        let to = range.parse().unwrap();
+        all.into_iter().filter(|r| r.destination == to).map(|r| r.target).collect::<Vec<_>>()
+    };
+    let has_gateway = || text(&run(&lab.host, &["ip", "-4", "address"])).contains("10.0.0.1/32");
+    for _ in 0..2 {
+        let left_out = lab.apply().pop().unwrap().left_out;
+        assert_eq!(left_out, ["10.0.0.0/24".parse().unwrap()].into());
+        assert_eq!(routes_to("10.0.0.0/24"), [owners.clone()]);
+        assert_eq!(routes_to("fd00:a::/64").len(), 1, "the other range is reached");
+        assert!(!has_gateway());
+    }
+    // Once the owner's is gone, the next look finds the range free.
+    here.delete_route(&route).unwrap();
+    assert!(lab.apply().pop().unwrap().left_out.is_empty());
+    assert_eq!(routes_to("10.0.0.0/24").len(), 1);
+    assert!(has_gateway());
+    // A daemon that remembers nothing knows its own route by the device.
+    let handles = lab.run.path().join("netns");
+    let fresh =
+        Dataplane::new(&handles, lab.host.run(NetNs::current).unwrap().unwrap(), HostSettings::default());
+    assert!(lab.apply_with(&fresh).pop().unwrap().left_out.is_empty());
+}
+
+#[test]
 fn turning_forwarding_on_does_not_make_the_host_a_router() {
     let mut lab = Lab::new();
     // A second network of the host's owner.
