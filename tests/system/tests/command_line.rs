@@ -15,6 +15,8 @@ use std::{
 use sys::terminal::{Pair, Size, open_pair};
 
 const LONG: Duration = Duration::from_secs(60);
+/// A command that takes longer hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(150);
 
 /// A project, by the command line alone.
 struct User<'a> {
@@ -23,7 +25,24 @@ struct User<'a> {
 
 impl User<'_> {
     fn tries(&self, arguments: &[&str]) -> Output {
-        self.lab.holm("shop", arguments).output().expect("holm")
+        let mut command = self.lab.holm("shop", arguments);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("holm");
+        if until(HANGS_AFTER, || child.try_wait().expect("its state")).is_none() {
+            let _ = child.kill();
+            panic!("holm {} hangs\n{}", arguments.join(" "), self.seen_from_outside());
+        }
+        child.wait_with_output().expect("what it says")
+    }
+
+    /// What can be told of a guest that does not answer: its console, and the flows of its network.
+    fn seen_from_outside(&self) -> String {
+        let console = self.lab.holm("shop", &["console", "db", "--log"]).output().expect("holm");
+        let info = self.lab.holm("shop", &["info", "db"]).output().expect("holm");
+        let namespace = self.lab.project("shop").namespace_of("default");
+        let flows = sys::conntrack::Conntrack::open(&namespace).and_then(|mut table| table.list());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        format!("{}\n{}\n{flows:#?}", text(&info.stdout), text(&console.stdout))
     }
 
     /// What a command that must succeed prints, and what it says.
