@@ -3,7 +3,11 @@
 use crate::{
     auth::{self, LocalAccess, Peer},
     error::{Failure, Result, finish},
-    limits::{BUILDS_MAX, CALL_TIMEOUT, REQUEST_ID_BYTES_MAX, SAVE_TIMEOUT, STREAMS_MAX, URI_BYTES_MAX},
+    limits::{
+        BUILDS_MAX, BUILDS_OF_PROJECT, CALL_TIMEOUT, REQUEST_ID_BYTES_MAX, SAVE_TIMEOUT, STREAMS_MAX,
+        STREAMS_OF_PROJECT, URI_BYTES_MAX,
+    },
+    pool::{Place, Pool, StreamPlace},
     streams::Streams,
     v1::{
         audit::{deed, known, note_as, note_refused},
@@ -20,7 +24,6 @@ use control::{Caller, Control, Role, resolve::closest};
 use futures::FutureExt;
 use model::error::Code;
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration, time::Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Header with the request's id, in and out.
@@ -46,8 +49,8 @@ struct Shared {
     streams: Arc<dyn Streams>,
     local: LocalAccess,
     doors: Doors,
-    slots: Arc<Semaphore>,
-    builds: Arc<Semaphore>,
+    slots: Pool,
+    builds: Pool,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -76,8 +79,8 @@ impl App {
             streams,
             local,
             doors,
-            slots: Arc::new(Semaphore::new(STREAMS_MAX)),
-            builds: Arc::new(Semaphore::new(BUILDS_MAX)),
+            slots: Pool::new("streams", STREAMS_MAX, STREAMS_OF_PROJECT),
+            builds: Pool::new("builds of images", BUILDS_MAX, BUILDS_OF_PROJECT),
             tasks: TaskTracker::new(),
             stopping,
         };
@@ -119,28 +122,21 @@ impl App {
         &self.shared.stopping
     }
 
-    /// A place for one more stream.
+    /// A place for one more stream of the caller's.
     ///
     /// # Errors
     /// `too_many`.
-    pub fn stream_slot(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.shared.slots).try_acquire_owned().map_err(|_| {
-            Failure::new(Code::TooMany, format!("{STREAMS_MAX} streams are open, no more are possible"))
-                .hint("close a console, log or event stream")
-        })
+    pub fn stream_slot(&self, caller: &Caller) -> Result<StreamPlace> {
+        let place = self.shared.slots.take(caller)?;
+        Ok(StreamPlace::new(place, self.control(), caller, self.stopping()))
     }
-}
 
-impl App {
     /// A place for one more build of an image.
     ///
     /// # Errors
     /// `too_many`.
-    pub fn build_place(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.shared.builds).try_acquire_owned().map_err(|_| {
-            let message = format!("{BUILDS_MAX} images are being built, no more are possible at a time");
-            Failure::new(Code::TooMany, message).hint("wait for one of them")
-        })
+    pub fn build_place(&self, caller: &Caller) -> Result<Place> {
+        self.shared.builds.take(caller)
     }
 }
 

@@ -12,7 +12,7 @@ pub mod secret;
 use crate::error::{Failure, Result};
 use axum::http::{HeaderMap, header};
 use control::{
-    Caller, Control, Role,
+    Caller, Control, Proof, Role,
     bootstrap::{ADMIN_PROJECT, DEFAULT_PROJECT},
 };
 use model::{
@@ -90,7 +90,13 @@ fn by_peer(control: &Control, local: LocalAccess, peer: &Peer) -> Result<Caller>
         uid if uid == local.own_uid => (Role::Admin, format!("holm (uid {uid})")),
         uid => (local.group_role, format!("uid {uid}")),
     };
-    Ok(Caller { project: default_project(control)?, role, actor, request_id: String::new() })
+    Ok(Caller {
+        project: default_project(control)?,
+        role,
+        actor,
+        request_id: String::new(),
+        proof: Proof::Peer,
+    })
 }
 
 fn default_project(control: &Control) -> Result<ProjectId> {
@@ -115,6 +121,10 @@ fn by_token(control: &Control, header: &str) -> Result<Caller> {
     let Some((id, secret)) = secret::split(text.trim()) else {
         // A login's session serves every door alike.
         let session = control.session(text.trim()).map_err(|_| refused())?;
+        if session.credential.as_ref().is_some_and(|credential| credential.record.access_rules.is_some()) {
+            let message = "the application credential is for certain calls of the OpenStack API alone";
+            return Err(Failure::new(Code::Forbidden, message).hint("use one without access rules"));
+        }
         return session
             .caller("")
             .ok_or_else(|| refused().hint("the login has no project, or no role in it: log in to one"));
@@ -124,11 +134,12 @@ fn by_token(control: &Control, header: &str) -> Result<Caller> {
     let kept = found.as_ref().map_or("", |t| t.record.secret_sha256.as_str());
     let right = secret::matches(secret, kept);
     match found {
-        Some(token) if right => Ok(Caller {
+        Some(token) if right && control.is_at_work(token.record.project) => Ok(Caller {
             project: token.record.project,
             role: token.record.role,
             actor: format!("token {}", token.record.name),
             request_id: String::new(),
+            proof: Proof::Token(token.record.id.clone()),
         }),
         _ => Err(refused()),
     }

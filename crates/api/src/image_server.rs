@@ -23,7 +23,7 @@ use axum::{
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
-use control::{Caller, Role};
+use control::{Caller, Proof, Role};
 use futures::{StreamExt, stream};
 use model::{
     error::Code,
@@ -216,6 +216,7 @@ impl Door {
             role: Role::Reader,
             actor: "anyone".into(),
             request_id: String::new(),
+            proof: Proof::Peer,
         };
         let (head, body) = give(&self.app, &anyone, image, headers).await?.into_parts();
         // The place is taken as long as the bytes are on their way.

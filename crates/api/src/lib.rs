@@ -42,6 +42,7 @@ pub mod frame;
 pub mod image_server;
 pub mod limits;
 pub mod openstack;
+mod pool;
 pub mod request;
 mod routing;
 pub mod server;

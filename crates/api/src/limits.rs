@@ -20,8 +20,12 @@ pub const CONNECTIONS_MAX: usize = 1_024;
 pub const CONNECTIONS_OF_ADDRESS: usize = 256;
 /// Most streams (consoles, programs, logs, changes) at a time.
 pub const STREAMS_MAX: usize = 512;
+/// Most of these of one project, but for peers of the local sockets.
+pub const STREAMS_OF_PROJECT: usize = 128;
 /// Most images that are built at a time.
 pub const BUILDS_MAX: usize = 32;
+/// Most of these of one project, but for peers of the local sockets.
+pub const BUILDS_OF_PROJECT: usize = 8;
 /// Most bytes of what one image is built from.
 pub const CONTEXT_BYTES_MAX: u64 = 32 << 30;
 /// Most bytes of the console's log in one answer.

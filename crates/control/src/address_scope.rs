@@ -2,7 +2,11 @@
 
 use crate::{Caller, Control, Error, Result, Role};
 use model::{
-    address_scope::AddressScope, error::Code, id::AddressScopeId, meta::Labels, meta::Meta,
+    address_scope::{AddressScope, SCOPES_MAX},
+    error::Code,
+    id::AddressScopeId,
+    meta::Labels,
+    meta::Meta,
     subnet_pool::SubnetPool,
 };
 
@@ -31,7 +35,6 @@ impl Control {
         if new.shared {
             caller.require(Role::Admin, "creating a shared address scope")?;
         }
-        crate::change::check_labels(&new.labels)?;
         let id = AddressScopeId::from_random(rand::random());
         let name = self.name_asked(&new.name, "scope", &id.short())?;
         let mut meta = Meta::new(id, caller.project, name, self.now());
@@ -39,6 +42,7 @@ impl Control {
         meta.labels.clone_from(&new.labels);
         let scope = AddressScope { meta, ipv4: new.ipv4, shared: new.shared };
         self.transact(|tx| {
+            self.count_one_more::<AddressScope>(tx, caller, SCOPES_MAX)?;
             tx.create(&scope);
             Ok(scope.clone())
         })
@@ -61,6 +65,7 @@ impl Control {
                 );
                 return Err(Error::new(Code::InUse, message).hint("take the pool out of the scope first"));
             }
+            self.count_one_less::<AddressScope>(tx, found.record.meta.project);
             tx.delete(&found);
             Ok(())
         })

@@ -1,8 +1,12 @@
 //! Who asks, for which project, and what their role lets them do.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    session::Claims,
+};
 use model::{error::Code, id::ProjectId, image::Reach};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Roles, each with all that the ones below it may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +42,20 @@ pub struct Caller {
     pub actor: String,
     /// Id of the request.
     pub request_id: String,
+    /// How that is known: what is asked again while a stream of the caller's lasts.
+    pub proof: Proof,
+}
+
+/// How somebody is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// A peer of a local socket, or holm itself: nothing that could be taken back while a stream lasts.
+    #[default]
+    Peer,
+    /// A token, by its public part.
+    Token(String),
+    /// A session.
+    Session(Arc<Claims>),
 }
 
 impl Caller {

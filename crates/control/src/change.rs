@@ -3,7 +3,7 @@
 use crate::{Caller, Control, Error, Result, resolve::Noun, transact::Transaction};
 use model::{
     error::Code,
-    meta::{LABEL_BYTES_MAX, LABELS_MAX, Labels},
+    meta::{ALL_LABELS_BYTES_MAX, DESCRIPTION_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, Labels},
 };
 
 impl Control {
@@ -38,7 +38,6 @@ impl Control {
             }
             let mut next = found.record.clone();
             change(tx, &mut next)?;
-            check_labels(&next.meta().labels)?;
             if next != found.record {
                 next.meta_mut().touch(self.now());
                 tx.update(&found, &next);
@@ -67,5 +66,24 @@ pub fn check_labels(labels: &Labels) -> Result<()> {
             return Err(Error::new(Code::TooLarge, message).field("labels"));
         }
     }
+    let all_bytes: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if all_bytes > ALL_LABELS_BYTES_MAX {
+        let message =
+            format!("the labels have {all_bytes} bytes: at most {ALL_LABELS_BYTES_MAX} are possible");
+        return Err(Error::new(Code::TooLarge, message).field("labels"));
+    }
     Ok(())
+}
+
+/// Refuses a description beyond what is kept with a record.
+///
+/// # Errors
+/// `too_large`, with the field `description`.
+pub fn check_description(text: &str) -> Result<()> {
+    if text.len() <= DESCRIPTION_BYTES_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("the description has {} bytes: at most {DESCRIPTION_BYTES_MAX} are possible", text.len());
+    Err(Error::new(Code::TooLarge, message).field("description"))
 }

@@ -1,19 +1,25 @@
 //! Events and operations: what happened and what was asked, kept for a while.
 
 use crate::{Caller, Control, schema::OPERATION_BY_SUBJECT, session::EndedSession};
+use jiff::Timestamp;
 use model::{
     error::Fault,
     id::{EventId, OperationId, ProjectId},
     operation::{Event, Operation, Subject},
     record::Record,
 };
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 use store::{Stored, Tx};
 
 /// Events kept in the store; the oldest go first.
 pub const EVENTS_MAX: usize = 5_000;
 /// Records that are forgotten by one transaction.
 const FORGOTTEN_AT_ONCE: usize = 200;
+/// Longest name and verb that an operation keeps, and longest words of a refusal.
+const WORD_CHARS_MAX: usize = 255;
+const TEXT_CHARS_MAX: usize = 1_024;
+/// With so many times what is kept, old operations are forgotten at once instead of at the next round.
+const HISTORY_SLACK: usize = 2;
 /// Operations kept in the store; the oldest that ended go first.
 pub const OPERATIONS_MAX: usize = 5_000;
 
@@ -29,12 +35,17 @@ impl Control {
         fault: Option<Fault>,
     ) -> Operation {
         let now = self.now();
+        let fault = fault.map(|fault| Fault {
+            message: cut(&fault.message, TEXT_CHARS_MAX),
+            hint: cut(&fault.hint, TEXT_CHARS_MAX),
+            ..fault
+        });
         let operation = Operation {
             id: OperationId::from_random(rand::random()),
             project: caller.project,
-            action: action.to_string(),
-            subject: Subject { noun: noun.to_string(), id: id.to_string() },
-            name: name.to_string(),
+            action: cut(action, WORD_CHARS_MAX),
+            subject: Subject { noun: cut(noun, WORD_CHARS_MAX), id: id.to_string() },
+            name: cut(name, WORD_CHARS_MAX),
             actor: caller.actor.clone(),
             request_id: caller.request_id.clone(),
             started_at: now,
@@ -45,6 +56,11 @@ impl Control {
         tx.put(&operation);
         if let Err(error) = self.store.commit(tx).await {
             tracing::warn!(%error, action, noun, id, "the operation could not be noted");
+        }
+        if self.store.mirror().count::<Operation>() > HISTORY_SLACK * OPERATIONS_MAX
+            && let Err(error) = self.trim_operations().await
+        {
+            tracing::warn!(%error, "old operations could not be forgotten");
         }
         operation
     }
@@ -107,18 +123,20 @@ impl Control {
     /// The store's, as a sentence.
     pub async fn trim_history(&self) -> Result<(), String> {
         let now = self.now();
-        let mut events = self.store.list::<Event>();
-        events.sort_by_key(|one| Reverse(one.record.at));
-        let old = events.iter().skip(EVENTS_MAX).map(|e| e.record.key()).collect();
+        let events = self.store.list::<Event>();
+        let old = surplus(&events, EVENTS_MAX, |one| (one.project, one.at));
         self.forget_all::<Event>(old).await?;
-        let mut operations = self.store.list::<Operation>();
-        operations.sort_by_key(|one| Reverse(one.record.started_at));
-        let old = operations.iter().skip(OPERATIONS_MAX).map(|o| o.record.key()).collect();
-        self.forget_all::<Operation>(old).await?;
+        self.trim_operations().await?;
         // A session that would have ended by now need not be kept out any more.
         let ended = self.store.list::<EndedSession>();
         let old = ended.iter().filter(|s| s.record.until <= now).map(|s| s.record.key()).collect();
         self.forget_all::<EndedSession>(old).await
+    }
+
+    async fn trim_operations(&self) -> Result<(), String> {
+        let operations = self.store.list::<Operation>();
+        let old = surplus(&operations, OPERATIONS_MAX, |one| (Some(one.project), one.started_at));
+        self.forget_all::<Operation>(old).await
     }
 
     /// Removes records some at a time: a transaction has a limit.
@@ -131,5 +149,71 @@ impl Control {
             self.store.commit(tx).await.map_err(|e| e.to_string())?;
         }
         Ok(())
+    }
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+/// Keys of the records beyond `max`: the oldest of those projects that have the most, so that what one project does
+/// takes no other's history.
+fn surplus<R: Record>(
+    all: &[Arc<Stored<R>>],
+    max: usize,
+    of: impl Fn(&R) -> (Option<ProjectId>, Timestamp),
+) -> Vec<String> {
+    let mut by_project: BTreeMap<Option<ProjectId>, Vec<(Timestamp, &R)>> = BTreeMap::new();
+    for one in all {
+        let (project, at) = of(&one.record);
+        by_project.entry(project).or_default().push((at, &one.record));
+    }
+    let each = fair_share(by_project.values().map(Vec::len).collect(), max);
+    let oldest = by_project.into_values().flat_map(|mut some| {
+        some.sort_by_key(|(at, _)| Reverse(*at));
+        some.into_iter().skip(each).map(|(_, record)| record.key())
+    });
+    oldest.collect()
+}
+
+/// The largest number of records that each may keep so that all together keep at most `max`.
+fn fair_share(mut counts: Vec<usize>, max: usize) -> usize {
+    counts.sort_unstable();
+    let mut left = max;
+    for (index, count) in counts.iter().enumerate() {
+        let share = left / (counts.len() - index);
+        if *count > share {
+            return share;
+        }
+        left -= count;
+    }
+    max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_least_keeps_all() {
+        for (counts, max, share) in [
+            (vec![], 10, 10),
+            (vec![3, 4], 10, 10),
+            (vec![1_000, 3], 10, 7),
+            (vec![5, 1_000, 1_000], 25, 10),
+            (vec![9, 9, 9], 10, 3),
+        ] {
+            assert_eq!(fair_share(counts.clone(), max), share, "{counts:?}");
+            assert!(counts.iter().map(|count| count.min(&share)).sum::<usize>() <= max, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn long_words_are_cut_at_a_character() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äöü…");
     }
 }

@@ -1,6 +1,6 @@
 //! The end of an instance: when its node says that nothing is left, its records go in one transaction.
 
-use crate::{Caller, Control, Result, Role, instance::charges, transact::Transaction};
+use crate::{Caller, Control, Proof, Result, Role, instance::charges, transact::Transaction};
 use model::{
     health::{probe::Purpose, status::ContainerHealth},
     id::InstanceId,
@@ -138,5 +138,5 @@ impl Control {
 
 /// The cloud itself, acting for a project.
 pub fn system_caller(project: model::id::ProjectId) -> Caller {
-    Caller { project, role: Role::Admin, actor: "holm".into(), request_id: String::new() }
+    Caller { project, role: Role::Admin, actor: "holm".into(), request_id: String::new(), proof: Proof::Peer }
 }

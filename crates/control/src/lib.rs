@@ -49,7 +49,7 @@ pub mod user;
 pub mod volume;
 pub mod volume_type;
 
-pub use caller::{Caller, Role};
+pub use caller::{Caller, Proof, Role};
 pub use error::{Error, Result};
 
 use jiff::Timestamp;

@@ -131,6 +131,7 @@ impl Control {
         })
         .await?;
         // What is left of these after a crash means nothing: the id never comes back.
+        self.drop_tokens(id).await?;
         self.drop_assignments(|a| a.target == Target::Project(id)).await?;
         self.drop_credentials(|c| c.project == id).await
     }

@@ -1,6 +1,6 @@
 //! Quotas: limits of projects, counted in the transaction that makes or removes what is counted.
 
-use crate::{Caller, Control, Error, Result, Role, transact::Transaction};
+use crate::{Caller, Control, Error, Result, Role, resolve::Noun, transact::Transaction};
 use model::{
     error::Code,
     id::ProjectId,
@@ -12,10 +12,49 @@ use store::Counter;
 impl Control {
     /// Adds to (or takes from) a project's counts in the same transaction; the commit refuses what exceeds a limit.
     pub fn charge(&self, tx: &mut Transaction, project: ProjectId, change: &[(Resource, i64)]) {
-        let limits = self.get::<Project>(project).map(|p| p.record.limits.clone()).unwrap_or_default();
+        let found = self.get::<Project>(project);
+        if change.iter().any(|(_, delta)| *delta > 0) {
+            self.expect_project(tx, project);
+        }
+        let limits = found.map(|p| p.record.limits.clone()).unwrap_or_default();
         for &(resource, delta) in change.iter().filter(|(_, delta)| *delta != 0) {
             tx.count(project, resource, delta, limits.of(resource));
         }
+    }
+
+    /// Nothing is made for a project that is gone, or goes at this moment.
+    fn expect_project(&self, tx: &mut Transaction, project: ProjectId) {
+        if tx.makes_project(project) {
+            return;
+        }
+        if self.get::<Project>(project).is_none() {
+            tx.refuse(Error::new(Code::NotFound, format!("project {project} is no more")));
+        }
+        tx.raw().expect_exists::<Project>(&project.to_string());
+    }
+
+    /// Counts one more of a noun of which every project has few, whatever its quotas.
+    ///
+    /// # Errors
+    /// `quota_exceeded`.
+    pub(crate) fn count_one_more<R: Noun>(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        max: u64,
+    ) -> Result<()> {
+        if self.list_own::<R>(caller).len() as u64 >= max {
+            let message = format!("a project has at most {max} {}s", R::WORD);
+            return Err(Error::new(Code::QuotaExceeded, message).hint("delete one that is not needed"));
+        }
+        self.expect_project(tx, caller.project);
+        tx.raw().count(&caller.project.to_string(), &few::<R>(), 1, Some(max));
+        Ok(())
+    }
+
+    /// Counts one less.
+    pub(crate) fn count_one_less<R: Noun>(&self, tx: &mut Transaction, project: ProjectId) {
+        tx.raw().count(&project.to_string(), &few::<R>(), -1, None);
     }
 
     /// Limits and counts of a project.
@@ -52,6 +91,11 @@ impl Control {
         })
         .await
     }
+}
+
+/// Name of the counter of a noun of which a project has few.
+fn few<R: Noun>() -> String {
+    format!("{}s", R::TABLE)
 }
 
 /// The refusal of a request that exceeds a limit, with the way out.

@@ -28,9 +28,6 @@ pub struct NewServerGroup {
     pub user: Option<UserId>,
 }
 
-/// Name of the counter of a project's groups.
-const COUNTER: &str = "server_groups";
-
 impl Control {
     /// Makes a server group.
     ///
@@ -38,7 +35,6 @@ impl Control {
     /// `invalid`, `taken`, `quota_exceeded`, `forbidden`.
     pub async fn create_server_group(&self, caller: &Caller, new: NewServerGroup) -> Result<ServerGroup> {
         caller.require(Role::Member, "creating a server group")?;
-        crate::change::check_labels(&new.labels)?;
         if let Some(most) = new.per_host_max {
             if new.policy != Policy::AntiAffinity {
                 let message =
@@ -56,12 +52,7 @@ impl Control {
         meta.labels.clone_from(&new.labels);
         let group = ServerGroup { meta, user: new.user, policy: new.policy, per_host_max: new.per_host_max };
         self.transact(|tx| {
-            let own = self.list_own::<ServerGroup>(caller).len();
-            if own as u64 >= GROUPS_MAX {
-                let message = format!("a project has at most {GROUPS_MAX} server groups");
-                return Err(Error::new(Code::QuotaExceeded, message).hint("delete one that is not needed"));
-            }
-            tx.raw().count(&caller.project.to_string(), COUNTER, 1, Some(GROUPS_MAX));
+            self.count_one_more::<ServerGroup>(tx, caller, GROUPS_MAX)?;
             tx.create(&group);
             Ok(group.clone())
         })
@@ -79,7 +70,7 @@ impl Control {
     ) -> Result<Arc<Stored<ServerGroup>>> {
         self.transact(|tx| {
             let found = self.find_own::<ServerGroup>(caller, reference, "deleting a server group")?;
-            tx.raw().count(&found.record.meta.project.to_string(), COUNTER, -1, None);
+            self.count_one_less::<ServerGroup>(tx, found.record.meta.project);
             tx.delete(&found);
             Ok(found)
         })

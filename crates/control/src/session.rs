@@ -9,7 +9,7 @@
 //! The text says who and where; what the holder may do there is looked up in the mirror each time. So a role, a user,
 //! a project or a credential that goes is gone from every session at once, and so is a session that was ended.
 
-use crate::{Caller, Control, Error, Result, Role as Level};
+use crate::{Caller, Control, Error, Proof, Result, Role as Level};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use jiff::Timestamp;
@@ -201,7 +201,8 @@ impl Session {
             Some(credential) => format!("user {} by {}", self.user.record.name, credential.record.name),
             None => format!("user {}", self.user.record.name),
         };
-        Some(Caller { project, role: self.level()?, actor, request_id: request_id.to_string() })
+        let proof = Proof::Session(Arc::new(self.claims.clone()));
+        Some(Caller { project, role: self.level()?, actor, request_id: request_id.to_string(), proof })
     }
 }
 
@@ -358,10 +359,48 @@ impl Control {
     pub fn session(&self, text: &str) -> Result<Session> {
         let key = |id: &str| self.store.get::<SigningKey>(id).map(|k| k.record.clone());
         let claims = verify(text, key).ok_or_else(refused)?;
-        if self.now() >= claims.ends || self.store.get::<EndedSession>(&hex::encode(claims.audit)).is_some() {
+        if self.now() >= claims.ends {
+            return Err(refused());
+        }
+        self.standing_session(claims)
+    }
+
+    /// The session of claims that were once signed, unless it was ended before its time.
+    fn standing_session(&self, claims: Claims) -> Result<Session> {
+        if self.store.get::<EndedSession>(&hex::encode(claims.audit)).is_some() {
             return Err(refused());
         }
         self.resolve_session(claims)
+    }
+
+    /// Whether a project is there and works: it and its domain may be disabled.
+    pub fn is_at_work(&self, project: ProjectId) -> bool {
+        self.place_of(Scope::Project(project)).is_ok()
+    }
+
+    /// Whether the caller may still do what it could when it was let in: nobody ended its token or session, user or project
+    /// since, nor has its role become a lower one. The end of a login's own time ends nothing that is under way.
+    pub fn still_holds(&self, caller: &Caller) -> bool {
+        match &caller.proof {
+            Proof::Peer => true,
+            Proof::Token(id) => {
+                let token = self.token(id);
+                token.is_some_and(|t| t.record.role >= caller.role && self.is_at_work(t.record.project))
+            }
+            Proof::Session(claims) => self
+                .standing_session(Claims::clone(claims))
+                .is_ok_and(|session| session.level().is_some_and(|level| level >= caller.role)),
+        }
+    }
+
+    /// Whether the caller may make what acts for it later: an application credential may not, unless its user said so.
+    pub(crate) fn may_vouch(&self, caller: &Caller) -> bool {
+        match &caller.proof {
+            Proof::Peer | Proof::Token(_) => true,
+            Proof::Session(claims) => {
+                self.standing_session(Claims::clone(claims)).is_ok_and(|session| session.is_unrestricted())
+            }
+        }
     }
 
     /// Looks up all that a session stands for.

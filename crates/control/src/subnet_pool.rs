@@ -9,7 +9,7 @@ use model::{
     id::{ProjectId, SubnetPoolId},
     meta::{Labels, Meta},
     subnet::Subnet,
-    subnet_pool::{PoolError, SubnetPool},
+    subnet_pool::{POOLS_MAX, PoolError, SubnetPool},
 };
 
 /// A subnet pool to be made.
@@ -81,6 +81,7 @@ impl Control {
                 pool.scope = Some(self.find_for::<AddressScope>(caller, "scope", reference)?.record.meta.id);
             }
             self.settle_pool(tx, caller, None, &mut pool)?;
+            self.count_one_more::<SubnetPool>(tx, caller, POOLS_MAX)?;
             tx.create(&pool);
             Ok(pool)
         })
@@ -131,7 +132,6 @@ impl Control {
         before: Option<&SubnetPool>,
         pool: &mut SubnetPool,
     ) -> Result<()> {
-        crate::change::check_labels(&pool.meta.labels)?;
         pool.settle().map_err(|e| Error::invalid("ranges", e))?;
         let was = |field: fn(&SubnetPool) -> bool| before.is_some_and(field);
         if pool.shared != was(|p| p.shared) || pool.is_default != was(|p| p.is_default) {
@@ -243,6 +243,7 @@ impl Control {
                 let message = format!("{cut} subnets were cut from pool {}", found.record.meta.name);
                 return Err(Error::new(Code::InUse, message).hint("delete these first"));
             }
+            self.count_one_less::<SubnetPool>(tx, found.record.meta.project);
             tx.delete(&found);
             Ok(())
         })

@@ -2,7 +2,7 @@
 
 use crate::{Caller, Control, Error, Result, Role};
 use jiff::Timestamp;
-use model::{error::Code, id::ProjectId, record::Record};
+use model::{error::Code, id::ProjectId, project::Project, record::Record};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use store::{Stored, Tx};
@@ -44,12 +44,31 @@ impl Control {
     /// Keeps a new token; the caller made id and secret and shows the secret once.
     ///
     /// # Errors
-    /// `forbidden` unless the caller is an admin.
+    /// `forbidden` unless the caller is an admin, and for an application credential that may not make others.
     pub async fn create_token(&self, caller: &Caller, token: Token) -> Result<()> {
         caller.require(Role::Admin, "creating a token")?;
-        let mut tx = Tx::new();
-        tx.create(&token);
-        self.store.commit(tx).await.map(|_| ()).map_err(|e| Error::new(Code::Unavailable, e))
+        if !self.may_vouch(caller) {
+            let message = "an application credential makes no tokens: they would outlast it";
+            return Err(Error::new(Code::Forbidden, message)
+                .hint("log in by password, or make the credential with --unrestricted"));
+        }
+        self.transact(|tx| {
+            tx.raw().create(&token).expect_exists::<Project>(&token.project.to_string());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the tokens of a project that is no more.
+    pub(crate) async fn drop_tokens(&self, project: ProjectId) -> Result<()> {
+        let mut all = self.store.list::<Token>();
+        all.retain(|token| token.record.project == project);
+        for token in all {
+            let mut tx = Tx::new();
+            tx.remove::<Token>(&token.record.id);
+            self.store.commit(tx).await.map_err(|e| Error::new(Code::Unavailable, e))?;
+        }
+        Ok(())
     }
 
     /// Tokens of the caller's project; every project's for admins.

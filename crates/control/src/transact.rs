@@ -1,10 +1,16 @@
 //! One transaction per action, tried again when others changed what it was decided on.
 
-use crate::{Control, Error, Result, resolve::Noun};
+use crate::{
+    Control, Error, Result,
+    change::{check_description, check_labels},
+    resolve::Noun,
+};
 use model::{
     error::Code,
     id::{NetworkId, ProjectId, SecurityGroupId},
+    project::Project,
     quota::{Exceeded, Resource},
+    record::Record,
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use store::{Stored, Tx};
@@ -23,6 +29,10 @@ pub struct Transaction {
     implied: HashSet<(String, String)>,
     default_group: Option<(ProjectId, SecurityGroupId)>,
     names: Names,
+    /// Projects that this very transaction makes.
+    new_projects: HashSet<String>,
+    /// The first thing that may not be written.
+    refused: Option<Error>,
 }
 
 /// How names of new records are taken.
@@ -38,7 +48,11 @@ pub enum Names {
 impl Transaction {
     /// Adds a new record and takes its name.
     pub fn create<R: Noun>(&mut self, record: &R) {
+        self.judge(record);
         self.claim_name(record);
+        if R::TABLE == Project::TABLE {
+            self.new_projects.insert(record.key());
+        }
         self.tx.create(record);
     }
 
@@ -56,6 +70,12 @@ impl Transaction {
 
     /// Replaces a record, and moves its name if that or its project changed.
     pub fn update<R: Noun>(&mut self, stored: &Stored<R>, next: &R) {
+        // What was written by an older version stays changeable in all else.
+        if stored.record.meta().labels != next.meta().labels
+            || stored.record.meta().description != next.meta().description
+        {
+            self.judge(next);
+        }
         let is_renamed =
             stored.record.meta().name != next.meta().name || stored.record.name_scope() != next.name_scope();
         if is_renamed || stored.record.has_own_name() != next.has_own_name() {
@@ -112,6 +132,16 @@ impl Transaction {
         self.default_group = Some((project, id));
     }
 
+    /// Whether this very transaction makes the project.
+    pub(crate) fn makes_project(&self, project: ProjectId) -> bool {
+        self.new_projects.contains(&project.to_string())
+    }
+
+    /// Lets nothing be written, for this reason.
+    pub(crate) fn refuse(&mut self, error: Error) {
+        self.refused.get_or_insert(error);
+    }
+
     /// The store's transaction, for what has no shorthand here.
     pub fn raw(&mut self) -> &mut Tx {
         &mut self.tx
@@ -119,6 +149,15 @@ impl Transaction {
 
     pub(crate) fn count(&mut self, project: ProjectId, resource: Resource, delta: i64, limit: Option<u64>) {
         self.tx.count(&project.to_string(), resource.as_str(), delta, limit);
+    }
+
+    /// What users write freely on a record has its limits, whoever brings it.
+    fn judge<R: Noun>(&mut self, record: &R) {
+        let (labels, description) = (&record.meta().labels, &record.meta().description);
+        let judged = check_labels(labels).and_then(|()| check_description(description));
+        if let Err(error) = judged {
+            self.refuse(error);
+        }
     }
 
     fn claim_name<R: Noun>(&mut self, record: &R) {
@@ -157,7 +196,10 @@ impl Control {
         for _ in 0..DECISIONS_MAX {
             let mut transaction = Transaction { names: self.names, ..Transaction::default() };
             let outcome = decide(&mut transaction)?;
-            let Transaction { tx, implied, .. } = transaction;
+            let Transaction { tx, implied, refused, .. } = transaction;
+            if let Some(error) = refused {
+                return Err(error);
+            }
             let race = |scope: &str, value: &str| {
                 scope.starts_with("address/")
                     || scope.starts_with("slot/")

@@ -3,6 +3,9 @@
 use crate::{id::AddressScopeId, meta::Meta, record::Record};
 use serde::{Deserialize, Serialize};
 
+/// Most scopes of one project.
+pub const SCOPES_MAX: u64 = 20;
+
 /// A space in which addresses of one family are unique.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AddressScope {

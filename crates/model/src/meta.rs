@@ -12,6 +12,10 @@ pub type Labels = BTreeMap<String, String>;
 pub const LABELS_MAX: usize = 128;
 /// Longest label key or value in bytes.
 pub const LABEL_BYTES_MAX: usize = 4096;
+/// Most bytes of all labels of one record together.
+pub const ALL_LABELS_BYTES_MAX: usize = 64 * 1024;
+/// Longest description in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
 
 /// The head of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

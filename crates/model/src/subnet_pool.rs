@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Most ranges of one pool.
 pub const POOL_RANGES_MAX: usize = 64;
 
+/// Most pools of one project.
+pub const POOLS_MAX: u64 = 100;
+
 /// Ranges that subnets are cut from, all of one address family.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubnetPool {

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use control::Caller;
 use futures::{StreamExt, stream};
 use std::io;
 use tokio::time::timeout;
@@ -60,13 +61,14 @@ impl Incoming {
 ///
 /// # Errors
 /// `too_many`.
-pub fn answer(door: &Door, archive: Reader) -> Result<Response> {
-    let slot = door.app().stream_slot()?;
+pub fn answer(door: &Door, caller: &Caller, archive: Reader) -> Result<Response> {
+    let slot = door.app().stream_slot(caller)?;
+    let ended = slot.ended();
     let pieces = ReaderStream::with_capacity(archive, CHUNK_BYTES).map(move |piece| {
         let _held = &slot;
         piece
     });
-    let body = Body::from_stream(pieces.take_until(door.app().stopping().clone().cancelled_owned()));
+    let body = Body::from_stream(pieces.take_until(ended.cancelled_owned()));
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 

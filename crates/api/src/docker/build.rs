@@ -121,19 +121,19 @@ async fn start(
     logins: Logins,
     context: Body,
 ) -> Result<BoxStream<'static, Value>> {
-    let held = (door.app().stream_slot()?, door.app().build_place()?);
+    let held = (door.app().stream_slot(&caller)?, door.app().build_place(&caller)?);
     let context = body::reader(context, CONTEXT_BYTES_MAX);
     let (lines, mut queue) = mpsc::channel::<Value>(LINES_MAX);
     let (failed, failure) = oneshot::channel::<Failure>();
     let cut = CancellationToken::new();
-    let (hearing, watched, stopping) = (lines.clone(), cut.clone(), door.app().stopping().clone());
+    let (hearing, watched, revoked) = (lines.clone(), cut.clone(), held.0.ended());
     let ended = CancellationToken::new();
     let over = ended.clone();
     let tasks = door.app().tasks().clone();
     tasks.spawn(async move {
         tokio::select! {
             () = hearing.closed() => watched.cancel(),
-            () = stopping.cancelled() => watched.cancel(),
+            () = revoked.cancelled() => watched.cancel(),
             () = over.cancelled() => {}
         }
     });

@@ -63,8 +63,8 @@ pub async fn events(State(door): State<Door>, Asker(caller): Asker, query: Query
         let left = i128::from(until) - now.as_nanosecond();
         Duration::from_nanos(u64::try_from(left.max(0)).unwrap_or(u64::MAX)).min(LONG)
     });
-    let slot = door.app().stream_slot()?;
-    let stopping = door.app().stopping().clone();
+    let slot = door.app().stream_slot(&caller)?;
+    let ended = slot.ended();
     let changes = door.control().store().subscribe();
     let mut watch = Watch {
         known: BTreeMap::new(),
@@ -79,7 +79,7 @@ pub async fn events(State(door): State<Door>, Asker(caller): Asker, query: Query
         let lines = watch.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(lines)), (watch, slot)))
     });
-    let body = Body::from_stream(lines.take_until(stopping.cancelled_owned()));
+    let body = Body::from_stream(lines.take_until(ended.cancelled_owned()));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 

@@ -24,8 +24,12 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use control::Caller;
 use jiff::{SignedDuration, Timestamp};
-use model::{error::Code, id::InstanceId};
+use model::{
+    error::Code,
+    id::{InstanceId, ProjectId},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
@@ -35,6 +39,8 @@ use std::{
 
 /// Most programs that are remembered at a time.
 const EXECS_MAX: usize = 1024;
+/// Most of these of one project.
+const EXECS_OF_PROJECT: usize = EXECS_MAX / 4;
 /// How long one is remembered that was not started, or has ended.
 const MEMORY: SignedDuration = SignedDuration::from_mins(5);
 /// Most arguments of a program.
@@ -70,6 +76,7 @@ struct StartExec {
 #[derive(Clone)]
 struct Kept {
     instance: InstanceId,
+    project: ProjectId,
     exec: Exec,
     asked: NewExec,
     stage: Stage,
@@ -100,12 +107,10 @@ impl Execs {
             matches!(one.stage, Stage::Starting | Stage::Running(_))
                 || now.duration_since(one.touched_at) < MEMORY
         });
-        if all.len() >= EXECS_MAX {
-            return Err(Failure::new(
-                Code::TooMany,
-                format!("{EXECS_MAX} programs wait, run or have just ended"),
-            )
-            .hint("try again in a while"));
+        let own = all.values().filter(|one| one.project == kept.project).count();
+        if all.len() >= EXECS_MAX || own >= EXECS_OF_PROJECT {
+            let message = format!("{own} programs of this project wait, run or have just ended");
+            return Err(Failure::new(Code::TooMany, message).hint("try again in a while"));
         }
         let id = hex::encode(rand::random::<[u8; 32]>());
         all.insert(id.clone(), kept);
@@ -205,7 +210,14 @@ async fn create(
         size: asked.console_size.filter(|size| *size != (0, 0)),
     };
     let now = door.control().now();
-    let kept = Kept { instance: found.id(), exec, asked, stage: Stage::Waiting, touched_at: now };
+    let kept = Kept {
+        instance: found.id(),
+        project: found.instance().meta.project,
+        exec,
+        asked,
+        stage: Stage::Waiting,
+        touched_at: now,
+    };
     let id = door.execs().add(kept, now)?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id }))).into_response())
 }
@@ -251,9 +263,9 @@ async fn start(
         crate::request::read_json_body(&parts.headers, &bytes)?
     };
     let mut request = Request::from_parts(parts, axum::body::Body::empty());
+    let found = of_caller(&door, &caller, &id)?;
     let kept = door.execs().begin(&id)?;
     let ending = Ending { door: door.clone(), id: id.clone() };
-    let found = container::found::by_id(&door, &caller, kept.instance)?;
     found.require_running()?;
     let mut exec = kept.exec.clone();
     exec.tty = exec.tty || how.tty;
@@ -271,7 +283,7 @@ async fn start(
             if how.detach {
                 return Err(Failure::new(Code::Invalid, text));
             }
-            return hijack.refuse(&door, &text);
+            return hijack.refuse(&door, &caller, &text);
         }
     };
     door.execs().set(&id, Stage::Running(Arc::clone(&session.program)), door.control().now());
@@ -286,7 +298,7 @@ async fn start(
     }
     let (stdout, stderr) = (kept.asked.attach_stdout, kept.asked.attach_stderr);
     let wanted = Wanted { before: vec![], stdout, stderr, is_exec: true };
-    hijack.join(&door, session, wanted, move |code| ending.tell(code))
+    hijack.join(&door, &caller, session, wanted, move |code| ending.tell(code))
 }
 
 async fn discard(reader: Option<Reader>) {
@@ -307,8 +319,20 @@ fn not_run(failure: &Failure, program: &str) -> (i32, String) {
     }
 }
 
-async fn resize(State(door): State<Door>, Path(id): Path<String>, query: Query) -> Result<StatusCode> {
+/// The container that a program is run in, whose project decides who may touch the program.
+fn of_caller(door: &Door, caller: &Caller, id: &str) -> Result<container::found::Found> {
+    let kept = door.execs().get(id)?;
+    container::found::by_id(door, caller, kept.instance).map_err(|_| no_exec(id))
+}
+
+async fn resize(
+    State(door): State<Door>,
+    Asker(caller): Asker,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
     let (rows, columns) = hijack::size(&query)?;
+    of_caller(&door, &caller, &id)?;
     match door.execs().get(&id)?.stage {
         Stage::Running(program) => program.resize(rows, columns).await?,
         // A client sends the size while the program is being started, and again when it is refused.
@@ -325,10 +349,8 @@ async fn inspect(
     Asker(caller): Asker,
     Path(id): Path<String>,
 ) -> Result<Json<Value>> {
+    let container = of_caller(&door, &caller, &id)?;
     let kept = door.execs().get(&id)?;
-    // Whose container it is decides who may look.
-    let container = container::found::by_id(&door, &caller, kept.instance);
-    let container = container.map_err(|_| no_exec(&id))?;
     let (program, arguments) =
         kept.exec.argv.split_first().map_or((String::new(), vec![]), |(p, a)| (p.clone(), a.to_vec()));
     let code = match kept.stage {

@@ -19,6 +19,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use control::Caller;
 use futures::StreamExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -76,12 +77,13 @@ impl Hijack {
     pub fn join(
         self,
         door: &Door,
+        caller: &Caller,
         session: Session,
         wanted: Wanted,
         ended: impl FnOnce(Option<i32>) + Send + 'static,
     ) -> Result<Response> {
-        let slot = door.app().stream_slot()?;
-        let stopping = door.app().stopping().clone();
+        let slot = door.app().stream_slot(caller)?;
+        let over = slot.ended();
         let (pieces, queue) = mpsc::channel::<Bytes>(PIECES_MAX);
         let (form, media_type) = (self.form, self.form.media_type(self.version));
         let Session { stdin, stdout, stderr, program } = session;
@@ -92,7 +94,7 @@ impl Hijack {
                 let _slot = slot;
                 tokio::select! {
                     code = outputs.send(pieces) => ended(code),
-                    () = stopping.cancelled() => {}
+                    () = over.cancelled() => {}
                 }
             });
             let body = futures::stream::unfold(queue, |mut queue| async move {
@@ -111,7 +113,7 @@ impl Hijack {
             };
             tokio::select! {
                 () = relay(client, stdin, queue, outputs.send(pieces), ended, &program) => {}
-                () = stopping.cancelled() => {}
+                () = over.cancelled() => {}
             }
         });
         let mut response = answer(StatusCode::SWITCHING_PROTOCOLS, media_type, Body::empty());
@@ -124,10 +126,10 @@ impl Hijack {
     ///
     /// # Errors
     /// `too_many` streams.
-    pub fn refuse(self, door: &Door, text: &str) -> Result<Response> {
+    pub fn refuse(self, door: &Door, caller: &Caller, text: &str) -> Result<Response> {
         let told = self.form.wrap(Output::Stdout, format!("{text}\r\n").as_bytes());
         let wanted = Wanted { before: vec![told], stdout: true, stderr: true, is_exec: true };
-        self.join(door, nothing(), wanted, |_| ())
+        self.join(door, caller, nothing(), wanted, |_| ())
     }
 }
 

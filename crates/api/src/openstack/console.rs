@@ -19,6 +19,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
+use control::Caller;
 use futures::{SinkExt, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use model::{id::InstanceId, instance::Instance};
@@ -32,6 +33,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub const TICKET_LIFETIME: SignedDuration = SignedDuration::from_secs(600);
 /// Most tickets that wait to be used; the oldest gives way.
 pub const TICKETS_MAX: usize = 1_024;
+/// From so many on, a project's own oldest gives way.
+const TICKETS_OF_PROJECT: usize = TICKETS_MAX / 8;
 /// Most bytes of one message of a client. Keys, pointers and what is pasted are small.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes read at a time from a guest.
@@ -59,9 +62,11 @@ impl Shown {
 }
 
 /// Leave to open one console once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Ticket {
     instance: InstanceId,
+    /// Who asked for it. It opens nothing when that does not hold any more.
+    holder: Caller,
     shown: Shown,
     until: Timestamp,
 }
@@ -72,25 +77,29 @@ pub struct Tickets(Mutex<HashMap<String, Ticket>>);
 
 impl Tickets {
     /// A new ticket, as the text that stands for it.
-    pub fn give(&self, instance: InstanceId, shown: Shown, now: Timestamp) -> String {
+    pub fn give(&self, holder: &Caller, instance: InstanceId, shown: Shown, now: Timestamp) -> String {
         let token = hex::encode(rand::random::<[u8; 32]>());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, ticket| ticket.until > now);
-        if all.len() >= TICKETS_MAX
-            && let Some(oldest) = all.iter().min_by_key(|(_, t)| t.until).map(|(token, _)| token.clone())
-        {
-            all.remove(&oldest);
+        let is_own = |ticket: &Ticket| ticket.holder.project == holder.project;
+        let own = all.values().filter(|ticket| is_own(ticket)).count();
+        // The project's own oldest gives way first: nobody takes the tickets of others while it has many.
+        let has_many = own >= TICKETS_OF_PROJECT;
+        if has_many || all.len() >= TICKETS_MAX {
+            let in_way = all.iter().filter(|(_, ticket)| !has_many || is_own(ticket));
+            let oldest = in_way.min_by_key(|(_, ticket)| ticket.until).map(|(token, _)| token.clone());
+            oldest.map(|oldest| all.remove(&oldest));
         }
-        all.insert(token.clone(), Ticket { instance, shown, until: now + TICKET_LIFETIME });
+        let until = now + TICKET_LIFETIME;
+        all.insert(token.clone(), Ticket { instance, holder: holder.clone(), shown, until });
         token
     }
 
     /// Takes a ticket, if it is one for this and its time is not over.
-    fn take(&self, token: &str, shown: Shown, now: Timestamp) -> Option<InstanceId> {
+    fn take(&self, token: &str, shown: Shown, now: Timestamp) -> Option<Ticket> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticket = *all.get(token).filter(|ticket| ticket.shown == shown)?;
-        all.remove(token);
-        (ticket.until > now).then_some(ticket.instance)
+        all.get(token).filter(|ticket| ticket.shown == shown)?;
+        all.remove(token).filter(|ticket| ticket.until > now)
     }
 }
 
@@ -122,15 +131,19 @@ async fn open(State(door): State<Door>, Path(shown): Path<String>, request: Requ
     }
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
     let now = door.control().now();
-    let instance = token.and_then(|token| door.tickets().take(&token, shown, now));
-    let Some(instance) = instance.and_then(|id| door.control().get::<Instance>(id)) else {
+    let ticket = token.and_then(|token| door.tickets().take(&token, shown, now));
+    let Some(Ticket { instance, holder, .. }) = ticket.filter(|t| door.control().still_holds(&t.holder))
+    else {
+        return closed(StatusCode::FORBIDDEN);
+    };
+    let Some(instance) = door.control().get::<Instance>(instance) else {
         return closed(StatusCode::FORBIDDEN);
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade.protocols(["binary"]).max_message_size(MESSAGE_BYTES_MAX),
         Err(rejection) => return rejection.into_response(),
     };
-    let Ok(place) = door.app().stream_slot() else {
+    let Ok(place) = door.app().stream_slot(&holder) else {
         return closed(StatusCode::SERVICE_UNAVAILABLE);
     };
     let streams = door.app().streams();
@@ -138,14 +151,14 @@ async fn open(State(door): State<Door>, Path(shown): Path<String>, request: Requ
         Shown::Screen => streams.vnc(&instance.record).await,
         Shown::Serial => streams.console(&instance.record).await,
     };
-    let (stopping, tasks) = (door.app().stopping().clone(), door.app().tasks().clone());
+    let (ended, tasks) = (place.ended(), door.app().tasks().clone());
     upgrade.on_upgrade(move |socket| {
         tasks.track_future(async move {
             let _place = place;
             match guest {
                 Ok(guest) => tokio::select! {
                     () = join(socket, guest) => {}
-                    () = stopping.cancelled() => {}
+                    () = ended.cancelled() => {}
                 },
                 Err(error) => close(socket, &error.message).await,
             }
@@ -231,27 +244,39 @@ mod tests {
         InstanceId(uuid::Uuid::from_u128(number))
     }
 
-    #[test]
-    fn a_ticket_opens_its_own_console_once_and_in_time() {
-        let (tickets, now) = (Tickets::default(), Timestamp::UNIX_EPOCH);
-        let token = tickets.give(id(1), Shown::Screen, now);
-        assert_eq!(tickets.take("x", Shown::Screen, now), None);
-        assert_eq!(tickets.take(&token, Shown::Serial, now), None, "it is for the screen");
-        assert_eq!(tickets.take(&token, Shown::Screen, now), Some(id(1)));
-        assert_eq!(tickets.take(&token, Shown::Screen, now), None, "it is used up");
-        let late = tickets.give(id(1), Shown::Serial, now);
-        assert_eq!(tickets.take(&late, Shown::Serial, now + TICKET_LIFETIME), None);
+    fn holder(project: u8) -> Caller {
+        let project = model::id::ProjectId::from_random([project; 16]);
+        let (actor, request_id) = ("test".into(), "r".into());
+        Caller { project, role: control::Role::Member, actor, request_id, proof: control::Proof::Peer }
+    }
+
+    fn taken(tickets: &Tickets, token: &str, shown: Shown, now: Timestamp) -> Option<InstanceId> {
+        tickets.take(token, shown, now).map(|ticket| ticket.instance)
     }
 
     #[test]
-    fn the_oldest_ticket_gives_way() {
+    fn a_ticket_opens_its_own_console_once_and_in_time() {
         let (tickets, now) = (Tickets::default(), Timestamp::UNIX_EPOCH);
-        let first = tickets.give(id(0), Shown::Screen, now);
+        let token = tickets.give(&holder(1), id(1), Shown::Screen, now);
+        assert_eq!(taken(&tickets, "x", Shown::Screen, now), None);
+        assert_eq!(taken(&tickets, &token, Shown::Serial, now), None, "it is for the screen");
+        assert_eq!(taken(&tickets, &token, Shown::Screen, now), Some(id(1)));
+        assert_eq!(taken(&tickets, &token, Shown::Screen, now), None, "it is used up");
+        let late = tickets.give(&holder(1), id(1), Shown::Serial, now);
+        assert_eq!(taken(&tickets, &late, Shown::Serial, now + TICKET_LIFETIME), None);
+    }
+
+    #[test]
+    fn the_oldest_ticket_of_who_has_most_gives_way() {
+        let (tickets, now) = (Tickets::default(), Timestamp::UNIX_EPOCH);
+        let of_another = tickets.give(&holder(2), id(0), Shown::Screen, now);
+        let first = tickets.give(&holder(1), id(0), Shown::Screen, now);
         let later = now + SignedDuration::from_secs(1);
-        let others: Vec<String> =
-            (1..=TICKETS_MAX).map(|n| tickets.give(id(n as u128), Shown::Screen, later)).collect();
-        assert_eq!(tickets.take(&first, Shown::Screen, later), None);
-        assert!(others.iter().all(|token| tickets.take(token, Shown::Screen, later).is_some()));
+        let give = |n| tickets.give(&holder(1), id(n as u128), Shown::Screen, later);
+        let others: Vec<String> = (1..=TICKETS_OF_PROJECT).map(give).collect();
+        assert_eq!(taken(&tickets, &first, Shown::Screen, later), None);
+        assert!(others.iter().all(|token| taken(&tickets, token, Shown::Screen, later).is_some()));
+        assert!(taken(&tickets, &of_another, Shown::Screen, later).is_some());
     }
 
     #[test]

@@ -11,7 +11,8 @@ use api::{
         token::{CreateToken, Role, Token},
     },
 };
-use model::error::Code;
+use control::network::NewNetwork;
+use model::{error::Code, id::ProjectId, network::NetworkKind};
 use store::Tx;
 
 fn key(name: &str) -> CreateKeypair {
@@ -120,6 +121,40 @@ async fn wrong_ended_and_deleted_tokens_are_refused() {
     assert_eq!(both.code(), Code::Conflict);
     house.client.delete::<Token>(&second.token.id, &WaitQuery::default()).await.unwrap();
     assert_eq!(client(&second.secret).version().await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_token_ends_with_its_project() {
+    let house = House::open().await;
+    let wait = WaitQuery::default();
+    house
+        .client
+        .create::<Project>(&CreateProject { name: "shop".into(), ..Default::default() }, &wait)
+        .await
+        .unwrap();
+    let request = CreateToken { name: "ci".into(), role: Role::Member, lifetime_s: None };
+    let made = house.client.clone().with_project("shop").create_token(&request).await.unwrap();
+    let holder = Client::unix(&house.socket).with_token(&made.secret);
+    let enable = async |enabled: bool| {
+        let body = serde_json::json!({ "enabled": enabled });
+        let method = hyper::Method::PATCH;
+        house.client.call::<serde_json::Value>(method, "/v1/projects/shop", Some(&body), None).await.unwrap();
+    };
+    holder.version().await.unwrap();
+    enable(false).await;
+    assert_eq!(holder.version().await.unwrap_err().code(), Code::Unauthenticated);
+    enable(true).await;
+    holder.version().await.unwrap();
+    house.client.delete::<Project>("shop", &wait).await.unwrap();
+    assert_eq!(holder.version().await.unwrap_err().code(), Code::Unauthenticated);
+    assert!(house.control.token(&made.token.id).is_none(), "it is not kept");
+
+    // A request that was let in before makes nothing for a project that is gone.
+    let late =
+        control::Caller { project: ProjectId(made.token.project.id), ..house.caller(control::Role::Member) };
+    let new = NewNetwork::of_kind("late", NetworkKind::Private);
+    let error = house.control.create_network(&late, new).await.unwrap_err();
+    assert!(error.code == Code::NotFound && error.message.contains("is no more"), "{error}");
 }
 
 #[tokio::test]

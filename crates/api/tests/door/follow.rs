@@ -5,7 +5,7 @@ use api::v1::types::{
     event::{Change, Event, EventQuery},
     keypair::{CreateKeypair, Keypair},
     list::{ListQuery, WaitQuery},
-    token::Role,
+    token::{Role, Token},
 };
 use model::operation::Subject;
 use std::time::Duration;
@@ -36,6 +36,19 @@ async fn changes_are_told_to_those_who_may_see_them() {
     house.client.delete::<Keypair>("mine", &WaitQuery::default()).await.unwrap();
     let told = Change::Changed { noun: "keypair".into(), id, gone: true };
     assert_eq!(next(&mut changes).await, told);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_opened_it() {
+    let house = House::open().await;
+    let member = house.as_role(Role::Member).await;
+    let mut changes = member.follow_events(&EventQuery::default()).await.unwrap();
+    house.client.delete::<Token>("for-member", &WaitQuery::default()).await.unwrap();
+    let end = async {
+        // What happens until it is asked again is still told.
+        while let Ok(Some(_)) = changes.next().await {}
+    };
+    timeout(Duration::from_secs(30), end).await.expect("the stream ends");
 }
 
 #[tokio::test]

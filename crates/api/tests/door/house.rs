@@ -93,7 +93,7 @@ impl House {
     pub fn caller(&self, role: Role) -> Caller {
         let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
         let project = self.control.find_project(&root, "default").unwrap().record.meta.id;
-        Caller { project, role, actor: "test".into(), request_id: "test".into() }
+        Caller { project, role, actor: "test".into(), request_id: "test".into(), proof: Default::default() }
     }
 
     /// A client with a token of this role in the project `default`.

@@ -10,7 +10,9 @@
 //! deleted or changed meanwhile gets no copy more.
 
 use super::Translate;
-use crate::{Caller, Control, Error, Result, Role, instance::action, port::PortChange, schema::by_name};
+use crate::{
+    Caller, Control, Error, Proof, Result, Role, instance::action, port::PortChange, schema::by_name,
+};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     deployment::{
@@ -303,6 +305,7 @@ fn deployer(deployment: &Deployment) -> Caller {
         role: if deployment.by_admin { Role::Admin } else { Role::Member },
         actor: deployment.reference(),
         request_id: String::new(),
+        proof: Proof::Peer,
     }
 }
 

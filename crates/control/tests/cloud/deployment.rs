@@ -54,7 +54,13 @@ impl Lab {
         control.store().commit(tx).await.unwrap();
         let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
         let project = control.find_project(&root, "default").unwrap().record.meta.id;
-        let caller = Caller { project, role: Role::Member, actor: "test".into(), request_id: "r".into() };
+        let caller = Caller {
+            project,
+            role: Role::Member,
+            actor: "test".into(),
+            request_id: "r".into(),
+            proof: Default::default(),
+        };
         Self { control, caller, now_s }
     }
 

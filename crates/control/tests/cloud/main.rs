@@ -46,7 +46,16 @@ async fn cloud() -> (Control, Caller) {
     control.store().commit(tx).await.unwrap();
     let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
     let project = control.find_project(&root, "default").unwrap().record.meta.id;
-    (control, Caller { project, role: Role::Admin, actor: "test".into(), request_id: "r".into() })
+    (
+        control,
+        Caller {
+            project,
+            role: Role::Admin,
+            actor: "test".into(),
+            request_id: "r".into(),
+            proof: Default::default(),
+        },
+    )
 }
 
 /// What the node says of an instance of which it has nothing.

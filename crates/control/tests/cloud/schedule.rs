@@ -29,7 +29,16 @@ async fn cloud_at(now_s: &Arc<AtomicI64>) -> (Control, Caller) {
     control.store().commit(tx).await.unwrap();
     let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
     let project = control.find_project(&root, "default").unwrap().record.meta.id;
-    (control, Caller { project, role: Role::Admin, actor: "test".into(), request_id: "r".into() })
+    (
+        control,
+        Caller {
+            project,
+            role: Role::Admin,
+            actor: "test".into(),
+            request_id: "r".into(),
+            proof: Default::default(),
+        },
+    )
 }
 
 /// Writes what the node would have seen.

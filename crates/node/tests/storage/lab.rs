@@ -59,7 +59,13 @@ impl Lab {
         control.join_node(node, "here").await.unwrap();
         let root = control::finalize::system_caller(model::id::ProjectId::from_random([0; 16]));
         let project = control.find_project(&root, "default").unwrap().record.meta.id;
-        let caller = Caller { project, role: Role::Admin, actor: "test".into(), request_id: "r".into() };
+        let caller = Caller {
+            project,
+            role: Role::Admin,
+            actor: "test".into(),
+            request_id: "r".into(),
+            proof: Default::default(),
+        };
         // Closed to all but root, as a state directory may be.
         let closed = std::fs::Permissions::from_mode(0o700);
         let dir = tempfile::Builder::new().permissions(closed).tempdir_in("/var/tmp").unwrap();

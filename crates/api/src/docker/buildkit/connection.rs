@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
+use control::Caller;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use model::error::Code;
 use tokio_util::task::TaskTracker;
@@ -37,6 +38,7 @@ where
 /// `invalid` for a call that asks for no such upgrade, `too_many` streams.
 pub fn leave<F>(
     door: &Door,
+    caller: &Caller,
     request: &mut Request,
     work: impl FnOnce(Upgraded) -> F + Send + 'static,
 ) -> Result<Response>
@@ -48,14 +50,14 @@ where
     let upgrade = upgrade.ok_or_else(|| {
         Failure::new(Code::Invalid, "this call leaves HTTP/1.1, and asks for it by Upgrade: h2c")
     })?;
-    let slot = door.app().stream_slot()?;
-    let stopping = door.app().stopping().clone();
+    let slot = door.app().stream_slot(caller)?;
+    let ended = slot.ended();
     door.app().tasks().spawn(async move {
         let _slot = slot;
         match upgrade.await {
             Ok(connection) => tokio::select! {
                 () = work(connection) => {}
-                () = stopping.cancelled() => {}
+                () = ended.cancelled() => {}
             },
             Err(error) => tracing::debug!(%error, "a connection was not taken up"),
         }

@@ -43,7 +43,7 @@ pub async fn lines(door: Door, caller: Caller, query: &Query) -> Result<BoxStrea
     let id = query.text("session").unwrap_or("");
     let found = door.buildkit().sessions.get(caller.project, id).await;
     let session = found.map_err(|status| status.failure())?;
-    let slot = door.app().stream_slot()?;
+    let slot = door.app().stream_slot(&caller)?;
     let (events, mut told) = mpsc::channel::<StatusResponse>(EVENTS_MAX);
     let (lines, queue) = mpsc::channel::<Value>(1);
     let read = Read { asked, files: Files::usual() };

@@ -41,7 +41,7 @@ impl Run {
     /// Why there is no image, with the lines of the Dockerfile that are meant.
     pub async fn build(self) -> Result<String> {
         let Self { door, caller, session, read, events, seed } = self;
-        let place = door.app().build_place().map_err(|failure| fault::refused(&failure))?;
+        let place = door.app().build_place(&caller).map_err(|failure| fault::refused(&failure))?;
         let name = read.asked.dockerfile.clone();
         let context = match read.files {
             Files::Directories { dockerfile, context } => {

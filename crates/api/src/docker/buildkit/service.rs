@@ -65,8 +65,8 @@ pub async fn open(
     Asker(caller): Asker,
     mut request: Request,
 ) -> error::Result<Response> {
-    let shared = door.clone();
-    leave(&door, &mut request, move |connection| async move {
+    let (shared, who) = (door.clone(), caller.clone());
+    leave(&door, &who, &mut request, move |connection| async move {
         let mut http = http2::Builder::new(Tasks(shared.app().tasks().clone()));
         http.max_concurrent_streams(CALLS_MAX).max_header_list_size(HEADERS_BYTES_MAX);
         let calls = service_fn(move |request| {

@@ -44,6 +44,8 @@ const METHOD: &str = "x-docker-expose-session-grpc-method";
 const ID_BYTES_MAX: usize = 128;
 /// Most sessions at a time.
 const SESSIONS_MAX: usize = 256;
+/// Most sessions of one project.
+const SESSIONS_OF_PROJECT: usize = SESSIONS_MAX / 4;
 /// How long a build waits for its session: clients open both at once.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to answer a call.
@@ -139,7 +141,8 @@ impl Sessions {
 
     fn add(&self, key: &(ProjectId, String), session: Arc<Session>) -> bool {
         let mut all = self.all();
-        if all.len() >= SESSIONS_MAX || all.contains_key(key) {
+        let own = all.keys().filter(|(project, _)| *project == key.0).count();
+        if all.len() >= SESSIONS_MAX || own >= SESSIONS_OF_PROJECT || all.contains_key(key) {
             return false;
         }
         all.insert(key.clone(), session);
@@ -161,7 +164,7 @@ pub async fn open(State(door): State<Door>, Asker(caller): Asker, mut request: R
         request.headers().get_all(METHOD).iter().map(|value| text(value).to_ascii_lowercase()).collect();
     let key = (caller.project, id);
     let shared = door.clone();
-    leave(&door, &mut request, move |connection| async move {
+    leave(&door, &caller, &mut request, move |connection| async move {
         let mut http = http2::Builder::new(Tasks(shared.app().tasks().clone()));
         http.max_header_list_size(HEADERS_BYTES_MAX).initial_stream_window_size(WINDOW_BYTES);
         let (calls, connection) = match http.handshake::<_, Body>(connection).await {
@@ -174,7 +177,7 @@ pub async fn open(State(door): State<Door>, Asker(caller): Asker, mut request: R
         let _end = ended.drop_guard();
         let sessions = &shared.buildkit().sessions;
         if !sessions.add(&key, session) {
-            return tracing::debug!("a session has the id of another, or there are {SESSIONS_MAX} already");
+            return tracing::debug!("a session has the id of another, or there are too many already");
         }
         let _gone = Gone { door: &shared, key };
         if let Err(error) = connection.await {

@@ -21,6 +21,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Most builds that are known at a time, those counted that have ended and were not asked for their status.
 const SOLVES_MAX: usize = 256;
+/// Most of these of one project.
+const SOLVES_OF_PROJECT: usize = SOLVES_MAX / 4;
 /// How long a call waits for the build that it is about: clients send them at once.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a build that has ended waits for who asks how it went.
@@ -157,11 +159,10 @@ impl Solves {
         if all.contains_key(&key) {
             return Err(Status::new(Code::Invalid, format!("there is a build {reference} already")));
         }
-        if all.len() >= SOLVES_MAX {
-            return Err(Status::new(
-                Code::Exhausted,
-                format!("{SOLVES_MAX} builds are known, no more are possible"),
-            ));
+        let own = all.keys().filter(|(owner, _)| *owner == project).count();
+        if all.len() >= SOLVES_MAX || own >= SOLVES_OF_PROJECT {
+            let message = format!("{own} builds of this project are known, no more are possible");
+            return Err(Status::new(Code::Exhausted, message));
         }
         all.insert(key, Arc::clone(&solve));
         drop(all);
@@ -239,7 +240,7 @@ mod tests {
                 Some(code)
             );
         }
-        let all: Vec<_> = (1..SOLVES_MAX)
+        let all: Vec<_> = (1..SOLVES_OF_PROJECT)
             .map(|n| solves.begin(project, &n.to_string(), "", Results::default()).unwrap())
             .collect();
         assert_eq!(

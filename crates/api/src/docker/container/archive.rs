@@ -44,7 +44,7 @@ pub async fn get(
 ) -> Result<Response> {
     let found = found::find(&door, &caller, &name)?;
     let (stat, archive) = door.app().streams().files_out(found.instance(), path(&query)?).await?;
-    let mut response = body::answer(&door, archive)?;
+    let mut response = body::answer(&door, &caller, archive)?;
     response.headers_mut().insert(STAT, header(&stat)?);
     Ok(response)
 }
@@ -64,7 +64,7 @@ pub async fn put(
         keeps_kinds: query.flag("noOverwriteDirNonDir"),
         as_user: query.flag("copyUIDGID"),
     };
-    let _slot = door.app().stream_slot()?;
+    let _slot = door.app().stream_slot(&caller)?;
     let archive = body::reader(request.into_body(), IMAGE_BYTES_MAX);
     let outcome = door.app().streams().files_in(instance, into, archive).await;
     let subject = known(instance.meta.id, &instance.meta.name);
@@ -79,7 +79,7 @@ pub async fn export(
     Path(name): Path<String>,
 ) -> Result<Response> {
     let found = found::find(&door, &caller, &name)?;
-    body::answer(&door, door.app().streams().export(found.instance()).await?)
+    body::answer(&door, &caller, door.app().streams().export(found.instance()).await?)
 }
 
 /// GET of what differs from the image.
@@ -90,7 +90,7 @@ pub async fn changes(
 ) -> Result<Json<Value>> {
     let found = found::find(&door, &caller, &name)?;
     // Many changes take much room until they are told.
-    let _slot = door.app().stream_slot()?;
+    let _slot = door.app().stream_slot(&caller)?;
     let changes = door.app().streams().file_changes(found.instance()).await?;
     let number = |kind| match kind {
         FileChangeKind::Modified => 0,

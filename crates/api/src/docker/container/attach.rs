@@ -20,6 +20,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use control::Caller;
 use model::error::Code;
 
 /// Most bytes of the log that are sent before a program's own output.
@@ -54,18 +55,18 @@ pub async fn attach(
     let wanted =
         Wanted { before, stdout: query.flag("stdout"), stderr: query.flag("stderr"), is_exec: false };
     if !query.flag("stream") {
-        return past(&door, hijack, wanted);
+        return past(&door, &caller, hijack, wanted);
     }
     let attach = Attach { container: None, input, keeps_input: !spec.stdin_once, waits: !found.is_alive() };
     let outcome = door.app().streams().attach(found.instance(), attach).await;
     let subject = known(found.id(), found.name());
     let session = note_as(door.app(), &caller, deed("attach", "instance", &name), outcome, subject).await?;
-    hijack.join(&door, session, wanted, |_| ())
+    hijack.join(&door, &caller, session, wanted, |_| ())
 }
 
 /// What was said until now, and nothing more.
-fn past(door: &Door, hijack: Hijack, wanted: Wanted) -> Result<Response> {
-    hijack.join(door, hijack::nothing(), wanted, |_| ())
+fn past(door: &Door, caller: &Caller, hijack: Hijack, wanted: Wanted) -> Result<Response> {
+    hijack.join(door, caller, hijack::nothing(), wanted, |_| ())
 }
 
 async fn log(door: &Door, found: &found::Found, form: Form) -> Result<Vec<Bytes>> {

@@ -54,7 +54,7 @@ pub async fn commit(
     let mut run = image_part(view::config(&door, &found), &asked);
     apply_changes(&mut run, query.all("changes"))?;
     let config = with_history(base.config, run, &query, &door.control().now().to_string());
-    let _slot = door.app().stream_slot()?;
+    let _slot = door.app().stream_slot(&caller)?;
     let pauses = query.flag_or_on("pause") && found.is_alive() && !found.is_paused();
     let how = CommitAsked { pauses, newest_s: None };
     let made = door.app().streams().commit(found.instance(), &content, config, how).await?;

@@ -65,7 +65,8 @@ pub async fn logs(
         since_ms: time_ns(&query, "since")?.map(|ns| ns.div_euclid(1_000_000)),
         follow: query.flag("follow") && found.is_alive(),
     };
-    let slot = door.app().stream_slot()?;
+    let slot = door.app().stream_slot(&caller)?;
+    let ended = slot.ended();
     let lines = match door.app().streams().logs(found.instance(), wanted).await {
         Ok(lines) => lines,
         // It never ran, so that it said nothing.
@@ -76,7 +77,7 @@ pub async fn logs(
         let batch = next_batch(&mut lines, shown).await?;
         Some((Ok::<_, Infallible>(batch), (lines, slot)))
     });
-    let body = Body::from_stream(batches.take_until(door.app().stopping().clone().cancelled_owned()));
+    let body = Body::from_stream(batches.take_until(ended.cancelled_owned()));
     Ok(([(header::CONTENT_TYPE, form.media_type(version))], body).into_response())
 }
 

@@ -50,8 +50,8 @@ pub async fn stats(
         let now = sample(&door, &instance).await;
         return Ok(Json(told(&door, &instance, now.as_ref(), first.as_ref())).into_response());
     }
-    let slot = door.app().stream_slot()?;
-    let stopping = door.app().stopping().clone();
+    let slot = door.app().stream_slot(&caller)?;
+    let ended = slot.ended();
     let samples =
         futures::stream::unfold((door, instance, None, slot), |(door, instance, before, slot)| async move {
             if before.is_some() {
@@ -64,7 +64,7 @@ pub async fn stats(
                 .map(|told| Bytes::from(format!("{told}\n")))?;
             Some((Ok::<_, Infallible>(line), (door, instance, Some(now), slot)))
         });
-    let body = Body::from_stream(samples.take_until(stopping.cancelled_owned()));
+    let body = Body::from_stream(samples.take_until(ended.cancelled_owned()));
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
 }
 

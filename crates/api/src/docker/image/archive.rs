@@ -9,6 +9,7 @@ use crate::{
     docker::{body, door::Door, query::Query, refusal::not_honoured},
     error::{Failure, Result},
     limits::IMAGE_BYTES_MAX,
+    v1::image::content::refuse_withdrawn,
 };
 use axum::{
     extract::{Request, State},
@@ -36,11 +37,12 @@ pub async fn save(door: &Door, caller: &Caller, names: &[&str]) -> Result<Respon
     let mut wanted: Vec<(ImageContent, Vec<Reference>)> = vec![];
     for name in names {
         let local = found::find(door, caller, name)?;
+        refuse_withdrawn(caller, local.image())?;
         let is_name = local.reference().is_some() && found::is_name(name, &local);
         wanted
             .push((local.content.clone(), if is_name { meant(door, caller, name, &local) } else { vec![] }));
     }
-    body::answer(door, door.app().streams().images_out(wanted).await?)
+    body::answer(door, caller, door.app().streams().images_out(wanted).await?)
 }
 
 /// The references that a name means: with a tag the one, without one all tags of its repository and content.
@@ -62,7 +64,7 @@ fn meant(door: &Door, caller: &Caller, name: &str, local: &found::Local) -> Vec<
 pub async fn load(State(door): State<Door>, Asker(caller): Asker, request: Request) -> Result<Response> {
     // Before a terabyte was sent.
     caller.require(Role::Member, "loading images")?;
-    let _slot = door.app().stream_slot()?;
+    let _slot = door.app().stream_slot(&caller)?;
     let archive = body::reader(request.into_body(), IMAGE_BYTES_MAX);
     let loaded = door.app().streams().images_in(archive).await?;
     let mut lines = vec![];
@@ -101,7 +103,7 @@ pub async fn import(door: &Door, caller: &Caller, query: &Query, request: Reques
         "config": run,
         "history": [{ "created": now, "comment": comment }],
     });
-    let _slot = door.app().stream_slot()?;
+    let _slot = door.app().stream_slot(caller)?;
     let root = body::reader(request.into_body(), IMAGE_BYTES_MAX);
     let made = door.app().streams().image_of_root(root, config).await?;
     adopt(door, caller, "import", &made.digest, name.as_deref()).await?;

@@ -8,6 +8,7 @@ use crate::{
     docker::{door::Door, query::Query, refusal},
     error::{Failure, Result},
     streams::{PushStep, RegistryLogin},
+    v1::image::content::refuse_withdrawn,
 };
 use axum::{
     body::Body,
@@ -60,14 +61,17 @@ pub async fn push(
     if wanted.is_empty() {
         return Err(refusal::no_image(name));
     }
-    let (slot, reach) = (door.app().stream_slot()?, caller.reach());
+    for (local, _) in &wanted {
+        refuse_withdrawn(caller, local.image())?;
+    }
+    let (slot, reach) = (door.app().stream_slot(caller)?, caller.reach());
     let (lines, queue) = mpsc::channel::<Value>(LINES_MAX);
-    let (task_door, stopping) = (door.clone(), door.app().stopping().clone());
+    let (task_door, ended) = (door.clone(), slot.ended());
     door.app().tasks().spawn(async move {
         let _slot = slot;
         tokio::select! {
             _ = tell(&task_door, wanted, (login, reach), &lines) => {}
-            () = stopping.cancelled() => {}
+            () = ended.cancelled() => {}
         }
     });
     let body = futures::stream::unfold(queue, |mut queue| async move {

@@ -6,6 +6,7 @@ use crate::{
     app::App,
     error::Result,
     limits::ALIVE_INTERVAL,
+    pool::StreamPlace,
     v1::types::event::{Change, EventQuery},
 };
 use axum::{
@@ -23,7 +24,6 @@ use model::{
 };
 use std::{collections::HashSet, convert::Infallible};
 use store::Change as Stirred;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Starts the stream.
 pub fn follow(
@@ -33,7 +33,8 @@ pub fn follow(
     query: EventQuery,
     headers: &HeaderMap,
 ) -> Result<Response> {
-    let slot = app.stream_slot()?;
+    let slot = app.stream_slot(&caller)?;
+    let ended = slot.ended();
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     let is_sse = accept.contains("text/event-stream");
     let follower = Follower {
@@ -48,7 +49,7 @@ pub fn follow(
         let line = if is_sse { format!("data: {json}\n\n") } else { format!("{json}\n") };
         Some((Ok::<_, Infallible>(Bytes::from(line)), follower))
     });
-    let body = Body::from_stream(lines.take_until(app.stopping().clone().cancelled_owned()));
+    let body = Body::from_stream(lines.take_until(ended.cancelled_owned()));
     let kind = if is_sse { "text/event-stream" } else { "application/x-ndjson" };
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static(kind));
     let fresh = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -58,7 +59,7 @@ pub fn follow(
 struct Follower {
     changes: store::Changes,
     eyes: Eyes,
-    _slot: OwnedSemaphorePermit,
+    _slot: StreamPlace,
 }
 
 impl Follower {

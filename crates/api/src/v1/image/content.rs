@@ -148,15 +148,24 @@ async fn download(
     give(&app, &caller, &found.record, &headers).await
 }
 
+/// Gives nobody but admins an image that was withdrawn, by whatever door.
+///
+/// # Errors
+/// `forbidden`.
+pub(crate) fn refuse_withdrawn(caller: &Caller, image: &Image) -> Result<()> {
+    if image.deactivated && caller.role != Role::Admin {
+        let message = format!("image {} is deactivated", image.meta.name);
+        return Err(Failure::new(Code::Forbidden, message).hint("only an admin gets its bytes now"));
+    }
+    Ok(())
+}
+
 /// Gives an image's bytes, or the one range of them that the headers ask for.
 ///
 /// # Errors
 /// `forbidden` for an image that is deactivated (admins get it all the same), `conflict` for one without content.
 pub(crate) async fn give(app: &App, caller: &Caller, image: &Image, headers: &HeaderMap) -> Result<Response> {
-    if image.deactivated && caller.role != Role::Admin {
-        let message = format!("image {} is deactivated", image.meta.name);
-        return Err(Failure::new(Code::Forbidden, message).hint("only an admin gets its bytes now"));
-    }
+    refuse_withdrawn(caller, image)?;
     let status = app.control().image_status(image.meta.id);
     let Some(size) = status.as_ref().and_then(|s| s.record.content()).map(|content| content.size_bytes)
     else {

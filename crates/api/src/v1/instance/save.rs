@@ -45,7 +45,7 @@ async fn save(
     Input(input): Input<SaveInstance>,
 ) -> Result<Response> {
     control::change::check_labels(&input.labels)?;
-    let slot = app.stream_slot()?;
+    let slot = app.stream_slot(&caller)?;
     let (name, work) = (input.name.clone(), app.clone());
     let asker = caller.clone();
     // A task of its own: a client that goes leaves no image without its bytes, and none that nobody noted.

@@ -11,6 +11,7 @@ use crate::{
     app::{App, Asker},
     error::{Failure, Result},
     frame::{Frame, FrameCodec},
+    pool::StreamPlace,
     request::{Params, read_body},
     streams::{Attach, Exec, Program, Reader, Session, Writer},
     v1::types::stream::{AttachQuery, ExecRequest},
@@ -27,7 +28,7 @@ use model::error::Code;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::timeout,
 };
 use tokio_util::codec::Framed;
@@ -55,7 +56,7 @@ pub async fn exec(
     let input: ExecRequest = crate::request::read_json_body(&parts.headers, &read_body(body).await?)?;
     let upgrade = Upgrade::of(Request::from_parts(parts, Body::empty()))?;
     let exec = exec_of(input)?;
-    let slot = app.stream_slot()?;
+    let slot = app.stream_slot(&caller)?;
     let outcome = app.streams().exec(&instance.record, exec).await;
     let session = noted(&app, &caller, "exec", &reference, &instance.record, outcome).await?;
     Ok(start(&app, upgrade, session, slot))
@@ -71,7 +72,7 @@ pub async fn attach(
 ) -> Result<Response> {
     let instance = reach(&app, &caller, &reference, Role::Member, "attaching to a program")?;
     let upgrade = Upgrade::of(request)?;
-    let slot = app.stream_slot()?;
+    let slot = app.stream_slot(&caller)?;
     let wanted = Attach { container: query.container, input: true, ..Attach::default() };
     let outcome = app.streams().attach(&instance.record, wanted).await;
     let session = noted(&app, &caller, "attach", &reference, &instance.record, outcome).await?;
@@ -108,8 +109,8 @@ fn exec_of(input: ExecRequest) -> Result<Exec> {
     })
 }
 
-fn start(app: &App, upgrade: Upgrade, session: Session, slot: OwnedSemaphorePermit) -> Response {
-    let stopping = app.stopping().clone();
+fn start(app: &App, upgrade: Upgrade, session: Session, slot: StreamPlace) -> Response {
+    let ended = slot.ended();
     app.tasks().spawn(async move {
         let _slot = slot;
         let program = Arc::clone(&session.program);
@@ -122,7 +123,7 @@ fn start(app: &App, upgrade: Upgrade, session: Session, slot: OwnedSemaphorePerm
         };
         tokio::select! {
             () = run(wire, session) => {}
-            () = stopping.cancelled() => {}
+            () = ended.cancelled() => {}
         }
     });
     Upgrade::response()

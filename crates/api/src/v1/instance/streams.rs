@@ -83,7 +83,8 @@ pub async fn logs(
     Params(query): Params<LogQuery>,
 ) -> Result<Response> {
     let instance = reach(&app, &caller, &reference, Role::Reader, "reading a log")?;
-    let slot = app.stream_slot()?;
+    let slot = app.stream_slot(&caller)?;
+    let ended = slot.ended();
     let wanted = LogWanted {
         container: query.container,
         tail_lines: query.tail,
@@ -104,7 +105,7 @@ pub async fn logs(
         }
         Some((Ok::<_, Infallible>(batch.freeze()), (lines, slot)))
     });
-    let body = Body::from_stream(batches.take_until(app.stopping().clone().cancelled_owned()));
+    let body = Body::from_stream(batches.take_until(ended.cancelled_owned()));
     let kind = match format {
         LogFormat::Ndjson => "application/x-ndjson",
         LogFormat::Plain => "application/octet-stream",
@@ -177,7 +178,7 @@ pub async fn console(
         false => ("console", app.streams().console(&instance.record).await),
     };
     let stream = noted(&app, &caller, action, &reference, &instance.record, outcome).await?;
-    join(&app, upgrade, stream)
+    join(&app, &caller, upgrade, stream)
 }
 
 /// GET of the screen.
@@ -191,7 +192,7 @@ pub async fn vnc(
     let upgrade = Upgrade::of(request)?;
     let outcome = app.streams().vnc(&instance.record).await;
     let stream = noted(&app, &caller, "vnc", &reference, &instance.record, outcome).await?;
-    join(&app, upgrade, stream)
+    join(&app, &caller, upgrade, stream)
 }
 
 /// Notes who reached into an instance: a console can do all that its user can.
@@ -260,9 +261,9 @@ fn asks_for_us(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Joins the client with a stream until either ends.
-fn join(app: &App, upgrade: Upgrade, mut stream: Duplex) -> Result<Response> {
-    let slot = app.stream_slot()?;
-    let stopping = app.stopping().clone();
+fn join(app: &App, caller: &Caller, upgrade: Upgrade, mut stream: Duplex) -> Result<Response> {
+    let slot = app.stream_slot(caller)?;
+    let ended = slot.ended();
     app.tasks().spawn(async move {
         let _slot = slot;
         let mut client = match upgrade.stream().await {
@@ -275,7 +276,7 @@ fn join(app: &App, upgrade: Upgrade, mut stream: Duplex) -> Result<Response> {
                     tracing::debug!(%error, "a stream broke");
                 }
             }
-            () = stopping.cancelled() => {}
+            () = ended.cancelled() => {}
         }
     });
     Ok(Upgrade::response())

@@ -130,3 +130,35 @@ async fn access_rules_let_through_what_they_name() {
     let again = create(&cloud, &token, &user, json!({ "name": "cd", "access_rules": [{ "id": id }] })).await;
     assert_eq!(again["access_rules"][0]["service"], "network");
 }
+
+/// The native door takes sessions too: a credential can do no more there than at this one.
+#[tokio::test]
+async fn a_credential_is_bound_at_the_native_door_as_well() {
+    use api::{
+        client::Client,
+        v1::types::token::{CreateToken, Role},
+    };
+    use model::error::Code;
+    let cloud = Cloud::open().await;
+    let native = |text: &str| Client::unix(&cloud.house.socket).with_token(text);
+    let own = cloud.get(&cloud.admin, "/identity/v3/users?name=admin").await.expect(200);
+    let user = own["users"][0]["id"].as_str().unwrap().to_string();
+    let token = CreateToken { name: "lasting".into(), role: Role::Admin, lifetime_s: None };
+    let session = async |fields: Value| {
+        let made = create(&cloud, &cloud.admin, &user, fields).await;
+        cloud.token(&by_credential(made["id"].as_str().unwrap(), made["secret"].as_str().unwrap())).await
+    };
+
+    // What a restricted credential would make must not outlast it.
+    let restricted = session(json!({ "name": "restricted" })).await;
+    native(&restricted).version().await.unwrap();
+    let error = native(&restricted).create_token(&token).await.unwrap_err();
+    assert!(error.code() == Code::Forbidden && error.to_string().contains("makes no tokens"), "{error}");
+    let unrestricted = session(json!({ "name": "unrestricted", "unrestricted": true })).await;
+    native(&unrestricted).create_token(&token).await.unwrap();
+
+    let rules = json!([{ "service": "network", "method": "GET", "path": "/v2.0/" }]);
+    let ruled = session(json!({ "name": "ruled", "access_rules": rules })).await;
+    let error = native(&ruled).version().await.unwrap_err();
+    assert!(error.code() == Code::Forbidden && error.to_string().contains("OpenStack API"), "{error}");
+}

@@ -59,7 +59,13 @@ impl House {
         control.bootstrap(&beginning).await.expect("begins");
         let root = control::finalize::system_caller(ProjectId::from_random([0; 16]));
         let project = control.find_project(&root, "default").expect("there").record.meta.id;
-        let caller = Caller { project, role: Role::Admin, actor: "test".into(), request_id: "r".into() };
+        let caller = Caller {
+            project,
+            role: Role::Admin,
+            actor: "test".into(),
+            request_id: "r".into(),
+            proof: Default::default(),
+        };
         let dir = tempfile::tempdir().expect("temp dir");
         let node = NodeId::from_random([7; 16]);
         let images =

@@ -74,7 +74,7 @@ pub async fn act(
         "removeSecurityGroup" => call.change_group(value, false).await,
         "os-getConsoleOutput" => call.console_output(value).await,
         "os-getVNCConsole" | "os-getSPICEConsole" | "os-getSerialConsole" | "os-getRDPConsole" => {
-            console::of_old(&door, version, call.base, &call.found.record, (name, value))
+            console::of_old(&door, &session.caller, version, call.base, &call.found.record, (name, value))
         }
         name => call.simple(name, value).await,
     }

@@ -15,6 +15,7 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
+use control::Caller;
 use model::instance::{Instance, Kind};
 use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ async fn remote(
         )));
     }
     let found = find(&door, &session, &id)?;
-    let url = open(&door, &base, &found.record, &asked)?;
+    let url = open(&door, &session.caller, &base, &found.record, &asked)?;
     let shown = json!({ "protocol": asked.protocol, "type": asked.kind, "url": url });
     Ok(deed(asked.word(), &found.record).on(Json(json!({ "remote_console": shown }))))
 }
@@ -61,6 +62,7 @@ async fn remote(
 /// 404 from 2.6 on, 400 for consoles that there are not, 409 while there is nothing to see.
 pub fn of_old(
     door: &Door,
+    caller: &Caller,
     version: Microversion,
     base: &Base,
     instance: &Instance,
@@ -78,7 +80,7 @@ pub fn of_old(
         _ => "rdp",
     };
     let asked = Asked { protocol, kind: form.needed("type")? };
-    let url = open(door, base, instance, &asked)?;
+    let url = open(door, caller, base, instance, &asked)?;
     let shown = json!({ "type": asked.kind, "url": url });
     Ok(deed(asked.word(), instance).on(Json(json!({ "console": shown }))))
 }
@@ -91,7 +93,7 @@ impl Asked<'_> {
 }
 
 /// The address of a console, with a ticket for it.
-fn open(door: &Door, base: &Base, instance: &Instance, asked: &Asked<'_>) -> Result<String> {
+fn open(door: &Door, holder: &Caller, base: &Base, instance: &Instance, asked: &Asked<'_>) -> Result<String> {
     let shown = match (asked.protocol, asked.kind) {
         ("vnc", "novnc") if instance.kind == Kind::Vm => Shown::Screen,
         ("serial", "serial") => Shown::Serial,
@@ -101,7 +103,7 @@ fn open(door: &Door, base: &Base, instance: &Instance, asked: &Asked<'_>) -> Res
     if !matches!(state_of(door, instance).power, 1 | 3) {
         return Err(Fault::conflict(format!("Instance {} is not ready", instance.meta.id)));
     }
-    let token = door.tickets().give(instance.meta.id, shown, door.control().now());
+    let token = door.tickets().give(holder, instance.meta.id, shown, door.control().now());
     Ok(match shown {
         Shown::Screen => base.link_to_root(&screen_path(&token)),
         // As Nova has it, a serial line's address is a websocket's own.
