@@ -243,7 +243,6 @@ impl Control {
                 self.settle_floating(tx, &found.record, Some(&next))?;
             }
             edit(&mut next)?;
-            crate::change::check_labels(&next.meta.labels)?;
             if next != found.record {
                 next.meta.touch(self.now());
                 tx.update(&found, &next);

@@ -413,7 +413,6 @@ fn parse_reference(field: &str, text: &str) -> Result<Reference> {
 
 /// Refuses tags and properties beyond what is kept with an image.
 fn check_image(image: &Image) -> Result<()> {
-    crate::change::check_labels(&image.meta.labels)?;
     crate::change::check_labels(&image.properties).map_err(|e| Error {
         message: e.message.replace("label", "property").replace("propertys", "properties"),
         ..e.field("properties")

@@ -213,7 +213,6 @@ impl Control {
         if let NetworkKind::External(External { interface: Some(interface), .. }) = &new.kind {
             check_interface(interface)?;
         }
-        crate::change::check_labels(&new.labels)?;
         let id = NetworkId::from_random(rand::random());
         let name = self.name_asked(&new.name, "network", &id.short())?;
         let mut meta = Meta::new(id, caller.project, name, self.now());
@@ -251,7 +250,6 @@ impl Control {
             if next == *before {
                 return Ok(next);
             }
-            crate::change::check_labels(&next.meta.labels)?;
             check_network(&next)?;
             if next.shared != before.shared || next.kind != before.kind {
                 caller.require(Role::Admin, "sharing a network or changing its kind")?;

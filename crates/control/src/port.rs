@@ -223,7 +223,6 @@ impl Control {
             "" => None,
             text => Some(text.parse().map_err(|e| Error::invalid("name", e))?),
         };
-        crate::change::check_labels(&new.labels)?;
         let draft = PortDraft {
             id,
             name,
@@ -580,7 +579,6 @@ impl Control {
             if matches!(next.device, Device::RouterGateway(_)) && change.fixed.is_some() {
                 crate::router::refuse_many_outer(&next)?;
             }
-            crate::change::check_labels(&next.meta.labels)?;
             check_port(&next)?;
             if next != found.record {
                 next.meta.touch(self.now());

@@ -90,7 +90,6 @@ impl Control {
     /// external network is full.
     pub async fn create_router(&self, caller: &Caller, new: &NewRouter) -> Result<Router> {
         caller.require(Role::Member, "creating a router")?;
-        crate::change::check_labels(&new.labels)?;
         let id = RouterId::from_random(rand::random());
         let name = self.name_asked(&new.name, "router", &id.short())?;
         self.transact(|tx| {
@@ -404,7 +403,6 @@ impl Control {
                 self.set_routes(&mut next, routes)?;
             }
             edit(&mut next)?;
-            crate::change::check_labels(&next.meta.labels)?;
             if next != found.record {
                 next.meta.touch(self.now());
                 tx.update(&found, &next);

@@ -214,7 +214,6 @@ impl Control {
                 next.security_groups = self.groups_asked(&owner, groups)?;
             }
             edit(&mut next)?;
-            crate::change::check_labels(&next.meta.labels)?;
             check_subnet(&next)?;
             if next.gateway != found.record.gateway {
                 if let Some(network) = self.get::<Network>(next.network) {

@@ -10,9 +10,6 @@ use control::{Caller, resolve::Noun};
 use model::error::Fault;
 use std::fmt::Display;
 
-/// Characters of what a refused call named that its operation keeps.
-const REFERENCE_CHARS_MAX: usize = 255;
-
 /// What was done, to what.
 #[derive(Debug, Clone, Copy)]
 pub struct Deed<'a> {
@@ -109,7 +106,7 @@ fn of_path(method: &Method, path: &str) -> (String, String, String) {
         (noun, None, _) => (noun, "update".to_string()),
     };
     let reference = unescape(reference).unwrap_or_else(|_| reference.to_string());
-    (action, one_of(noun).to_string(), reference.chars().take(REFERENCE_CHARS_MAX).collect())
+    (action, one_of(noun).to_string(), reference)
 }
 
 fn one_of(collection: &str) -> &str {
