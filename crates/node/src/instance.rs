@@ -300,12 +300,17 @@ impl Instances {
             }
             Err(error) => return Err(error.into()),
         };
+        // Noted with what is seen next, which comes at once: one commit for both.
+        let mut has_started = false;
         for _ in 0..STEPS_MAX {
             let seen = match driver.observe(instance.meta.id).await {
                 Ok(seen) => seen,
-                Err(error) => return self.walk_blind(instance, &driver, error).await,
+                Err(error) => {
+                    self.note_start(instance, has_started).await?;
+                    return self.walk_blind(instance, &driver, error).await;
+                }
             };
-            let status = self.note_seen(instance, &seen).await?;
+            let status = self.note_seen(instance, &seen, has_started).await?;
             let sight = self.sight(instance, &status, &seen);
             let step = next_step(wanted(instance, &status), sight);
             tracing::debug!(instance = %instance.meta.name, ?step, "step");
@@ -317,12 +322,17 @@ impl Instances {
                 Step::Resume if matches!(seen, Seen::Stalled(_)) => self.revive(instance, &driver).await?,
                 step => self.take(step, instance, &status, &driver).await?,
             };
+            has_started = step == Step::Start && outcome.is_none();
             match outcome {
                 Some(outcome) => return Ok(outcome),
-                None if self.changed(instance) => return Ok(Outcome::Again),
+                None if self.changed(instance) => {
+                    self.note_start(instance, has_started).await?;
+                    return Ok(Outcome::Again);
+                }
                 None => {}
             }
         }
+        self.note_start(instance, has_started).await?;
         Ok(Outcome::After(FLAP_PAUSE))
     }
 
@@ -472,13 +482,10 @@ impl Instances {
             .await?;
             return Ok(Some(Outcome::After(READY_PAUSE)));
         }
-        if !instance.has_own_kernel() {
-            driver.make_room(instance.meta.id, id_range(instance)).await?;
-        }
-        self.note(instance, |status| status.progress = "starting".into()).await?;
-        for port in self.gather.ports(&instance.ports) {
-            self.wires.ensure(port.network).await?;
-        }
+        // What it is about is told while its network is made.
+        let told = self.note(instance, |status| status.progress = "starting".into());
+        let (told, wired) = tokio::join!(told, self.wire(instance, driver));
+        told.and(wired)?;
         let now = self.now();
         let (ports, layers) = (self.ports_of(instance), self.layers_of(&instance.volumes));
         // Written before the guest can have any of it: what it may hold must not be given to others, and a restart
@@ -506,16 +513,18 @@ impl Instances {
             Sight::Stopped { asleep: true, .. } => driver.wake(&plan).await?,
             _ => driver.start(&plan).await?,
         }
-        let host_boot = self.host_boot.clone();
-        self.note(instance, |status| {
-            // A guest that ends at once is never seen running.
-            status.host_boot = host_boot;
-            status.progress.clear();
-            status.fault = None;
-            status.stop_asked_at = None;
-        })
-        .await?;
         Ok(None)
+    }
+
+    /// Makes the networks of an instance true, with its own end of them where it has one.
+    async fn wire(&self, instance: &Instance, driver: &Timed) -> Result<(), InstanceError> {
+        if !instance.has_own_kernel() {
+            driver.make_room(instance.meta.id, id_range(instance)).await?;
+        }
+        for port in self.gather.ports(&instance.ports) {
+            self.wires.ensure(port.network).await?;
+        }
+        Ok(())
     }
 
     /// Says that nothing has the disks of an instance that does not run, so that one that was to be frozen when the last
@@ -649,10 +658,34 @@ impl Instances {
         }
     }
 
-    async fn note_seen(&self, instance: &Instance, seen: &Seen) -> Result<InstanceStatus, InstanceError> {
-        let (host_boot, now) = (self.host_boot.clone(), self.now());
-        self.note(instance, |status| status::write_seen(status, seen, &host_boot, now)).await?;
+    /// Writes what was seen, and that it was started just before. That nothing is here of what nobody has seen yet needs no
+    /// record.
+    async fn note_seen(
+        &self,
+        instance: &Instance,
+        seen: &Seen,
+        has_started: bool,
+    ) -> Result<InstanceStatus, InstanceError> {
+        let is_known = self.store.get::<InstanceStatus>(&instance.meta.id.to_string()).is_some();
+        if is_known || *seen != Seen::Absent || has_started {
+            let now = self.now();
+            let change = |status: &mut InstanceStatus| {
+                if has_started {
+                    status::write_start(status, &self.host_boot);
+                }
+                status::write_seen(status, seen, &self.host_boot, now);
+            };
+            self.note(instance, change).await?;
+        }
         Ok(self.status(instance))
+    }
+
+    /// Writes that a guest was started which nobody has seen since.
+    async fn note_start(&self, instance: &Instance, has_started: bool) -> Result<(), InstanceError> {
+        if !has_started {
+            return Ok(());
+        }
+        self.note(instance, |status| status::write_start(status, &self.host_boot)).await
     }
 
     fn status(&self, instance: &Instance) -> InstanceStatus {

@@ -43,6 +43,14 @@ pub fn fresh(id: InstanceId, node: NodeId) -> InstanceStatus {
     }
 }
 
+/// Writes that a guest was started. One that ends at once is never seen running.
+pub fn write_start(status: &mut InstanceStatus, host_boot: &str) {
+    status.host_boot = host_boot.to_string();
+    status.progress.clear();
+    status.fault = None;
+    status.stop_asked_at = None;
+}
+
 /// Writes what was seen into a status. Leaves what no sight tells: progress, fault, what was asked.
 pub fn write_seen(status: &mut InstanceStatus, seen: &Seen, host_boot: &str, now: Timestamp) {
     super::restart::forgive(status, now);

@@ -36,6 +36,21 @@ async fn a_created_instance_runs_with_its_ports_and_disks() {
     }
 }
 
+/// Each commit waits for the disk, and whoever asked for the instance waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_start_takes_three_commits() {
+    let lab = Lab::new().await;
+    for new in [vm("db"), pod("web")] {
+        let id = lab.create(new).await;
+        let daemon = lab.healthy().await;
+        let before = daemon.store.mirror().revision();
+        daemon.instances.run(id).await.unwrap();
+        assert_eq!(lab.phase(id), Phase::Running);
+        // That it is being started, what it may hold from now on, and that it runs.
+        assert_eq!(daemon.store.mirror().revision().0 - before.0, 3, "{:?}", lab.status(id));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_asks_and_pulls_the_plug_when_the_time_is_over() {
     let lab = Lab::new().await;
