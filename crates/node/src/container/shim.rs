@@ -129,7 +129,7 @@ fn live(directory: &Path, told: OwnedFd, first: Option<UnixStream>) -> i32 {
         .and_then(|()| read_pod(directory))
         .and_then(|pod| start(pod, &told, first));
     match started {
-        Ok(Started::Pod(mut shim)) => {
+        Ok(Started::Pod(shim)) => {
             // Nobody listens any more when the daemon was killed meanwhile; the pod runs all the same.
             let _ = told.write_all(UP.as_bytes());
             drop(told);

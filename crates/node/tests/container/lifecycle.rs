@@ -6,7 +6,10 @@ use node::{
     container::driver::PodDriver,
     driver::{Driver, DriverError, Seen},
 };
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 #[tokio::test]
 async fn output_and_exit_code() {
@@ -113,6 +116,36 @@ async fn an_ended_pod_starts_again_with_its_files() {
     let exit = lab.ended(plan.id).await;
     assert_eq!(exit.boot, 2);
     assert_eq!(lab.output(plan.id).await, "imageagain\nimage");
+    lab.close().await;
+}
+
+/// A shim that has told the end does not listen any more, and takes mounts and control groups away: nothing of the pod goes
+/// under its hands.
+#[tokio::test]
+async fn a_shim_that_leaves_is_waited_for() {
+    let mut lab = Lab::new();
+    let plan = lab.start("true").await;
+    lab.ended(plan.id).await;
+    let run = lab.driver.places(plan.id).run;
+    let mut lock = None;
+    until("the shim's end", async || {
+        lock = sys::file::Lock::try_create(&run.join("shim.lock")).unwrap();
+        lock.is_some()
+    })
+    .await;
+    assert!(!run.join("shim.sock").exists());
+    // Stands for the shim from here on.
+    let leaves = Duration::from_millis(300);
+    let leaving = std::thread::spawn(move || {
+        std::thread::sleep(leaves);
+        drop(lock);
+    });
+    let began = Instant::now();
+    let exit = lab.ended(plan.id).await;
+    assert!(exit.code == Some(0) && began.elapsed() < leaves, "who looks is told at once: {exit:?}");
+    lab.driver.destroy(plan.id).await.unwrap();
+    assert!(leaving.is_finished() || began.elapsed() >= leaves);
+    leaving.join().unwrap();
     lab.close().await;
 }
 

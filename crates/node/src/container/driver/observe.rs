@@ -233,16 +233,24 @@ pub(super) fn end(places: &Places) -> Result<(), DriverError> {
         return kill_orphans(places).map(|_| ());
     }
     let deadline = Instant::now() + END_TIMEOUT;
-    if let Some(mut client) = Client::connect(&places.run).map_err(io_error("connect to the shim"))? {
-        // Whether it answers or not, what matters is that it ends.
-        let _ = client.ask(&Request::Shutdown, &[]);
-        while shim_starts(places) {
-            if Instant::now() >= deadline {
-                end_shim(places)?;
-                break;
-            }
-            std::thread::sleep(END_POLL);
+    let mut is_asked = false;
+    loop {
+        // One that is being set up does not listen yet, and one that leaves does not any more.
+        if !is_asked
+            && let Some(mut client) = Client::connect(&places.run).map_err(io_error("connect to the shim"))?
+        {
+            // Whether it answers or not, what matters is that it ends.
+            let _ = client.ask(&Request::Shutdown, &[]);
+            is_asked = true;
         }
+        if !shim_starts(places) {
+            break;
+        }
+        if Instant::now() >= deadline {
+            end_shim(places)?;
+            break;
+        }
+        std::thread::sleep(END_POLL);
     }
     kill_orphans(places).map(|_| ())
 }

@@ -153,7 +153,7 @@ impl ShimPod {
     }
 
     /// The loop. Ends when every container has ended for good.
-    pub fn run_until_ended(&mut self) {
+    pub fn run_until_ended(mut self) {
         let mut leaves_at = None;
         loop {
             self.tell();
@@ -170,11 +170,13 @@ impl ShimPod {
             }
             self.wait_and_handle(leaves_at);
         }
+        // All is told. Who asks from here on reads that, and is not kept waiting by what the kernel takes down.
+        let _ = fs::remove_file(self.pod.places.run.join(super::SOCKET));
+        drop((self.listener, self.connections));
         self.shared.end();
         if let Err(error) = self.group.delete() {
             eprintln!("cannot remove the pod's cgroup: {error}");
         }
-        let _ = fs::remove_file(self.pod.places.run.join(super::SOCKET));
     }
 
     fn state(&self) -> PodState {
