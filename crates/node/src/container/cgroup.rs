@@ -82,7 +82,7 @@ impl PodGroup {
 
     /// How often the kernel killed a process of a container for lack of memory.
     pub fn oom_kills(&self, container: &str) -> u64 {
-        self.tree.stats(&self.of(container)).map_or(0, |stats| stats.oom_kills)
+        self.tree.oom_kills(&self.of(container)).unwrap_or(0)
     }
 
     /// What the pod uses.

@@ -280,6 +280,16 @@ impl Tree {
         }
     }
 
+    /// How many processes of a group the kernel killed for lack of memory. [`Self::stats`] has it too, and has the kernel sum up
+    /// what is used for that.
+    pub fn oom_kills(&self, name: &str) -> Result<u64> {
+        let path = self.root.join(parsed(name)?);
+        match &self.layout {
+            Layout::V2 { mount, .. } => v2::oom_kills(&mount.join(path)),
+            Layout::V1 { hierarchies, .. } => v1::oom_kills(hierarchies, &path),
+        }
+    }
+
     /// The group's directory in each hierarchy.
     pub fn directories(&self, name: &str) -> Result<Vec<PathBuf>> {
         let path = self.root.join(parsed(name)?);

@@ -82,6 +82,11 @@ pub(super) fn freeze(hierarchies: &Hierarchies, path: &Path, wanted: bool) -> Re
     })
 }
 
+pub(super) fn oom_kills(hierarchies: &Hierarchies, path: &Path) -> Result<u64> {
+    let memory = directory(hierarchies, "memory", path)?;
+    Ok(field(&read(&memory.join("memory.oom_control"))?, "oom_kill"))
+}
+
 pub(super) fn stats(hierarchies: &Hierarchies, path: &Path) -> Result<Stats> {
     let memory = directory(hierarchies, "memory", path)?;
     let cpu = read(&directory(hierarchies, "cpu", path)?.join("cpu.stat"))?;
@@ -95,7 +100,7 @@ pub(super) fn stats(hierarchies: &Hierarchies, path: &Path) -> Result<Stats> {
         memory_bytes: read_number(&memory.join("memory.usage_in_bytes"))?,
         memory_inactive_file_bytes: field(&read(&memory.join("memory.stat"))?, "total_inactive_file"),
         pids: read_number(&directory(hierarchies, "pids", path)?.join("pids.current"))?,
-        oom_kills: field(&read(&memory.join("memory.oom_control"))?, "oom_kill"),
+        oom_kills: oom_kills(hierarchies, path)?,
     })
 }
 

@@ -79,17 +79,20 @@ pub(super) fn kill(directory: &Path) -> Result<bool> {
     }
 }
 
+pub(super) fn oom_kills(directory: &Path) -> Result<u64> {
+    Ok(field(&read(&directory.join("memory.events"))?, "oom_kill"))
+}
+
 pub(super) fn stats(directory: &Path) -> Result<Stats> {
     let cpu = read(&directory.join("cpu.stat"))?;
     let memory = read(&directory.join("memory.stat"))?;
-    let events = read(&directory.join("memory.events"))?;
     Ok(Stats {
         cpu_usage_us: field(&cpu, "usage_usec"),
         cpu_throttled_us: field(&cpu, "throttled_usec"),
         memory_bytes: read_number(&directory.join("memory.current"))?,
         memory_inactive_file_bytes: field(&memory, "inactive_file"),
         pids: read_number(&directory.join("pids.current"))?,
-        oom_kills: field(&events, "oom_kill"),
+        oom_kills: oom_kills(directory)?,
     })
 }
 
