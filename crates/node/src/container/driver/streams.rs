@@ -26,8 +26,10 @@ use tokio::{
 
 /// Lines that wait for a slow reader; then reading the file waits.
 const LINES_MAX: usize = 256;
-/// Between two looks at a log that is followed.
-const FOLLOW_POLL: Duration = Duration::from_millis(100);
+/// Between two looks at a log that is followed: the first time after something came, and at most. What was started just now
+/// often ends at once.
+const FOLLOW_POLL_FIRST: Duration = Duration::from_millis(2);
+const FOLLOW_POLL_LONGEST: Duration = Duration::from_millis(100);
 /// Most lines of a log's end that can be asked for.
 const TAIL_LINES_MAX: usize = 1_000_000;
 
@@ -155,6 +157,7 @@ fn send_log(
         }
         tail.into_iter().try_for_each(|line| sender.blocking_send(line).map_err(gone))?;
     }
+    let mut pause = FOLLOW_POLL_FIRST;
     loop {
         // Looked at before reading, so that nothing written before the end is missed.
         let ended = !query.follow || has_ended(run, &container.name);
@@ -163,6 +166,7 @@ fn send_log(
             if lines.is_empty() {
                 break;
             }
+            pause = FOLLOW_POLL_FIRST;
             lines
                 .into_iter()
                 .filter(&wanted)
@@ -171,7 +175,8 @@ fn send_log(
         if ended || sender.is_closed() {
             return Ok(());
         }
-        std::thread::sleep(FOLLOW_POLL);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(FOLLOW_POLL_LONGEST);
     }
 }
 
