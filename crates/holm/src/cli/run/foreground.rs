@@ -109,7 +109,11 @@ async fn logged(session: &Session, instance: &Instance, stops: bool) -> Result<O
 async fn ended(session: &Session, instance: &Instance) -> Result<Option<i32>> {
     let args = WaitArgs { no_wait: false, timeout: END_TIMEOUT_S };
     let id = instance.head.id.to_string();
-    let mut now: Instance = session.client.get(&id).await?;
+    // One that had ended when it was first seen has told how.
+    let mut now = match instance.phase {
+        Phase::Exited => instance.clone(),
+        _ => session.client.get(&id).await?,
+    };
     if now.exit.is_none() {
         now = wait::watch(session, &id, &instance.head.name, Some(Phase::Exited), &args).await?;
     }
