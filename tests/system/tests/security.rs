@@ -264,3 +264,27 @@ fn host_only(lab: &Lab, shop: &Cloud) {
     let to = SocketAddr::new(v4_of(&hermit), 7000);
     assert!(!can_connect(&lab.world.outside, None, to, SHORT), "no way in");
 }
+
+/// Whoever is given the address next neither inherits them nor waits for their end.
+#[test]
+fn flows_end_when_their_address_is_nobodys() {
+    let lab = Lab::new();
+    let shop = lab.project("shop");
+    shop.add_group("service", &["tcp 7000"]);
+    let client = launch_in(&shop, "client", &["service"]);
+    let server = launch_in(&shop, "server", &["service"]);
+    serve(&inside(&lab, &server), 7000);
+    let at = SocketAddr::new(v4_of(&server), 7000);
+    let _stream = connect(&inside(&lab, &client), None, at, LONG).expect("allowed");
+    let network = shop.namespace_of("default");
+    let has_flow = || {
+        let flows = sys::conntrack::list(&network).expect("conntrack");
+        flows.iter().any(|flow| flow.original.destination == at.ip() && flow.original.protocol == 6)
+    };
+    assert!(has_flow());
+    shop.delete::<Instance>("server");
+    // By itself the kernel would keep it for days.
+    eventually("its flow ends", LONG, || !has_flow());
+    shop.empty();
+    lab.finish();
+}

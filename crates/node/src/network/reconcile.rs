@@ -78,6 +78,8 @@ pub struct Networks {
     judged: std::sync::Mutex<HashMap<NetworkId, Judged>>,
     /// Namespaces whose devices without a plan are about to be taken away.
     sweeping: std::sync::Mutex<HashSet<Place>>,
+    /// Networks of which the flows of departed addresses are about to end.
+    parting: std::sync::Mutex<HashSet<NetworkId>>,
     /// Where the floating IPs of each router led when it was last written.
     leads: std::sync::Mutex<HashMap<RouterId, BTreeMap<IpAddr, Target>>>,
     // One application at a time: instances ask for their network beside the loop.
@@ -92,6 +94,8 @@ type Turns = HashMap<Place, u64>;
 
 /// How long devices without a plan are left to go by themselves: with the namespace that their other end was in.
 const LEAVE: Duration = Duration::from_millis(250);
+/// How long flows wait whose address nobody has: to look for them takes the kernel several milliseconds, however few there are.
+const PART: Duration = Duration::from_secs(10);
 /// Most addresses whose flows are remembered without anybody having the address.
 const DEPARTED_MAX: usize = 256;
 
@@ -125,6 +129,7 @@ impl Networks {
             left_out: Mutex::default(),
             judged: std::sync::Mutex::default(),
             sweeping: std::sync::Mutex::default(),
+            parting: std::sync::Mutex::default(),
             leads: std::sync::Mutex::default(),
             turn: Mutex::default(),
             clock: AtomicU64::default(),
@@ -196,6 +201,7 @@ impl Networks {
             self.sweep_later(place);
         }
         if let Place::Network(id) = place {
+            self.part_later(id);
             match outcome {
                 Some(outcome) => self.serve(id, outcome).await?,
                 None => self.end_servers(id).await,
@@ -222,6 +228,41 @@ impl Networks {
                 );
             }
         });
+    }
+
+    /// Ends the flows of addresses that nobody has any more, beside all else: who gets such an address before that waits until
+    /// it is done. What is left when holm ends is judged by its next start.
+    fn part_later(self: &Arc<Self>, id: NetworkId) {
+        let is_any = self.judged().get(&id).is_some_and(|judged| !judged.departed.is_empty());
+        if !is_any || !self.parting().insert(id) {
+            return;
+        }
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PART).await;
+            this.parting().remove(&id);
+            // Nobody is given one of these addresses meanwhile.
+            let _turn = this.turn.lock().await;
+            let here = Arc::clone(&this);
+            let ended = tokio::task::spawn_blocking(move || here.end_departed(id)).await;
+            if let Ok(Err(error)) = ended {
+                tracing::warn!(network = %id, error = sentence(&error), "flows of departed addresses end later");
+            }
+        });
+    }
+
+    fn end_departed(&self, id: NetworkId) -> Result<(), NetworkError> {
+        // After a run that failed it is not known what the namespace lets pass.
+        let departed = match self.judged().get(&id) {
+            Some(Judged { view: Some(_), departed }) if !departed.is_empty() => departed.clone(),
+            _ => return Ok(()),
+        };
+        let ended = conntrack::forget(&*self.dataplane.namespace(Place::Network(id))?, &departed)?;
+        tracing::debug!(network = %id, ended, "flows of addresses that nobody has any more");
+        if let Some(judged) = self.judged().get_mut(&id) {
+            judged.departed.clear();
+        }
+        Ok(())
     }
 
     /// Applies the plan of a namespace and ends the flows that may no longer be, or removes the namespace. Gives what
@@ -287,6 +328,11 @@ impl Networks {
     fn sweeping(&self) -> std::sync::MutexGuard<'_, HashSet<Place>> {
         // A set of names is never half changed.
         self.sweeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn parting(&self) -> std::sync::MutexGuard<'_, HashSet<NetworkId>> {
+        // A set of ids is never half changed.
+        self.parting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn judged(&self) -> std::sync::MutexGuard<'_, HashMap<NetworkId, Judged>> {
