@@ -58,6 +58,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often memory that was freed is given back to the system. Costs a millisecond each time.
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(20);
+/// What runs for the first time after this is not the start any more: by then all loops have looked at all that there is.
+const START_LASTS: Duration = Duration::from_secs(5);
 /// A burst of a thousand instances on two processors left the daemon with four times the memory when each thread had an
 /// arena of its own, and was no slower with one for all.
 const PROCESSORS_PER_ARENA: usize = 8;
@@ -220,8 +222,15 @@ async fn serve(options: Options) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Gives back what the start took, and what bursts took, from time to time: two thirds of what a new daemon has.
+/// Gives back what the start took, and what bursts took, from time to time: two thirds of what a new daemon has. The start maps
+/// most of the program, of which little is needed while nobody asks: that is let go of once.
 async fn give_back_memory(stopping: CancellationToken) {
+    let _ = tokio::task::spawn_blocking(sys::memory::give_back).await;
+    tokio::select! {
+        () = tokio::time::sleep(START_LASTS) => {}
+        () = stopping.cancelled() => return,
+    }
+    let _ = tokio::task::spawn_blocking(sys::memory::let_go_of_program).await;
     loop {
         let _ = tokio::task::spawn_blocking(sys::memory::give_back).await;
         tokio::select! {

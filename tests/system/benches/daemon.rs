@@ -34,6 +34,12 @@ pub fn memory_mib(pid: i32) -> (f64, f64) {
     (kib("VmRSS") / 1024.0, kib("RssAnon") / 1024.0)
 }
 
+/// What a daemon takes that has done something, once it is quiet again.
+pub fn after(table: &mut Table, pid: i32, what: &str) {
+    std::thread::sleep(QUIET);
+    table.value(&format!("{what}, quiet again: resident memory"), memory_mib(pid).0, " MiB", Budget::None);
+}
+
 fn cpu_ticks(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
     let fields: Vec<&str> = text.rsplit(')').next().expect("fields").split_whitespace().collect();
@@ -42,8 +48,10 @@ fn cpu_ticks(pid: i32) -> u64 {
 
 /// What an idle daemon takes.
 pub fn idle(table: &mut Table, lab: &mut Lab) {
-    std::thread::sleep(Duration::from_secs(3));
     let pid = lab.daemon().pid();
+    let fresh = memory_mib(pid).0;
+    table.value("daemon that has just started: resident memory", fresh, " MiB", Budget::None);
+    std::thread::sleep(Duration::from_secs(3));
     let before = cpu_ticks(pid);
     std::thread::sleep(Duration::from_secs(10));
     let ticks = cpu_ticks(pid) - before;

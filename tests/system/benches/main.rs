@@ -54,7 +54,8 @@ fn main() {
     shop.add_micro(&lab.images);
     let mut versions = String::new();
     if ["containers", "build", "pull", "crowd"].into_iter().any(wanted) {
-        versions = beside_engines(&mut table, &lab, &shop, &wanted);
+        let pid = lab.daemon().pid();
+        versions = beside_engines(&mut table, (&lab, pid), &shop, &wanted);
     }
     if wanted("network") {
         network::traffic(&mut table, &lab, &shop);
@@ -84,13 +85,19 @@ fn main() {
 }
 
 /// What is measured beside other engines, and which these were.
-fn beside_engines(table: &mut Table, lab: &Lab, shop: &Cloud, wanted: &dyn Fn(&str) -> bool) -> String {
+fn beside_engines(
+    table: &mut Table,
+    (lab, pid): (&Lab, i32),
+    shop: &Cloud,
+    wanted: &dyn Fn(&str) -> bool,
+) -> String {
     peers::add_images(lab, lab.registry(), &lab.world.machine);
     let entered = Peers::enter(lab);
     let peers = entered.as_ref();
     engines::warm(lab, peers);
     if wanted("containers") {
         containers::starts(table, lab, shop, peers);
+        daemon::after(table, pid, "daemon after these starts");
     }
     if wanted("build") {
         engines::builds(table, lab, peers);
@@ -141,7 +148,10 @@ fn page(table: &Table, versions: &str) -> String {
          - Pulls: plain HTTP on loopback; three layers of 40 MB that cannot be packed, three of 2,000 files that can, one of busybox.\n  \
            holm pulls into an empty state, the others after `rmi`.\n\
          - Memory: proportional (PSS), of the daemon and all that stands beside each container (holm's shims; containerd and its shims;\n  \
-           conmon), without the containers' own programs.\n",
+           conmon), without the containers' own programs.\n\
+         - Resident memory of the daemon: with what is mapped of its file. Five seconds after its start it lets go of that, once: it\n  \
+           stays in the kernel's cache of files, which gives it up when there is need of room, and what is used is mapped again. So\n  \
+           `idle` is a daemon that nobody has asked anything yet; one that has started containers has most of it mapped again.\n",
         engines::BUILD,
     );
     page
