@@ -56,7 +56,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use sys::{cgroup::Tree, netlink::Netlink, netns::NetNs};
-use tokio::sync::{Mutex, Semaphore, broadcast};
+use tokio::sync::{Mutex, broadcast};
 
 /// How long a shim may take to have its pod up.
 const START_TIMEOUT: Duration = Duration::from_secs(175);
@@ -93,8 +93,8 @@ pub struct PodDriver {
     turns: Arc<Turns>,
     /// Images as disks.
     bases: Arc<Bases>,
-    /// Machines that may work on files at a time.
-    maintenance: Arc<Semaphore>,
+    /// Places for work on files of pods that do not run.
+    allotment: Arc<maintenance::place::Allotment>,
 }
 
 /// Turns an error of a step into one of the driver.
@@ -123,7 +123,7 @@ impl PodDriver {
             watched: Arc::default(),
             early: Arc::default(),
             turns: Arc::default(),
-            maintenance: Arc::new(Semaphore::new(maintenance::PLACES_MAX)),
+            allotment: Arc::default(),
         }
     }
 

@@ -135,6 +135,19 @@ pub enum FilesError {
     /// The machine in which its files are worked on while it does not run could not be started.
     #[error("its machine cannot be started for the work on its files")]
     Machine(#[source] Box<DriverError>),
+    /// Too many work on files of such pods.
+    #[error(
+        "all of {whose} {limit} places for work on files of stopped pods with a kernel of their own are taken, and none was \
+         given back within {waited_s} s"
+    )]
+    Crowded {
+        /// Whose places, as in "your project's".
+        whose: &'static str,
+        /// How many there are.
+        limit: usize,
+        /// How long one was waited for, in seconds.
+        waited_s: u64,
+    },
     /// It does not run, and it is no matter for which its machine is started.
     #[error("what it wrote is weighed only while it runs, as it has a kernel of its own")]
     Asleep,
@@ -165,6 +178,7 @@ impl FilesError {
             | Self::User(_) => Code::Invalid,
             Self::ReadOnly(_) | Self::Kernel(_) => Code::Forbidden,
             Self::Limit { .. } => Code::TooLarge,
+            Self::Crowded { .. } => Code::TooMany,
             Self::NoRoom { .. } => Code::NoCapacity,
             Self::Inside { code, .. } => *code,
             Self::Machine(error) => match **error {
@@ -188,6 +202,10 @@ impl FilesError {
                     "`holm doctor` tells what the host has; while the container runs, its files are within reach, too"
                 }
             },
+            Self::Crowded { .. } => {
+                "try again when another copy, export, diff or commit of them has ended, or start the container: files of one \
+                 that runs need no place"
+            }
             Self::Moving => "try again in a moment",
             Self::Kernel(_) => "read it inside: docker exec CONTAINER cat FILE",
             Self::NoRoom { .. } | Self::Inside { code: Code::NoCapacity, .. } => {

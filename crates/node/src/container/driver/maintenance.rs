@@ -32,18 +32,14 @@ use model::{
     id::{InstanceId, VolumeId},
     plan::InstancePlan,
 };
+use place::Place;
 use std::{
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-/// Most requests of a host that have such machines work on files at a time.
-pub(super) const PLACES_MAX: usize = 4;
-/// How long others wait for one of them to end.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Memory in MiB that such a machine has beside what its kernel takes: for files on their way.
 const MEMORY_MIB: u64 = 96;
 /// Name of its directory below the pod's.
@@ -67,7 +63,7 @@ pub(in crate::container) struct Roused {
     /// Where its socket is.
     pub run: PathBuf,
     _connection: Client,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Resting {
@@ -91,7 +87,7 @@ impl Resting {
         let gone = CancellationToken::new();
         let _asks = gone.clone().drop_guard();
         let work = async {
-            let permit = a_place(&driver).await?;
+            let place = driver.allotment.take(plan.project).await?;
             let started = tokio::spawn(async move {
                 let _one_at_a_time = rousing.lock_owned().await;
                 // Whoever it was that waited may have started the pod since.
@@ -100,7 +96,7 @@ impl Resting {
                 }
                 let (run, connection) = driver.rouse(&plan).await?;
                 drop(kept);
-                Ok(Roused { run, _connection: connection, _permit: permit })
+                Ok(Roused { run, _connection: connection, _place: place })
             });
             let lost = |error| Err(io_error("start its machine")(std::io::Error::other(error)));
             started.await.unwrap_or_else(lost)
@@ -112,18 +108,6 @@ impl Resting {
                 DriverError::Files(error) => error,
                 error => FilesError::Machine(Box::new(error)),
             }),
-        }
-    }
-}
-
-/// One of the host's places for work on such files.
-async fn a_place(driver: &PodDriver) -> Result<OwnedSemaphorePermit, DriverError> {
-    let waiting = Arc::clone(&driver.maintenance).acquire_owned();
-    match tokio::time::timeout(PLACE_TIMEOUT, waiting).await {
-        Ok(place) => place.map_err(|_| DriverError::NotRunning),
-        Err(_) => {
-            let what = format!("one of {PLACES_MAX} places for work on files of stopped pods");
-            Err(DriverError::Timeout { what, after_ms: PLACE_TIMEOUT.as_millis() as u64 })
         }
     }
 }
