@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::fcntl::{FallocateFlags, Flock, FlockArg, fallocate};
 
 use crate::error::{Context, Error, Result};
+use crate::pidfd::PidFd;
 
 /// `FICLONE` of `linux/fs.h`: `_IOW(0x94, 9, int)`.
 const FICLONE: libc::Ioctl = 0x4004_9409u32 as libc::Ioctl;
@@ -156,6 +157,27 @@ impl Lock {
         }
     }
 
+    /// The processes, but this one, that hold the lock on a file now. They are found by what the kernel tells of open files
+    /// (proc_pid_fdinfo(5)), whether or not they ever said who they are; those that share the open file, as forks do, all hold
+    /// it. A file that is not there is held by nobody. Looks at every process of the machine: for what is rare.
+    pub fn holders(path: &Path) -> Result<Vec<PidFd>> {
+        let file = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            found => found.context("look at lock file", path.display())?,
+        };
+        let mut holders = vec![];
+        for entry in fs::read_dir("/proc").context("list", "/proc")?.flatten() {
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let Some(pid) = number.filter(|pid| *pid != std::process::id() as i32) else { continue };
+            // Opened first: what is found is then of this process, and not of one that has its number later.
+            let Some(process) = PidFd::open(pid)? else { continue };
+            if holds(&entry.path(), &file) {
+                holders.push(process);
+            }
+        }
+        Ok(holders)
+    }
+
     fn wait(mut file: File, path: &Path) -> Result<Lock> {
         loop {
             match Flock::lock(file, FlockArg::LockExclusive) {
@@ -176,6 +198,17 @@ impl Lock {
             .open(path)
             .context("open lock file", path.display())
     }
+}
+
+/// Whether a process has this file open with a lock. One that went meanwhile has nothing.
+fn holds(process: &Path, file: &fs::Metadata) -> bool {
+    let Ok(open) = fs::read_dir(process.join("fdinfo")) else { return false };
+    open.flatten().any(|entry| {
+        let told = fs::read_to_string(entry.path()).unwrap_or_default();
+        let is_locked = told.lines().any(|line| line.starts_with("lock:") && line.contains("FLOCK"));
+        let same = |open: fs::Metadata| (open.dev(), open.ino()) == (file.dev(), file.ino());
+        is_locked && fs::metadata(process.join("fd").join(entry.file_name())).is_ok_and(same)
+    })
 }
 
 /// Opens `path` without following a symbolic link in its last component.

@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-const LONG: Duration = Duration::from_secs(120);
+pub const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(1500);
 /// What docker calls the two.
 const SHARED: &str = "default";
-const VM: &str = "vm";
+pub const VM: &str = "vm";
 
-fn lab() -> (Lab, Docker) {
+/// A lab whose guests have the kernel that was made for them.
+pub fn lab() -> (Lab, Docker) {
     let kernel = lab::Images::find().file("kernel", "vmlinuz");
     let arguments = vec!["--guest-kernel".to_string(), kernel.to_string_lossy().into_owned()];
     let lab = Lab::with(Options { registry: true, arguments, ..Options::default() });
@@ -595,78 +596,5 @@ fn it_has_a_guest_kernel_of_its_own_and_outlives_the_daemon() {
         &["run", "--rm", "--isolation", VM, "-v", "/etc:/x", "busybox", "true"],
     );
     docker.refuses(125, "isolation", &["run", "--rm", "--isolation", "hyperv", "busybox", "true"]);
-    finish(lab);
-}
-
-/// The processes of QEMU that a lab has.
-fn machines(lab: &Lab) -> Vec<i32> {
-    let all = lab.remains().processes().into_iter();
-    all.filter(|(_, arguments)| arguments.contains("guest=pod-")).map(|(pid, _)| pid).collect()
-}
-
-/// A machine that is there for files alone is nobody's container, and whatever happens, another one or the container has its turn.
-#[test]
-fn files_of_a_stopped_one_are_served_by_its_machine_alone() {
-    let (mut lab, docker) = lab();
-    let scratch = tempfile::tempdir().expect("a directory");
-    let at = |name: &str| scratch.path().join(name).to_str().expect("text").to_string();
-    fs::write(at("file"), "put there\n").expect("writes");
-    let made = "dd if=/dev/urandom of=/big bs=1M count=24 2>/dev/null; echo ready; exec sleep 3600";
-    docker.does(&["run", "-d", "--isolation", VM, "--name", "own", "-m", "64m", "busybox", "sh", "-c", made]);
-    eventually("it is ready", LONG, || docker.does(&["logs", "own"]).contains("ready"));
-    docker.does(&["stop", "-t", "1", "own"]);
-    eventually("its machine is gone", LONG, || machines(&lab).is_empty());
-    let status = || docker.does(&["inspect", "--format", "{{.State.Status}} {{.State.FinishedAt}}", "own"]);
-    let before = status();
-
-    // One start serves what comes close together.
-    docker.does(&["cp", &at("file"), "own:/tmp/one"]);
-    let first = machines(&lab);
-    assert_eq!(first.len(), 1);
-    assert!(docker.does(&["diff", "own"]).contains("A /tmp/one"));
-    assert_eq!((machines(&lab), status()), (first.clone(), before.clone()));
-    assert_eq!(docker.does(&["ps", "-q"]), "");
-    assert_eq!(docker.does(&["ps", "-a", "--size", "--format", "{{.State}}"]), "exited");
-    docker.refuses(1, "is not running", &["exec", "own", "true"]);
-    // A daemon that was killed meanwhile finds it, or has another one.
-    lab.kill_daemon();
-    lab.start_daemon();
-    docker.does(&["cp", "own:/tmp/one", &at("back")]);
-    assert_eq!(fs::read_to_string(at("back")).expect("reads"), "put there\n");
-    eventually("nobody uses it any more", LONG, || machines(&lab).is_empty());
-    assert_eq!(status(), before);
-
-    // One that was left alone while it boots is ended, and so is one that is killed.
-    let booting = docker.start(&["cp", &at("file"), "own:/tmp/two"]);
-    eventually("it boots", LONG, || !machines(&lab).is_empty());
-    lab.kill_daemon();
-    drop(booting.wait_with_output());
-    lab.start_daemon();
-    docker.does(&["start", "own"]);
-    assert_eq!(docker.does(&["exec", "own", "cat", "/tmp/one"]), "put there");
-    docker.does(&["stop", "-t", "1", "own"]);
-    docker.does(&["cp", &at("file"), "own:/tmp/three"]);
-    for pid in machines(&lab) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
-            .expect("killed");
-    }
-    docker.does(&["cp", &at("file"), "own:/tmp/four"]);
-
-    // A start does not wait for a client that reads nothing: it is broken off, and what was written before is there.
-    let mut stuck = docker.start(&["export", "own"]);
-    eventually("it has begun", LONG, || {
-        let mut some = [0; 512];
-        std::io::Read::read_exact(stuck.stdout.as_mut().expect("its output"), &mut some).is_ok()
-    });
-    docker.does(&["start", "own"]);
-    assert_eq!(docker.does(&["exec", "own", "cat", "/tmp/four"]), "put there");
-    assert!(!stuck.wait_with_output().expect("docker").status.success());
-    assert_eq!(machines(&lab).len(), 1);
-
-    // What goes takes its machine with it.
-    docker.does(&["stop", "-t", "1", "own"]);
-    docker.does(&["cp", &at("file"), "own:/tmp/five"]);
-    docker.does(&["rm", "own"]);
-    assert_eq!(machines(&lab), Vec::<i32>::new());
     finish(lab);
 }

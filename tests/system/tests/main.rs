@@ -30,6 +30,7 @@ mod neighbour;
 mod openstack;
 mod power;
 mod published;
+mod resting;
 mod security;
 mod size;
 mod story;

@@ -18,6 +18,8 @@ pub const NURSERY: &str = "nursery";
 pub const SOCKET: &str = "shim.sock";
 /// Name of the file in which a shim keeps its pod's state, below the run directory.
 pub const STATE: &str = "state.json";
+/// Name of the file that a shim holds locked for as long as it lives, below the pod's run directory.
+pub const LOCK: &str = "shim.lock";
 /// Name of the pod's file below its state directory.
 pub const POD: &str = "pod.json";
 /// Longest line.

@@ -24,7 +24,7 @@ pub(super) mod told;
 use super::{
     bundle::Pod,
     machine::relay::Relay,
-    protocol::{POD, SOCKET},
+    protocol::{LOCK, POD, SOCKET},
     secret,
 };
 use pod::ShimPod;
@@ -230,7 +230,7 @@ fn lock(pod: &Pod) -> Result<Lock, ShimError> {
     fs::create_dir_all(run).map_err(step(format!("create {}", run.display())))?;
     let deadline = Instant::now() + LEAVE_TIMEOUT;
     loop {
-        match Lock::try_create(&run.join("shim.lock")).map_err(step("lock the pod"))? {
+        match Lock::try_create(&run.join(LOCK)).map_err(step("lock the pod"))? {
             Some(lock) => return Ok(lock),
             None if Instant::now() >= deadline => return Err(ShimError::Taken),
             None => std::thread::sleep(LEAVE_POLL),

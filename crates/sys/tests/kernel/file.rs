@@ -3,7 +3,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use sys::file::{self, Lock};
 
 use crate::guard::Directory;
@@ -93,6 +96,35 @@ fn a_lock_has_one_holder_until_it_is_dropped() {
         drop(waiter.join().expect("no panic"));
     });
     drop(Lock::exclusive(&directory.0).expect("a directory can be locked"));
+    Lock::try_create(&path).expect("asked").expect("free again");
+}
+
+#[test]
+fn who_holds_a_lock_is_found_though_it_never_said_so() {
+    let directory = Directory::new();
+    let path = directory.path("lock");
+    assert!(Lock::holders(&path).expect("asked").is_empty(), "there is no such file");
+    let own = Lock::try_create(&path).expect("asked").expect("free");
+    assert!(Lock::holders(&path).expect("asked").is_empty(), "this process does not count");
+    drop(own);
+    // It keeps the file open for its child, too.
+    let mut holder = Command::new("flock").arg(&path).args(["sleep", "600"]).spawn().expect("started");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let holders = loop {
+        let found = Lock::holders(&path).expect("asked");
+        if found.len() == 2 {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        std::thread::yield_now();
+    };
+    assert!(holders.iter().any(|process| process.pid() == holder.id() as i32));
+    for process in holders {
+        process.send_signal(Signal::SIGKILL).expect("sent");
+        process.wait_exit(Duration::from_secs(30)).expect("waited").expect("it ended");
+    }
+    // Its end was collected by the descriptor.
+    let _ = holder.wait();
     Lock::try_create(&path).expect("asked").expect("free again");
 }
 

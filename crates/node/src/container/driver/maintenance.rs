@@ -11,7 +11,10 @@
 //!
 //! Nothing is remembered here either: the lock says whether there is one, and a connection to its socket keeps it. It ends by
 //! itself a moment after the last of them (`relay::maintenance`), whoever began it. A start or a removal of the pod ends it
-//! first, in order; both take the pod's turn alone, and who looks has a turn, too.
+//! first, in order; both take the pod's turn alone, and who looks has a turn, too. One that hangs is killed by whoever needs it
+//! or needs it gone, whichever daemon began it: whom the kernel names as the holder of its lock.
+
+pub(super) mod place;
 
 use super::{
     PodDriver, answer, blocking, describe, io_error, observe, prepare_directories, remove_directory,
@@ -134,8 +137,14 @@ impl PodDriver {
     async fn rouse(&self, plan: &InstancePlan) -> Result<(PathBuf, Client), DriverError> {
         let places = self.maintenance_places(plan.id);
         let hold = async |places: Places| blocking(move || hold(&places)).await;
-        if let Some(connection) = hold(places.clone()).await? {
-            return Ok((places.run, connection));
+        match hold(places.clone()).await {
+            Ok(Some(connection)) => return Ok((places.run, connection)),
+            Ok(None) => {}
+            // Nobody else has anything of it either: another one takes its place.
+            Err(DriverError::Timeout { .. }) => {
+                tracing::warn!(id = %plan.id, "the machine for work on its files hangs, and is ended");
+            }
+            Err(error) => return Err(error),
         }
         self.start_for_maintenance(plan, &places).await?;
         let connection = hold(places.clone()).await?;
@@ -157,7 +166,13 @@ impl PodDriver {
             write(&plan, pod, furnished)
         })
         .await?;
-        self.nursery.start_shim(places.state.clone(), None).await
+        let started = self.nursery.start_shim(places.state.clone(), None).await;
+        if matches!(started, Err(DriverError::Timeout { .. })) {
+            // It has the pod's disks open, and would keep them.
+            let at = places.clone();
+            blocking(move || end(&at)).await?;
+        }
+        started
     }
 
     /// The volumes that the machine for maintenance of a pod has open.

@@ -21,9 +21,9 @@ use std::{
 use sys::fdpass;
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
-/// Longest part of a pod's directory that is the pod's own: `/pods/` and its id. Shims show their arguments in the room of
-/// the nursery's, which is therefore made so much longer.
-const OWN_PART_BYTES: usize = 48;
+/// Longest part of a pod's directory that is the pod's own: `/pods/`, its id and `/maintenance`. Shims show their arguments in
+/// the room of the nursery's, which is therefore made so much longer.
+const OWN_PART_BYTES: usize = 56;
 
 /// Makes shims.
 #[derive(Debug)]

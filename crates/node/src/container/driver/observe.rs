@@ -7,7 +7,7 @@ use crate::{
         cgroup::PodGroup,
         client::Client,
         machine::order::Machine,
-        protocol::{ContainerState, POD, PodState, Reply, Request, SOCKET, STATE, Status},
+        protocol::{ContainerState, LOCK, POD, PodState, Reply, Request, SOCKET, STATE, Status},
     },
     driver::{DriverError, Exit, Running, Seen},
 };
@@ -16,13 +16,14 @@ use model::{
     instance::content::Role,
     plan::NicPlan,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use std::{
     fs, io,
     path::Path,
     time::{Duration, Instant},
 };
-use sys::{netlink::Netlink, netns::NetNs, pidfd::PidFd};
+use sys::{file::Lock, netlink::Netlink, netns::NetNs};
 use tokio::io::AsyncBufReadExt;
 
 /// Name of the file that tells which volumes a pod has, below its run directory.
@@ -222,20 +223,23 @@ fn kill_orphans(places: &Places) -> Result<usize, DriverError> {
 
 /// Whether a shim holds the pod's lock: it is being set up and does not listen yet, or is leaving.
 pub(super) fn shim_starts(places: &Places) -> bool {
-    let lock = places.run.join("shim.lock");
-    lock.exists() && matches!(sys::file::Lock::try_create(&lock), Ok(None))
+    let lock = places.run.join(LOCK);
+    lock.exists() && matches!(Lock::try_create(&lock), Ok(None))
 }
 
 /// Ends all processes of the pod and its shim. Nothing there is no error.
 pub(super) fn end(places: &Places) -> Result<(), DriverError> {
-    if machine::of(places).is_some() {
-        end_machine(places)?;
-        return kill_orphans(places).map(|_| ());
-    }
-    let deadline = Instant::now() + END_TIMEOUT;
+    let is_machine = machine::of(places).is_some();
+    end_shim(places, is_machine, if is_machine { MACHINE_END_TIMEOUT } else { END_TIMEOUT })?;
+    kill_orphans(places).map(|_| ())
+}
+
+/// Ends a shim, or the relay that stands for it: by a word as soon as it listens, and in the end by force. A machine that still
+/// boots has its plug pulled, and its relay ends with it. It has let go of its disks then.
+fn end_shim(places: &Places, is_machine: bool, patience: Duration) -> Result<(), DriverError> {
+    let deadline = Instant::now() + patience;
     let mut is_asked = false;
-    loop {
-        // One that is being set up does not listen yet, and one that leaves does not any more.
+    while shim_starts(places) {
         if !is_asked
             && let Some(mut client) = Client::connect(&places.run).map_err(io_error("connect to the shim"))?
         {
@@ -243,59 +247,34 @@ pub(super) fn end(places: &Places) -> Result<(), DriverError> {
             let _ = client.ask(&Request::Shutdown, &[]);
             is_asked = true;
         }
-        if !shim_starts(places) {
-            break;
-        }
-        if Instant::now() >= deadline {
-            end_shim(places)?;
-            break;
-        }
-        std::thread::sleep(END_POLL);
-    }
-    kill_orphans(places).map(|_| ())
-}
-
-/// Ends a pod with a machine of its own: by a word if it listens, else by its plug. It has let go of its disks then.
-fn end_machine(places: &Places) -> Result<(), DriverError> {
-    let deadline = Instant::now() + MACHINE_END_TIMEOUT;
-    let mut is_asked = false;
-    while shim_starts(places) {
-        if !is_asked
-            && let Some(mut client) =
-                Client::connect(&places.run).map_err(io_error("connect to the relay"))?
-        {
-            let _ = client.ask(&Request::Shutdown, &[]);
-            is_asked = true;
-        }
-        if !is_asked {
-            // It boots, and its relay ends with its machine.
+        if is_machine && !is_asked {
             let group = PodGroup::open(places).map_err(io_error("look at the cgroups"))?;
             group.kill().map_err(io_error("kill the pod's machine"))?;
         }
         if Instant::now() >= deadline {
-            end_shim(places)?;
-            let after_ms = MACHINE_END_TIMEOUT.as_millis() as u64;
-            return Err(DriverError::Timeout { what: "the end of the pod's machine".into(), after_ms });
+            return kill_shim(places, patience);
         }
         std::thread::sleep(END_POLL);
     }
     Ok(())
 }
 
-/// Kills a shim that does not end by itself.
-fn end_shim(places: &Places) -> Result<(), DriverError> {
-    let Some(state) = read_json::<PodState>(&places.run.join(STATE)) else {
-        return Ok(());
-    };
-    let opened = PidFd::open_started_at(state.shim.pid, state.shim.start_time);
-    let killed = opened.and_then(|shim| match shim {
-        None => Ok(()),
-        Some(shim) => {
-            shim.send_signal(nix::sys::signal::Signal::SIGKILL)?;
-            shim.wait_exit(END_TIMEOUT).map(|_| ())
+/// Kills whoever holds the pod's lock: one that hangs may have written and said nothing yet, and no daemon remembers it.
+fn kill_shim(places: &Places, waited: Duration) -> Result<(), DriverError> {
+    let kill = || {
+        for holder in Lock::holders(&places.run.join(LOCK))? {
+            tracing::warn!(pid = holder.pid(), run = %places.run.display(), "a shim that does not end is killed");
+            holder.send_signal(Signal::SIGKILL)?;
+            holder.wait_exit(END_TIMEOUT)?;
         }
-    });
-    killed.map_err(|error| io_error("kill the shim")(error.into()))
+        Ok(())
+    };
+    kill().map_err(|error: sys::error::Error| io_error("kill the shim")(error.into()))?;
+    if shim_starts(places) {
+        let after_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        return Err(DriverError::Timeout { what: "the end of the pod's shim".into(), after_ms });
+    }
+    Ok(())
 }
 
 /// Volumes that the running pod has.
@@ -372,5 +351,41 @@ pub(super) fn forget_last_run(places: &Places) -> io::Result<()> {
     match fs::remove_file(places.run.join(STATE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::{bundle::tests::example, machine};
+    use std::process::Command;
+
+    /// What hangs, whether in the middle of its boot or before it has written a line, is known by its lock alone.
+    #[test]
+    fn a_shim_that_hangs_is_killed_by_its_lock() {
+        for is_machine in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut pod = example();
+            pod.places.state = directory.path().join("state");
+            pod.places.run = directory.path().join("run");
+            pod.places.netns = directory.path().join("netns");
+            pod.places.cgroup_root = format!("holm-observe-test-{}", std::process::id());
+            pod.machine = is_machine.then(machine::example);
+            super::super::prepare_directories(&pod.places).unwrap();
+            super::super::write_json(&pod.places.state.join(POD), &pod).unwrap();
+            let lock = pod.places.run.join(LOCK);
+            let mut hung = Command::new("flock").arg(lock).args(["sleep", "600"]).spawn().unwrap();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while !shim_starts(&pod.places) {
+                assert!(Instant::now() < deadline, "it has no lock");
+                std::thread::sleep(END_POLL);
+            }
+            end_shim(&pod.places, is_machine, Duration::from_millis(50)).unwrap();
+            assert!(!shim_starts(&pod.places));
+            let ended = hung.try_wait();
+            assert!(!matches!(ended, Ok(None)), "{ended:?}");
+            // Nothing there is no error.
+            end(&pod.places).unwrap();
+        }
     }
 }
