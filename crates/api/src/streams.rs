@@ -141,6 +141,15 @@ pub struct TrafficCount {
     pub dropped: u64,
 }
 
+/// Bytes that passed between a running instance and its disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskTraffic {
+    /// What it read.
+    pub read_bytes: u64,
+    /// What it wrote.
+    pub written_bytes: u64,
+}
+
 /// A process of a container, as its host sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
@@ -231,6 +240,10 @@ pub trait Streams: Send + Sync + 'static {
     /// What has passed the interfaces of an instance; none where it does not run.
     async fn traffic(&self, _instance: &Instance) -> Vec<Traffic> {
         vec![]
+    }
+    /// What passed between an instance and its disks; `None` where it does not run, or nobody counts it.
+    async fn disk_traffic(&self, _instance: &Instance) -> Option<DiskTraffic> {
+        None
     }
     /// The highest use that was seen of an instance; `None` where nothing is known.
     async fn peaks(&self, _instance: &Instance) -> Option<Peaks> {

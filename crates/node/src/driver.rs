@@ -223,6 +223,21 @@ impl From<sys::cgroup::Stats> for Usage {
     }
 }
 
+/// Bytes that passed between a running instance and its disks, since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskTraffic {
+    /// What it read.
+    pub read_bytes: u64,
+    /// What it wrote.
+    pub written_bytes: u64,
+}
+
+impl From<sys::cgroup::DiskTraffic> for DiskTraffic {
+    fn from(seen: sys::cgroup::DiskTraffic) -> Self {
+        Self { read_bytes: seen.read_bytes, written_bytes: seen.written_bytes }
+    }
+}
+
 /// A process of an instance, as its host sees it (proc(5)).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSeen {
@@ -428,6 +443,10 @@ pub trait Driver: Send + Sync + 'static {
     /// What a running instance uses.
     async fn usage(&self, _: InstanceId) -> Result<Usage, DriverError> {
         Err(unserved("what it uses"))
+    }
+    /// What passed between a running instance and its disks; `None` where nobody counts it.
+    async fn disk_traffic(&self, _: InstanceId) -> Result<Option<DiskTraffic>, DriverError> {
+        Ok(None)
     }
     /// Its processes.
     async fn processes(&self, _: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {

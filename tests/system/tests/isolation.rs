@@ -11,6 +11,7 @@ use std::{
     process::Command,
     time::Duration,
 };
+use sys::cgroup::Layout;
 
 pub const LONG: Duration = Duration::from_secs(120);
 const SHORT: Duration = Duration::from_millis(1500);
@@ -411,6 +412,40 @@ fn committed(side: &mut Side<'_>) {
     side.note("size", size.split(' ').next().unwrap_or_default());
 }
 
+/// Has disks counted where a kernel with control groups of version 1 begins that only with the first limit of a disk. The limit, which
+/// is none, goes at once.
+fn have_disks_counted(lab: &Lab) {
+    let Layout::V1 { hierarchies, .. } = lab.remains().tree().layout() else { return };
+    let Some(mount) = hierarchies.get("blkio") else { return };
+    let group = mount.join(format!("{}-counts", lab.prefix()));
+    fs::create_dir(&group).expect("a control group");
+    for disk in fs::read_dir("/sys/block").expect("the disks").flatten() {
+        let numbers = fs::read_to_string(disk.path().join("dev")).expect("its numbers");
+        for limit in [1_u64 << 50, 0] {
+            let line = format!("{} {limit}", numbers.trim());
+            fs::write(group.join("blkio.throttle.read_bps_device"), line).expect("a limit");
+        }
+    }
+    fs::remove_dir(group).expect("removed");
+}
+
+/// Megabytes that its disks were given, as docker's client tells and as holm's does.
+fn written(side: &Side<'_>) -> [f64; 2] {
+    let asked = ["stats", "--no-stream", "--format", "{{.BlockIO}}", "one"];
+    let own = side.lab.holm(PROJECT, &asked).output().expect("holm stats").stdout;
+    [side.docker.does(&asked), String::from_utf8_lossy(&own).trim().to_string()].map(|passed| {
+        let written = passed.split(" / ").nth(1).unwrap_or_default();
+        let number = written.trim_end_matches(char::is_alphabetic);
+        let unit = match &written[number.len()..] {
+            "B" => 1e-6,
+            "kB" => 1e-3,
+            "MB" => 1.0,
+            _ => panic!("{}: {passed}", side.isolation),
+        };
+        number.parse::<f64>().unwrap_or_else(|_| panic!("{}: {passed}", side.isolation)) * unit
+    })
+}
+
 /// Limits: told inside, and kept.
 fn limits(side: &mut Side<'_>) {
     side.sees("n=0; while [ $n -lt 60 ]; do sleep 2 & n=$((n+1)); done 2>&1 | head -1; wait");
@@ -418,6 +453,12 @@ fn limits(side: &mut Side<'_>) {
     side.sees("tail /dev/zero; echo $?");
     let count = || side.docker.does(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "one"]);
     eventually("its programs are counted", LONG, || count() == "one 3");
+    have_disks_counted(side.lab);
+    let before = written(side);
+    side.sees("dd if=/dev/zero of=/written bs=1M count=8 conv=fsync 2>/dev/null; rm /written");
+    for (before, after) in before.into_iter().zip(written(side)) {
+        assert!((7.0..80.0).contains(&(after - before)), "{}: {before} MB, {after} MB", side.isolation);
+    }
     let limit = side.docker.does(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "one"]);
     side.note("memory limit", limit.split(" / ").last().unwrap_or_default());
     side.says(&["update", "--pids-limit", "20", "one"]);

@@ -7,9 +7,10 @@ mod login;
 mod registry;
 
 use api::streams::{
-    Attach, Both, CommitAsked, Download, Duplex, Exec, FileChange, FileStat, FilesIn, ImageDetails, ImageIn,
-    LogLine, LogWanted, OfferedRoot, Process, Program, PushStep, Reader, RegistryLogin, Session, SocketAsked,
-    SourceEntry, SourceFiles, Streams, Traffic, TrafficCount, Upload, Usage, Writer,
+    Attach, Both, CommitAsked, DiskTraffic, Download, Duplex, Exec, FileChange, FileStat, FilesIn,
+    ImageDetails, ImageIn, LogLine, LogWanted, OfferedRoot, Process, Program, PushStep, Reader,
+    RegistryLogin, Session, SocketAsked, SourceEntry, SourceFiles, Streams, Traffic, TrafficCount, Upload,
+    Usage, Writer,
 };
 use async_trait::async_trait;
 use control::Error;
@@ -262,6 +263,11 @@ impl Streams for NodeStreams {
             sent: told(it.sent),
         });
         seen.collect()
+    }
+
+    async fn disk_traffic(&self, instance: &Instance) -> Option<DiskTraffic> {
+        let seen = self.driver(instance).ok()?.disk_traffic(instance.meta.id).await.ok()??;
+        Some(DiskTraffic { read_bytes: seen.read_bytes, written_bytes: seen.written_bytes })
     }
 
     async fn peaks(&self, instance: &Instance) -> Option<Peaks> {

@@ -10,7 +10,7 @@
 
 use super::bundle::{Limits, Places};
 use std::io;
-use sys::cgroup::{Limits as KernelLimits, Stats, Tree};
+use sys::cgroup::{DiskTraffic, Limits as KernelLimits, Stats, Tree};
 
 /// The control groups of one pod.
 #[derive(Debug, Clone)]
@@ -88,6 +88,11 @@ impl PodGroup {
     /// What the pod uses.
     pub fn stats(&self) -> io::Result<Stats> {
         Ok(self.tree.stats(&self.name)?)
+    }
+
+    /// What passed between the pod and disks; `None` where the kernel does not count it.
+    pub fn disk_traffic(&self) -> io::Result<Option<DiskTraffic>> {
+        Ok(self.tree.disk_traffic(&self.name)?)
     }
 
     /// Stops every process of the pod where it is.

@@ -28,6 +28,7 @@ use nursery::Nursery;
 
 use super::{
     bundle::{self, Places, Pod},
+    cgroup::PodGroup,
     client::Client,
     files::{OpenFiles, turn::Turns},
     machine::base::Bases,
@@ -37,8 +38,8 @@ use super::{
 };
 use crate::{
     driver::{
-        AttachRequest, Dialed, Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Place,
-        ProcessSeen, Seen, Stdio, Stream, Usage,
+        AttachRequest, Dialed, DiskTraffic, Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery,
+        Place, ProcessSeen, Seen, Stdio, Stream, Usage,
     },
     image::tree_removal::remove_tree,
 };
@@ -143,7 +144,7 @@ impl PodDriver {
     pub async fn stats(&self, id: InstanceId) -> Result<sys::cgroup::Stats, DriverError> {
         let places = self.places(id);
         blocking(move || {
-            let group = super::cgroup::PodGroup::open(&places).map_err(io_error("look at the cgroups"))?;
+            let group = PodGroup::open(&places).map_err(io_error("look at the cgroups"))?;
             group.stats().map_err(|_| DriverError::NotRunning)
         })
         .await
@@ -524,6 +525,21 @@ impl Driver for PodDriver {
         let places = self.places(id);
         let is_inside = blocking(move || Ok(machine::of(&places).is_some())).await?;
         if is_inside { self.usage_inside(id).await } else { Ok(self.stats(id).await?.into()) }
+    }
+
+    async fn disk_traffic(&self, id: InstanceId) -> Result<Option<DiskTraffic>, DriverError> {
+        let places = self.places(id);
+        let look = move || {
+            if machine::of(&places).is_some() {
+                return Ok(Err(places.run));
+            }
+            let group = PodGroup::open(&places).map_err(io_error("look at the cgroups"))?;
+            group.disk_traffic().map(Ok).map_err(io_error("look at what the pod's disks did"))
+        };
+        match blocking(look).await? {
+            Ok(seen) => Ok(seen.map(DiskTraffic::from)),
+            Err(run) => machine::disk_traffic(&run).await,
+        }
     }
 
     async fn processes(&self, id: InstanceId) -> Result<Vec<ProcessSeen>, DriverError> {

@@ -34,7 +34,7 @@ use tokio::{
 use super::{
     accel::Judgement,
     agent::GuestInterface,
-    console, device,
+    console, device, disk_traffic,
     files::Files,
     guest::Guest,
     hardware::Hardware,
@@ -43,7 +43,7 @@ use super::{
     qmp::QmpError,
 };
 use crate::driver::{
-    Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Seen, Stdio, Stream, Usage,
+    DiskTraffic, Driver, DriverError, ExecHandle, ExecRequest, LogLine, LogQuery, Seen, Stdio, Stream, Usage,
 };
 
 /// Changes kept for a slow listener, who then looks at everything.
@@ -278,6 +278,11 @@ impl Driver for VmDriver {
         let stats =
             seen.map_err(io::Error::other).map_err(failed())?.map_err(|error| failed()(error.into()))?;
         Ok(stats.into())
+    }
+
+    async fn disk_traffic(&self, id: InstanceId) -> Result<Option<DiskTraffic>, DriverError> {
+        let (_, link) = self.inner.running(id).await?;
+        Ok(Some(disk_traffic::of(&link.qmp).await?))
     }
 
     async fn change_keys(

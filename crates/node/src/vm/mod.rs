@@ -18,6 +18,7 @@ pub mod argv;
 pub mod config_drive;
 pub mod console;
 pub mod device;
+pub mod disk_traffic;
 pub mod driver;
 pub mod files;
 pub mod guest;

@@ -45,7 +45,13 @@ async fn disk_plugged_into_a_running_guest_and_out_again() {
         .run("while ! [ -e /dev/vdc ]; do usleep 100000; done; cat /sys/block/vdc/serial; head -n 1 /dev/vdc")
         .await;
     assert!(came.contains(&disk.serial) && came.contains("from-the-base"), "{came}");
-    terminal.run("echo written-inside > /dev/vdc; sync").await;
+    let before = driver.disk_traffic(plan.id).await.unwrap().expect("QEMU counts");
+    terminal
+        .run("echo written-inside > /dev/vdc; dd if=/dev/zero of=/dev/vdc bs=1M seek=1 count=1; sync")
+        .await;
+    let after = driver.disk_traffic(plan.id).await.unwrap().expect("QEMU counts");
+    assert!(before.read_bytes > 0 && after.read_bytes >= before.read_bytes, "{before:?} {after:?}");
+    assert!(after.written_bytes >= before.written_bytes + (1 << 20), "{before:?} {after:?}");
 
     // It grows under the guest, again and again; a smaller size changes nothing.
     for size_bytes in [1 << 30, 1 << 30, 1 << 20] {

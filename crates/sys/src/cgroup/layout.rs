@@ -9,8 +9,9 @@ use crate::mount::Entry;
 /// What limits need. A version 2 group can be frozen without a controller; in version 1 it takes one.
 const NEEDED_V2: [&str; 3] = ["cpu", "memory", "pids"];
 const NEEDED_V1: [&str; 4] = ["cpu", "memory", "pids", "freezer"];
-/// Processor accounting: good to have.
-const WANTED_V1: [&str; 5] = ["cpu", "memory", "pids", "freezer", "cpuacct"];
+/// Accounting of processors and disks: good to have.
+const WANTED_V2: &str = "io";
+const WANTED_V1: [&str; 6] = ["cpu", "memory", "pids", "freezer", "cpuacct", "blkio"];
 
 /// The interface to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +61,10 @@ impl Layout {
     ) -> std::result::Result<Layout, MissingControllers> {
         for entry in table.iter().filter(|entry| entry.kind == "cgroup2") {
             let text = offered(&entry.target);
-            let controllers: Vec<&str> = text.split_whitespace().collect();
-            if NEEDED_V2.iter().all(|needed| controllers.contains(needed)) {
-                let controllers = NEEDED_V2.map(str::to_owned).to_vec();
+            let offers = |wanted: &str| text.split_whitespace().any(|offered| offered == wanted);
+            if NEEDED_V2.iter().all(|needed| offers(needed)) {
+                let mut controllers = NEEDED_V2.map(str::to_owned).to_vec();
+                controllers.extend(offers(WANTED_V2).then(|| WANTED_V2.to_owned()));
                 return Ok(Layout::V2 { mount: entry.target.clone(), controllers });
             }
         }
@@ -137,7 +139,12 @@ mod tests {
         let unified = entry("cgroup2", "/sys/fs/cgroup", "rw,nsdelegate");
         let offers = |text: &'static str| move |_: &PathBuf| text.to_owned();
         let layout = Layout::choose(std::slice::from_ref(&unified), offers("cpuset cpu io memory pids"));
-        assert!(matches!(layout, Ok(Layout::V2 { mount, .. }) if mount.as_os_str() == "/sys/fs/cgroup"));
+        let Ok(Layout::V2 { mount, controllers }) = layout else { panic!("{layout:?}") };
+        assert_eq!((mount.as_path(), controllers.len()), (Path::new("/sys/fs/cgroup"), 4));
+        let layout = Layout::choose(std::slice::from_ref(&unified), offers("cpu memory pids"));
+        assert!(
+            matches!(layout, Ok(Layout::V2 { controllers, .. }) if controllers == ["cpu", "memory", "pids"])
+        );
 
         let hybrid = [
             entry("cgroup", "/c/cpu,cpuacct", "rw,cpu,cpuacct"),

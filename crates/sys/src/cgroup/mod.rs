@@ -13,6 +13,7 @@
 //! live only in parts that have no parts below.
 
 mod delegated;
+mod disk;
 mod layout;
 mod v1;
 mod v2;
@@ -28,6 +29,7 @@ use nix::sys::signal::Signal;
 use crate::error::{Context, Error, Result};
 use crate::pidfd::PidFd;
 
+pub use disk::DiskTraffic;
 pub use layout::{Layout, MissingControllers};
 
 /// The period that a processor quota is measured over.

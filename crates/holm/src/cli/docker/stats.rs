@@ -16,6 +16,7 @@ const COLUMNS: Columns = &[
     ("MEM USAGE / LIMIT", "MemUsage"),
     ("MEM %", "MemPerc"),
     ("NET I/O", "NetIO"),
+    ("BLOCK I/O", "BlockIO"),
     ("PIDS", "PIDs"),
 ];
 
@@ -93,6 +94,11 @@ fn row(told: &Value, cuts: bool) -> Value {
     let id = text(told, "id");
     let interfaces = || told["networks"].as_object().into_iter().flat_map(|all| all.values());
     let bytes = |of: &str| interfaces().filter_map(|one| one[of].as_f64()).sum::<f64>();
+    let disks = || told["blkio_stats"]["io_service_bytes_recursive"].as_array().into_iter().flatten();
+    let passed = |operation: &str| {
+        let of = disks().filter(|one| text(one, "op").eq_ignore_ascii_case(operation));
+        of.filter_map(|one| one["value"].as_f64()).sum::<f64>()
+    };
     json!({
         "Container": text(told, "id"),
         "ID": if cuts { words::short_id(id) } else { id.to_string() },
@@ -101,6 +107,7 @@ fn row(told: &Value, cuts: bool) -> Value {
         "MemUsage": format!("{} / {}", words::binary_size(used), words::binary_size(limit as f64)),
         "MemPerc": format!("{share:.2}%"),
         "NetIO": format!("{} / {}", words::size(bytes("rx_bytes"), 3), words::size(bytes("tx_bytes"), 3)),
+        "BlockIO": format!("{} / {}", words::size(passed("read"), 3), words::size(passed("write"), 3)),
         "PIDs": number(&told["pids_stats"], "current").to_string(),
     })
 }
@@ -126,11 +133,17 @@ mod tests {
             "precpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1_000},
             "memory_stats": {"usage": 3 << 20, "limit": 4 << 20, "stats": {"inactive_file": 1 << 20}},
             "networks": {"eth0": {"rx_bytes": 1_500, "tx_bytes": 40}, "eth1": {"rx_bytes": 1_000, "tx_bytes": 2}},
+            "blkio_stats": {"io_service_bytes_recursive": [
+                {"major": 0, "minor": 0, "op": "read", "value": 12_300}, {"major": 0, "minor": 0, "op": "write", "value": 4_000_000},
+            ]},
             "name": "/web", "id": "0123456789abcdef", "pids_stats": {"current": 2},
         });
         let row = row(&told, true);
-        let texts =
-            ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "PIDs"].map(|field| text(&row, field));
-        assert_eq!(texts, ["0123456789ab", "web", "80.00%", "2MiB / 4MiB", "50.00%", "2.5kB / 42B", "2"]);
+        let texts = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"]
+            .map(|field| text(&row, field));
+        assert_eq!(
+            texts,
+            ["0123456789ab", "web", "80.00%", "2MiB / 4MiB", "50.00%", "2.5kB / 42B", "12.3kB / 4MB", "2"]
+        );
     }
 }

@@ -8,15 +8,18 @@ use crate::{
         machine::{
             boot::{self, Kernel},
             order::{DiskRole, Machine, MachineDisk},
+            qemu::MONITOR,
         },
         protocol::{POD, Reply, Request},
     },
-    driver::{Dialed, DriverError, ProcessSeen, Usage},
+    driver::{Dialed, DiskTraffic, DriverError, ProcessSeen, Usage},
     vm::{
         accel::Accelerator,
+        disk_traffic,
         hardware::Hardware,
         launch,
         machine::{HostFacts, cpu_model},
+        qmp::{DEADLINE, Qmp},
     },
 };
 use model::{
@@ -280,6 +283,17 @@ pub(super) async fn dial(places: Places, port: u16, limit: Duration) -> Result<D
     let stream = blocking(move || dial_inside(&places.run, port, limit)).await?;
     let led = tokio::net::UnixStream::from_std(stream);
     led.map(Dialed::Led).map_err(io_error("take the stream to the pod's port"))
+}
+
+/// What passed between a machine and its disks: of images, of what its containers write, and volumes. One that an older holm has
+/// started has no monitor to tell it.
+pub(super) async fn disk_traffic(run: &Path) -> Result<Option<DiskTraffic>, DriverError> {
+    let monitor = run.join(MONITOR);
+    if !monitor.exists() {
+        return Ok(None);
+    }
+    let monitor = Qmp::connect(&monitor, DEADLINE).await?;
+    Ok(Some(disk_traffic::of(&monitor).await?))
 }
 
 fn dial_inside(run: &Path, port: u16, limit: Duration) -> Result<UnixStream, DriverError> {
