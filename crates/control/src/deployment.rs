@@ -13,6 +13,7 @@ use crate::{
     instance::NewInstance,
     schema::{INSTANCE_BY_OBJECT, by_project},
 };
+use jiff::Timestamp;
 use model::{
     deployment::{
         COPIES_MAX, Copy, DEPLOYMENTS_MAX, Deployment, DeploymentStatus, Kind, REVISION_CHARS_MAX,
@@ -80,6 +81,8 @@ pub struct DeploymentChange {
     pub template: Option<Template>,
     /// The rule by which there are more or fewer.
     pub autoscale: Option<Option<Autoscale>>,
+    /// When copies anew were asked for: another time than before replaces all that are there.
+    pub restarted_at: Option<Timestamp>,
 }
 
 /// How many copies there are.
@@ -111,6 +114,7 @@ impl Control {
             kind: new.kind,
             replicas: new.replicas,
             revision: String::new(),
+            restarted_at: None,
             recreate: false,
             is_single: false,
             aliases: vec![],
@@ -155,6 +159,7 @@ impl Control {
                 next.autoscale = rule;
             }
             next.replicas = change.replicas.unwrap_or(next.replicas);
+            next.restarted_at = change.restarted_at.or(next.restarted_at);
             if let Some(text) = &change.description {
                 next.meta.description.clone_from(text);
             }
@@ -249,6 +254,7 @@ impl Control {
         leaving: &BTreeMap<model::id::InstanceId, T>,
     ) -> Vec<(Copy, Arc<Stored<Instance>>)> {
         let all = self.store.by_index(&INSTANCE_BY_OBJECT, &deployment.reference());
+        let revision = deployment.wanted_revision();
         let own = all.into_iter().filter(|found| found.record.meta.project == deployment.meta.project);
         let copy = |found: Arc<Stored<Instance>>| {
             let instance = &found.record;
@@ -266,7 +272,7 @@ impl Control {
             let copy = Copy {
                 id: instance.meta.id,
                 number: number_of(instance.meta.name.as_str()),
-                is_current: instance.meta.labels.get(REVISION_LABEL) == Some(&deployment.revision),
+                is_current: instance.meta.labels.get(REVISION_LABEL) == Some(&revision),
                 stand,
                 is_ready,
             };

@@ -22,6 +22,7 @@ use crate::{
 use autoscale::{Autoscale, DeploymentScale};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// Label of an instance that tells which object of a file it was made of, like `deployment/web`.
@@ -38,6 +39,8 @@ pub const TEMPLATE_BYTES_MAX: usize = 704 * 1024;
 pub const REVISION_CHARS_MIN: usize = 5;
 /// Most characters of a revision.
 pub const REVISION_CHARS_MAX: usize = 20;
+/// Bytes of a digest that tell a restart from others, as in a file's revision.
+const RESTART_BYTES: usize = 5;
 /// Copies there may be beyond those wanted while others take over from them.
 const SURGE: usize = 1;
 
@@ -53,8 +56,11 @@ pub struct Deployment {
     pub kind: Kind,
     /// Copies that are wanted.
     pub replicas: u32,
-    /// Tells this template from others. Copies of another revision are replaced.
+    /// Tells this template from others.
     pub revision: String,
+    /// When somebody last asked for copies anew, of the same template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted_at: Option<Timestamp>,
     /// The old copies go before new ones come.
     #[serde(default)]
     pub recreate: bool,
@@ -103,10 +109,18 @@ impl Deployment {
         format!("{}/{}", self.kind.as_str(), self.meta.name)
     }
 
+    /// The revision of the copies that stay: the template's, or what that has become by its last restart. Copies of another one
+    /// are replaced. The template's own is left as it is, so that one that is played again is known.
+    pub fn wanted_revision(&self) -> String {
+        let Some(at) = self.restarted_at else { return self.revision.clone() };
+        let digest = Sha256::digest(format!("{} {}", self.revision, at.as_nanosecond()));
+        digest.iter().take(RESTART_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What the names of its copies begin with. Another revision makes copies of other names, so that both are there while
     /// one takes over from the other.
     pub fn stem(&self) -> String {
-        let start: String = self.revision.chars().take(REVISION_CHARS_MIN).collect();
+        let start: String = self.wanted_revision().chars().take(REVISION_CHARS_MIN).collect();
         format!("{}-{start}-", self.meta.name)
     }
 

@@ -98,10 +98,40 @@ fn copies_that_go_come_again_and_as_many_are_there_as_somebody_asks_for() {
         refused.status.code() == Some(3) && String::from_utf8_lossy(&refused.stderr).contains("kube get")
     );
 
+    restarted(&lab, &shop, &file);
     quota_is_told(&lab, &shop);
     assert_eq!(does(&lab, &["down", "-"], &file), "deployment/web deleted\n");
     assert_eq!((shop.list::<Instance>(), shop.list::<Deployment>()), (vec![], vec![]));
     lab.finish();
+}
+
+/// All copies are replaced by new ones, which are of no other template: the file is known when it is played again.
+fn restarted(lab: &Lab, shop: &Cloud, file: &str) {
+    let before = ids(shop);
+    assert_eq!(does(lab, &["rollout", "restart", "deployment/web"], ""), "deployment/web restarted\n");
+    let told = does(lab, &["rollout", "status", "deployment", "web"], "");
+    assert_eq!(told, "deployment/web has 3 of 3 copies ready\n");
+    let after = ids(shop);
+    assert!(is_complete(shop, 3) && after.is_disjoint(&before), "{before:?} {after:?}");
+    assert_eq!(does(lab, &["play", "-"], file), "secret/keys read\ndeployment/web unchanged\n");
+    assert_eq!(ids(shop), after);
+    // None is touched where one of the names is wrong.
+    let refused = tries(lab, &["rollout", "restart", "deployment", "web", "other"], "");
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    let refused = tries(lab, &["rollout", "restart", "statefulset/web"], "");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    does(lab, &["rollout", "status", "web"], "");
+    assert_eq!(ids(shop), after);
+    // A secret that changed reaches them so.
+    let changed = file.replace("hunter2-is-here", "hunter3-is-here");
+    assert_eq!(does(lab, &["play", "-"], &changed), "secret/keys read\ndeployment/web unchanged\n");
+    assert_eq!(ids(shop), after);
+    does(lab, &["rollout", "restart", "web"], "");
+    does(lab, &["status", "web"], "");
+    for copy in copies(shop) {
+        assert_eq!(ask(shop, &copy.head.name, "main", "echo $DOOR"), "hunter3-is-here");
+    }
+    does(lab, &["play", "-"], file);
 }
 
 /// What a quota refuses is told once, and made when there is room.

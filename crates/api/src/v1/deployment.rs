@@ -47,7 +47,8 @@ impl Served for Deployment {
             head: Head::of(&self.meta, &scene.project(self.meta.project).name),
             kind: self.kind,
             replicas: self.wanted(scale.as_ref().map(|scale| &scale.record)),
-            revision: self.revision.clone(),
+            revision: self.wanted_revision(),
+            restarted_at: self.restarted_at,
             recreate: self.recreate,
             copies: number(counts.all),
             current: number(counts.current),
@@ -81,7 +82,7 @@ pub fn routes(routes: Routes) -> Routes {
             "/v1/deployments/{ref}",
             tag,
             Doc::new("Change a deployment")
-                .details("Another template replaces its copies one after the other.")
+                .details("Another template, or a restart, replaces its copies one after the other.")
                 .wait()
                 .input::<UpdateDeployment>()
                 .answer::<View>(200, "Changed; its copies follow."),
@@ -141,6 +142,7 @@ async fn update(
             replicas: input.replicas,
             template,
             autoscale: input.autoscale.map(|rule| rule.map(Into::into)),
+            restarted_at: input.restarted_at,
         };
         control.change_deployment(&caller, &reference, &change).await
     };

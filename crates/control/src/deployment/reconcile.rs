@@ -161,7 +161,7 @@ impl Control {
                 let mut new = translate(self, caller, &template, &name)?;
                 new.name.clone_from(&name);
                 new.labels.insert(OBJECT_LABEL.to_string(), deployment.reference());
-                new.labels.insert(REVISION_LABEL.to_string(), deployment.revision.clone());
+                new.labels.insert(REVISION_LABEL.to_string(), deployment.wanted_revision());
                 self.create_instance_for(caller, new, found).await
             };
             match outcome.await {

@@ -92,6 +92,12 @@ impl Lab {
         self.control.change_deployment(&self.caller, "web", &change).await.unwrap();
     }
 
+    async fn restart(&self, at_s: i64) {
+        let restarted_at = Some(Timestamp::from_second(at_s).unwrap());
+        let change = DeploymentChange { restarted_at, ..DeploymentChange::default() };
+        self.control.change_deployment(&self.caller, "web", &change).await.unwrap();
+    }
+
     async fn run(&self, id: DeploymentId) -> Result<Option<Duration>, Error> {
         self.control.reconcile_deployment(id, &translate).await
     }
@@ -227,6 +233,45 @@ async fn another_revision_takes_over_copy_by_copy() {
         lab.settle(id).await;
         assert_eq!(lab.names(), ["web-bbbbb-1", "web-bbbbb-2"], "recreate {recreate}");
         assert!(lab.status(id).leaving.is_empty());
+    }
+}
+
+/// Copies anew of the same template take over as those of another one do, and a file that is played again changes nothing of it.
+#[tokio::test]
+async fn a_restart_replaces_all_copies_once() {
+    for recreate in [false, true] {
+        let lab = Lab::new().await;
+        let id = lab.make(2, recreate).await;
+        lab.settle(id).await;
+        let mut before = lab.names();
+        for at_s in [100, 200] {
+            lab.restart(at_s).await;
+            lab.run(id).await.unwrap();
+            let kept = lab.names().iter().filter(|name| before.contains(name)).count();
+            assert_eq!((kept, lab.names().len()), (2, if recreate { 2 } else { 3 }));
+            lab.settle(id).await;
+            let after = lab.names();
+            assert!(after.len() == 2 && after.iter().all(|name| !before.contains(name)), "{after:?}");
+            // Asked once more for the same, and the same template played again.
+            let written = lab.control.get::<Deployment>(id).unwrap().mod_revision;
+            lab.restart(at_s).await;
+            lab.change_to("aaaaa11111", recreate).await;
+            assert_eq!(lab.control.get::<Deployment>(id).unwrap().mod_revision, written);
+            lab.settle(id).await;
+            assert_eq!(lab.names(), after);
+            before = after;
+        }
+        let reader = Caller { role: Role::Reader, ..lab.caller.clone() };
+        let change =
+            DeploymentChange { restarted_at: Some(Timestamp::UNIX_EPOCH), ..DeploymentChange::default() };
+        let refused = lab.control.change_deployment(&reader, "web", &change).await.unwrap_err();
+        assert_eq!(refused.code, Code::Forbidden);
+        lab.change_to("bbbbb22222", recreate).await;
+        lab.settle(id).await;
+        assert!(
+            lab.names().iter().all(|name| !before.contains(name)),
+            "another template is another one still"
+        );
     }
 }
 

@@ -13,6 +13,7 @@ mod deployment;
 mod generate;
 mod request;
 mod roll;
+mod rollout;
 mod sequence;
 mod service;
 
@@ -57,6 +58,9 @@ pub enum Verb {
     Scale(deployment::ScaleArgs),
     /// Wait until all copies are there and ready
     Status(deployment::StatusArgs),
+    /// Replace all copies by new ones, or wait for them, in the words of kubectl
+    #[command(subcommand)]
+    Rollout(rollout::Verb),
     /// Print an instance of containers as a Pod of Kubernetes
     Generate {
         /// Name or id
@@ -102,6 +106,7 @@ pub async fn run(session: &Session, project: Option<&str>, verb: Verb) -> Result
         Verb::Get(args) => deployment::list(session, &args).await,
         Verb::Scale(args) => deployment::scale(session, &args).await,
         Verb::Status(args) => deployment::status(session, &args).await,
+        Verb::Rollout(verb) => rollout::run(session, &verb).await,
         Verb::Generate { name } => generate::generate(session, &name).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Deployments on the wire.
 
 use super::{Fault, Head, instance::CreateInstance, patch::nullable};
+use jiff::Timestamp;
 use model::{
     deployment::{self, Kind},
     meta::Labels,
@@ -19,8 +20,12 @@ pub struct Deployment {
     pub kind: Kind,
     /// Copies that are wanted.
     pub replicas: u32,
-    /// Tells its template from others. Its copies have it as their label `kube-digest`.
+    /// Tells its copies from those before another template or a restart. They have it as their label `kube-digest`.
     pub revision: String,
+    /// When copies anew were last asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub restarted_at: Option<Timestamp>,
     /// The old copies go before new ones come.
     pub recreate: bool,
     /// All copies, those that are on their way out included.
@@ -151,4 +156,8 @@ pub struct UpdateDeployment {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "nullable")]
     #[schema(value_type = Option<Autoscale>)]
     pub autoscale: Option<Option<Autoscale>>,
+    /// When copies anew are asked for: another time than before replaces all that are there, as another template does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub restarted_at: Option<Timestamp>,
 }

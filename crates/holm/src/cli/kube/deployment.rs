@@ -4,6 +4,7 @@
 use super::{
     DIGEST, PlayArgs, made_of, request,
     roll::{READY_PAUSE, is_going},
+    rollout,
 };
 use crate::cli::{
     completion,
@@ -41,9 +42,9 @@ pub struct ScaleArgs {
 /// Whose copies are waited for.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
-    /// Name, as deployment/NAME or NAME
-    #[arg(value_name = "NAME", add = completion::names("deployments"))]
-    pub name: String,
+    /// Name, as deployment/NAME, deployment NAME or NAME
+    #[arg(value_name = "NAME", required = true, num_args = 1..=2, add = completion::names("deployments"))]
+    pub name: Vec<String>,
     #[command(flatten)]
     pub wait: WaitArgs,
 }
@@ -101,21 +102,31 @@ pub async fn scale(session: &Session, args: &ScaleArgs) -> Result {
 /// # Errors
 /// Copies that cannot be had, or are not ready in time.
 pub async fn status(session: &Session, args: &StatusArgs) -> Result {
-    let found = find(session, &args.name).await?;
+    let names = rollout::references(&args.name);
+    let [name] = names.as_slice() else {
+        return Err(Failure::usage("one is waited for at a time").hint("name it deployment/NAME"));
+    };
+    let found = find(session, name).await?;
     complete(session, &found, &args.wait).await?;
     let seen: Deployment = session.client.get(&found.head.id.to_string()).await?;
     super::done(session, &seen.reference(), &format!("has {} of {} copies ready", seen.ready, seen.replicas))
 }
 
+/// The kind that a word means.
+pub(super) fn kind_of(word: &str) -> Option<Kind> {
+    match word {
+        "deployment" | "deployments" | "deploy" | "deployment.apps" => Some(Kind::Deployment),
+        "daemonset" | "daemonsets" | "ds" | "daemonset.apps" => Some(Kind::DaemonSet),
+        _ => None,
+    }
+}
+
 /// The deployment that a user means, with its kind or without.
-async fn find(session: &Session, text: &str) -> Result<Deployment> {
-    let (kind, name) = match text.split_once('/') {
+pub(super) async fn find(session: &Session, text: &str) -> Result<Deployment> {
+    let (kind, name) = match text.split_once('/').map(|(word, name)| (word, kind_of(word), name)) {
         None => (None, text),
-        Some(("deployment" | "deployments" | "deploy" | "deployment.apps", name)) => {
-            (Some(Kind::Deployment), name)
-        }
-        Some(("daemonset" | "daemonsets" | "ds" | "daemonset.apps", name)) => (Some(Kind::DaemonSet), name),
-        Some((other, _)) => {
+        Some((_, Some(kind), name)) => (Some(kind), name),
+        Some((other, None, _)) => {
             let message = format!("{other}s have no copies that are watched over");
             return Err(Failure::usage(message).hint("name it deployment/NAME or daemonset/NAME"));
         }
@@ -144,10 +155,10 @@ pub async fn settle(
 ) -> Result<&'static str> {
     let mut there = made_of(session, workload).await?;
     there.retain(|instance| !is_going(instance));
-    let digest = Some(&copies.template.digest);
-    let kept = there.iter().filter(|instance| instance.head.labels.get(DIGEST) == digest).count();
     let known = known(session, workload).await?;
     let wanted = put(session, workload, copies, known.as_ref()).await?;
+    let is_kept = |it: &&Instance| it.head.labels.get(DIGEST) == Some(&wanted.revision);
+    let kept = there.iter().filter(is_kept).count();
     complete(session, &wanted, &args.wait).await?;
     Ok(match (kept, there.len() - kept) {
         (0, 0) if known.is_none() || wanted.replicas > 0 => "created",
