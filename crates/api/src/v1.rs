@@ -15,6 +15,7 @@ mod floating_ip;
 mod history;
 pub(crate) mod image;
 mod instance;
+mod kept;
 mod keypair;
 mod network;
 mod node;

@@ -1,28 +1,16 @@
 //! Deployments: their routes, and what a template means. A template is kept as clients send it; only here it is read.
 
 use super::{
-    audit::{deed, note},
-    described::remove,
     instance::translate,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head,
         deployment::{CreateDeployment, Deployment as View, TemplateRequest, UpdateDeployment},
         instance::CreateInstance,
-        list::WaitQuery,
     },
-};
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use control::{
@@ -61,104 +49,59 @@ impl Served for Deployment {
     }
 }
 
+impl Kept for Deployment {
+    fn name_asked(new: &CreateDeployment) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateDeployment) -> control::Result<Self> {
+        let template = read(control, caller, &new.name, &new.template)?;
+        let new = NewDeployment {
+            name: new.name,
+            description: new.description,
+            labels: new.labels,
+            kind: new.kind,
+            replicas: new.replicas,
+            template,
+            autoscale: new.autoscale.map(Into::into),
+        };
+        control.create_deployment(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateDeployment,
+    ) -> control::Result<Self> {
+        let name = Self::find(control, caller, reference)?.record.meta.name.to_string();
+        let template = change.template.as_ref().map(|it| read(control, caller, &name, it)).transpose()?;
+        let change = DeploymentChange {
+            description: change.description,
+            replicas: change.replicas,
+            template,
+            autoscale: change.autoscale.map(|rule| rule.map(Into::into)),
+            restarted_at: change.restarted_at,
+        };
+        control.change_deployment(caller, reference, &change).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_deployment(caller, id).await
+    }
+}
+
 /// Adds the routes of deployments.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "deployments";
-    routes
-        .collection::<Deployment>()
-        .add(
-            Method::POST,
-            "/v1/deployments",
-            tag,
-            Doc::new("Make a deployment")
-                .details("holm makes its copies, and makes them again when one is missing.")
-                .wait()
-                .input::<CreateDeployment>()
-                .answer::<View>(201, "Made; its copies follow."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/deployments/{ref}",
-            tag,
-            Doc::new("Change a deployment")
-                .details("Another template, or a restart, replaces its copies one after the other.")
-                .wait()
-                .input::<UpdateDeployment>()
-                .answer::<View>(200, "Changed; its copies follow."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/deployments/{ref}",
-            tag,
-            Doc::new("Delete a deployment")
-                .details("Its copies stay, as instances that nobody watches over.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateDeployment>,
-) -> Result<Response> {
-    check_wait::<Deployment>(&wait)?;
-    let act = async {
-        let template = read(app.control(), &caller, &input.name, &input.template)?;
-        let new = NewDeployment {
-            name: input.name.clone(),
-            description: input.description.clone(),
-            labels: input.labels.clone(),
-            kind: input.kind,
-            replicas: input.replicas,
-            template,
-            autoscale: input.autoscale.map(Into::into),
-        };
-        app.control().create_deployment(&caller, new).await
-    };
-    let made = act.await;
-    let made = note(&app, &caller, deed("create", "deployment", &input.name), made).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateDeployment>,
-) -> Result<Response> {
-    check_wait::<Deployment>(&wait)?;
-    let act = async {
-        let control = app.control();
-        let name = Deployment::find(control, &caller, &reference)?.record.meta.name.to_string();
-        let template = input.template.as_ref().map(|it| read(control, &caller, &name, it)).transpose()?;
-        let change = DeploymentChange {
-            description: input.description.clone(),
-            replicas: input.replicas,
-            template,
-            autoscale: input.autoscale.map(|rule| rule.map(Into::into)),
-            restarted_at: input.restarted_at,
-        };
-        control.change_deployment(&caller, &reference, &change).await
-    };
-    let changed = act.await;
-    let changed = note(&app, &caller, deed("update", "deployment", &reference), changed).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_deployment(&asker.0, id).await;
-    remove::<Deployment>(&app, &asker, &reference, &wait, act).await
+    routes.kept::<Deployment>(
+        Doc::new("Make a deployment")
+            .details("holm makes its copies, and makes them again when one is missing.")
+            .answer::<View>(201, "Made; its copies follow."),
+        Doc::new("Change a deployment")
+            .details("Another template, or a restart, replaces its copies one after the other.")
+            .answer::<View>(200, "Changed; its copies follow."),
+        Doc::new("Delete a deployment").details("Its copies stay, as instances that nobody watches over."),
+    )
 }
 
 /// A template as it is kept. What no copy could be is refused here, before anything is made of it.

@@ -1,27 +1,16 @@
 //! Flavors.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, dress, remove},
+    described::{describe, dress},
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head,
         flavor::{CreateFlavor, Flavor as View, UpdateFlavor},
-        list::WaitQuery,
         patch::apply_labels,
     },
-};
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
 };
 use control::{Caller, Control, Error, Role, flavor::NewFlavor};
 use model::{
@@ -46,43 +35,57 @@ impl Served for Flavor {
     }
 }
 
+impl Kept for Flavor {
+    fn name_asked(new: &CreateFlavor) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateFlavor) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let asked = NewFlavor {
+            size: size_of(&new)?,
+            name: new.name,
+            flavorid: None,
+            description: String::new(),
+            public: new.public.unwrap_or(true),
+            extra_specs: new.extra_specs,
+        };
+        let made = control.create_flavor(caller, asked).await?;
+        dress(control, caller, made, &new.description, &new.labels).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateFlavor,
+    ) -> control::Result<Self> {
+        caller.require(Role::Admin, "changing a flavor")?;
+        let projects = change.projects.as_ref().map(|all| projects_of(control, caller, all)).transpose()?;
+        let edit = |flavor: &mut Self| {
+            describe(&mut flavor.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)?;
+            flavor.public = change.public.unwrap_or(flavor.public);
+            if let Some(projects) = &projects {
+                flavor.projects.clone_from(projects);
+            }
+            apply_labels(&mut flavor.extra_specs, &change.extra_specs);
+            Ok(())
+        };
+        control.change(caller, reference, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_flavor(caller, id).await.map(drop)
+    }
+}
+
 /// Adds the routes of flavors.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "flavors";
-    routes
-        .collection::<Flavor>()
-        .add(
-            Method::POST,
-            "/v1/flavors",
-            tag,
-            Doc::new("Make a flavor")
-                .details("Admin only.")
-                .wait()
-                .input::<CreateFlavor>()
-                .answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/flavors/{ref}",
-            tag,
-            Doc::new("Change a flavor")
-                .details("Admin only. Its size never changes.")
-                .wait()
-                .input::<UpdateFlavor>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/flavors/{ref}",
-            tag,
-            Doc::new("Delete a flavor")
-                .details("Admin only. Instances made with it keep their size.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
+    routes.kept::<Flavor>(
+        Doc::new("Make a flavor").details("Admin only."),
+        Doc::new("Change a flavor").details("Admin only. Its size never changes."),
+        Doc::new("Delete a flavor").details("Admin only. Instances made with it keep their size."),
+    )
 }
 
 /// The size by number; what is missing is read out of the name.
@@ -102,30 +105,6 @@ fn size_of(input: &CreateFlavor) -> control::Result<Option<Size>> {
     }))
 }
 
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateFlavor>,
-) -> Result<Response> {
-    check_wait::<Flavor>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let make = async {
-        let new = NewFlavor {
-            name: input.name.clone(),
-            size: size_of(&input)?,
-            flavorid: None,
-            description: String::new(),
-            public: input.public.unwrap_or(true),
-            extra_specs: input.extra_specs.clone(),
-        };
-        let made = app.control().create_flavor(&caller, new).await?;
-        dress(app.control(), &caller, made, &input.description, &input.labels).await
-    };
-    let made = note(&app, &caller, deed("create", "flavor", &input.name), make.await).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
 /// Projects by names or ids.
 fn projects_of(control: &Control, caller: &Caller, all: &[String]) -> control::Result<BTreeSet<ProjectId>> {
     if all.len() > PROJECTS_MAX {
@@ -134,42 +113,4 @@ fn projects_of(control: &Control, caller: &Caller, all: &[String]) -> control::R
     }
     let id = |reference: &String| control.find_project(caller, reference).map(|found| found.record.meta.id);
     all.iter().map(id).collect::<control::Result<_>>().map_err(|e| e.field("projects"))
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateFlavor>,
-) -> Result<Response> {
-    check_wait::<Flavor>(&wait)?;
-    let act = async {
-        caller.require(Role::Admin, "changing a flavor")?;
-        let projects =
-            input.projects.as_ref().map(|all| projects_of(app.control(), &caller, all)).transpose()?;
-        app.control()
-            .change::<Flavor>(&caller, &reference, |flavor| {
-                describe(&mut flavor.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
-                flavor.public = input.public.unwrap_or(flavor.public);
-                if let Some(projects) = &projects {
-                    flavor.projects.clone_from(projects);
-                }
-                apply_labels(&mut flavor.extra_specs, &input.extra_specs);
-                Ok(())
-            })
-            .await
-    };
-    let changed = note(&app, &caller, deed("update", "flavor", &reference), act.await).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_flavor(&asker.0, id).await.map(|_| ());
-    remove::<Flavor>(&app, &asker, &reference, &wait, act).await
 }

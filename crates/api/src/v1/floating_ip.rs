@@ -1,26 +1,16 @@
 //! Floating IPs.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head,
         floating_ip::{CreateFloatingIp, FloatingIp as View, Target, TargetRequest, UpdateFloatingIp},
-        list::{ListQuery, WaitQuery},
+        list::ListQuery,
     },
-};
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
 };
 use control::{
     Caller, Control, Error,
@@ -79,33 +69,65 @@ fn instance_of(floating: &FloatingIp, scene: &Scene<'_>) -> Option<model::id::In
     port.record.instance()
 }
 
+impl Kept for FloatingIp {
+    fn name_asked(new: &CreateFloatingIp) -> &str {
+        new.name.as_deref().unwrap_or_default()
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateFloatingIp) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let new = NewFloatingIp {
+            network: new.network,
+            address: new.address,
+            family: new.family.map(family).transpose()?,
+            name: new.name,
+            description: new.description,
+            labels: new.labels,
+            target: new.target.as_ref().map(target_asked).transpose()?,
+        };
+        control.create_floating_ip(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateFloatingIp,
+    ) -> control::Result<Self> {
+        let id = Self::find(control, caller, reference)?.record.meta.id.to_string();
+        let target = match &change.target {
+            None => None,
+            Some(None) => Some(None),
+            Some(Some(target)) => Some(Some(target_asked(target)?)),
+        };
+        let target = target.as_ref().map(Option::as_ref);
+        let edit = |floating: &mut Self| {
+            describe(&mut floating.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)
+        };
+        control.update_floating_ip(caller, &id, target, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_floating_ip(caller, id).await
+    }
+
+    fn action(change: &UpdateFloatingIp) -> &'static str {
+        match &change.target {
+            Some(Some(_)) => "attach",
+            Some(None) => "detach",
+            None => "update",
+        }
+    }
+}
+
 /// Adds the routes of floating IPs.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "floating_ips";
     routes
-        .collection::<FloatingIp>()
-        .add(
-            Method::POST,
-            "/v1/floating_ips",
-            tag,
-            Doc::new("Take a floating IP").wait().input::<CreateFloatingIp>().answer::<View>(201, "Taken."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/floating_ips/{ref}",
-            tag,
+        .kept::<FloatingIp>(
+            Doc::new("Take a floating IP").answer::<View>(201, "Taken."),
             Doc::new("Attach, move or detach a floating IP")
-                .details("Takes effect at once, while the instances run. `target: null` detaches. May be named by its address.")
-                .wait().input::<UpdateFloatingIp>().answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/floating_ips/{ref}",
-            tag,
-            Doc::new("Give a floating IP back").wait().empty(204, "Gone."),
-            delete,
+                .details("Takes effect at once, while the instances run. `target: null` detaches. May be named by its address."),
+            Doc::new("Give a floating IP back"),
         )
 }
 
@@ -130,71 +152,4 @@ fn family(number: u8) -> control::Result<Family> {
         6 => Ok(Family::Ipv6),
         _ => Err(Error::invalid("family", "an address family is 4 or 6")),
     }
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateFloatingIp>,
-) -> Result<Response> {
-    check_wait::<FloatingIp>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let make = async {
-        let new = NewFloatingIp {
-            network: input.network.clone(),
-            address: input.address,
-            family: input.family.map(family).transpose()?,
-            name: input.name.clone(),
-            description: input.description.clone(),
-            labels: input.labels.clone(),
-            target: input.target.as_ref().map(target_asked).transpose()?,
-        };
-        app.control().create_floating_ip(&caller, new).await
-    };
-    let name = input.name.clone().unwrap_or_default();
-    let made = note(&app, &caller, deed("create", "floating_ip", &name), make.await).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateFloatingIp>,
-) -> Result<Response> {
-    check_wait::<FloatingIp>(&wait)?;
-    let act = async {
-        let control = app.control();
-        let id = FloatingIp::find(control, &caller, &reference)?.record.meta.id.to_string();
-        let target = match &input.target {
-            None => None,
-            Some(None) => Some(None),
-            Some(Some(target)) => Some(Some(target_asked(target)?)),
-        };
-        let target = target.as_ref().map(Option::as_ref);
-        control
-            .update_floating_ip(&caller, &id, target, |floating| {
-                describe(&mut floating.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)
-            })
-            .await
-    };
-    let action = match &input.target {
-        Some(Some(_)) => "attach",
-        Some(None) => "detach",
-        None => "update",
-    };
-    let changed = note(&app, &caller, deed(action, "floating_ip", &reference), act.await).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_floating_ip(&asker.0, id).await;
-    remove::<FloatingIp>(&app, &asker, &reference, &wait, act).await
 }

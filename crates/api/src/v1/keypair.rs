@@ -1,29 +1,27 @@
 //! SSH keys.
 
 use super::{
-    audit::{deed, note, note_as},
-    described::{describe, dress, remove},
+    audit::{deed, note_as},
+    described::{describe, dress},
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head, Reference,
         keypair::{CreateKeypair, Keypair as View, RevokedKeypair, UpdateKeypair},
-        list::WaitQuery,
     },
 };
 use crate::{
     app::{App, Asker},
     error::Result,
-    request::{Input, Params},
 };
 use axum::{
     Json,
     extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
+    http::Method,
 };
-use control::{instance::keys::Revoked, keypair::NewKeypair};
+use control::{Caller, Control, instance::keys::Revoked, keypair::NewKeypair};
 use model::keypair::Keypair;
 
 impl Served for Keypair {
@@ -47,24 +45,44 @@ impl Served for Keypair {
     }
 }
 
+impl Kept for Keypair {
+    fn name_asked(new: &CreateKeypair) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateKeypair) -> control::Result<Self> {
+        let CreateKeypair { name, description, labels, kind, public_key } = new;
+        control::change::check_labels(&labels)?;
+        let made = control.add_keypair(caller, NewKeypair { name, kind, public_key, user: None }).await?;
+        dress(control, caller, made, &description, &labels).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateKeypair,
+    ) -> control::Result<Self> {
+        let edit = |key: &mut Self| {
+            describe(&mut key.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)
+        };
+        control.change(caller, reference, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_keypair(caller, None, id).await.map(drop)
+    }
+}
+
 /// Adds the routes of SSH keys.
 pub fn routes(routes: Routes) -> Routes {
     let tag = "keypairs";
     routes
-        .collection::<Keypair>()
-        .add(
-            Method::POST,
-            "/v1/keypairs",
-            tag,
-            Doc::new("Import a public key").wait().input::<CreateKeypair>().answer::<View>(201, "Imported."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/keypairs/{ref}",
-            tag,
-            Doc::new("Change a key's record").wait().input::<UpdateKeypair>().answer::<View>(200, "Changed."),
-            update,
+        .kept::<Keypair>(
+            Doc::new("Import a public key").answer::<View>(201, "Imported."),
+            Doc::new("Change a key's record"),
+            Doc::new("Delete a key")
+                .details("Instances that let its holder in go on doing so: revoke it first to end that."),
         )
         .add(
             Method::POST,
@@ -78,56 +96,6 @@ pub fn routes(routes: Routes) -> Routes {
                 .answer::<RevokedKeypair>(200, "Taken."),
             revoke,
         )
-        .add(
-            Method::DELETE,
-            "/v1/keypairs/{ref}",
-            tag,
-            Doc::new("Delete a key")
-                .details("Instances that let its holder in go on doing so: revoke it first to end that.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateKeypair>,
-) -> Result<Response> {
-    check_wait::<Keypair>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let make = async {
-        let new = NewKeypair {
-            name: input.name.clone(),
-            kind: input.kind,
-            public_key: input.public_key.clone(),
-            user: None,
-        };
-        let made = app.control().add_keypair(&caller, new).await?;
-        dress(app.control(), &caller, made, &input.description, &input.labels).await
-    };
-    let made = note(&app, &caller, deed("create", "keypair", &input.name), make.await).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateKeypair>,
-) -> Result<Response> {
-    check_wait::<Keypair>(&wait)?;
-    let changed = app
-        .control()
-        .change::<Keypair>(&caller, &reference, |key| {
-            describe(&mut key.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)
-        })
-        .await;
-    let changed = note(&app, &caller, deed("update", "keypair", &reference), changed).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
 }
 
 async fn revoke(
@@ -143,14 +111,4 @@ async fn revoke(
     let revoked = note_as(&app, &caller, deed("revoke", "keypair", &reference), revoked, subject).await?;
     let instances = revoked.instances.iter().map(|instance| Reference::to(&instance.meta)).collect();
     Ok(Json(RevokedKeypair { instances }))
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_keypair(&asker.0, None, id).await.map(|_| ());
-    remove::<Keypair>(&app, &asker, &reference, &wait, act).await
 }

@@ -1,32 +1,22 @@
 //! Networks.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head,
-        list::{ListQuery, WaitQuery},
+        list::ListQuery,
         network::{
             CreateNetwork, External as ExternalView, Network as View, NetworkKind as Kind, NetworkSubnet,
             UpdateNetwork,
         },
     },
 };
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
 use control::{
-    Error,
+    Caller, Control, Error,
     network::{Joined, NewNetwork},
 };
 use model::network::{External, Network, NetworkKind};
@@ -75,39 +65,50 @@ fn kind_of(kind: &NetworkKind) -> Kind {
     }
 }
 
+impl Kept for Network {
+    fn name_asked(new: &CreateNetwork) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateNetwork) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let kind = kind_asked(&new)?;
+        let new = NewNetwork {
+            description: new.description,
+            mtu: new.mtu,
+            shared: new.shared,
+            port_security: new.port_security.unwrap_or(true),
+            dns_domain: new.dns_domain,
+            labels: new.labels,
+            admin_up: new.admin_up.unwrap_or(true),
+            ..NewNetwork::of_kind(&new.name, kind)
+        };
+        control.create_network(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateNetwork,
+    ) -> control::Result<Self> {
+        control.update_network(caller, reference, |network| apply(network, &change)).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_network(caller, id, Joined::Remove).await
+    }
+}
+
 /// Adds the routes of networks.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "networks";
-    routes
-        .collection::<Network>()
-        .add(
-            Method::POST,
-            "/v1/networks",
-            tag,
-            Doc::new("Make a network")
-                .details("It has no subnets at first. External and shared ones: admin only.")
-                .wait()
-                .input::<CreateNetwork>()
-                .answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/networks/{ref}",
-            tag,
-            Doc::new("Change a network").wait().input::<UpdateNetwork>().answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/networks/{ref}",
-            tag,
-            Doc::new("Delete a network")
-                .details("Its subnets go along. Refused while instances have ports in it.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
+    routes.kept::<Network>(
+        Doc::new("Make a network")
+            .details("It has no subnets at first. External and shared ones: admin only."),
+        Doc::new("Change a network"),
+        Doc::new("Delete a network")
+            .details("Its subnets go along. Refused while instances have ports in it."),
+    )
 }
 
 fn kind_asked(input: &CreateNetwork) -> control::Result<NetworkKind> {
@@ -126,44 +127,6 @@ fn kind_asked(input: &CreateNetwork) -> control::Result<NetworkKind> {
     }
 }
 
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateNetwork>,
-) -> Result<Response> {
-    check_wait::<Network>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let make = async {
-        let new = NewNetwork {
-            description: input.description.clone(),
-            mtu: input.mtu,
-            shared: input.shared,
-            port_security: input.port_security.unwrap_or(true),
-            dns_domain: input.dns_domain.clone(),
-            labels: input.labels.clone(),
-            admin_up: input.admin_up.unwrap_or(true),
-            ..NewNetwork::of_kind(&input.name, kind_asked(&input)?)
-        };
-        app.control().create_network(&caller, new).await
-    };
-    let made = note(&app, &caller, deed("create", "network", &input.name), make.await).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateNetwork>,
-) -> Result<Response> {
-    check_wait::<Network>(&wait)?;
-    let act = app.control().update_network(&caller, &reference, |network| apply(network, &input));
-    let changed = note(&app, &caller, deed("update", "network", &reference), act.await).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
 fn apply(network: &mut Network, input: &UpdateNetwork) -> control::Result<()> {
     describe(&mut network.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
     network.mtu = input.mtu.unwrap_or(network.mtu);
@@ -174,14 +137,4 @@ fn apply(network: &mut Network, input: &UpdateNetwork) -> control::Result<()> {
         domain.trim_matches('.').clone_into(&mut network.dns_domain);
     }
     Ok(())
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_network(&asker.0, id, Joined::Remove).await;
-    remove::<Network>(&app, &asker, &reference, &wait, act).await
 }

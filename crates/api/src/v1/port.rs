@@ -1,31 +1,21 @@
 //! Ports.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         self, Head,
-        list::{ListQuery, WaitQuery},
+        list::ListQuery,
         port::{
             AddressPair, CreatePort, FixedIp, FixedIpRequest, Port as View, PortDevice, UpdatePort, UserNote,
         },
     },
 };
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
 use control::{
-    Caller,
+    Caller, Control,
     port::{FixedAsked, NewPort, PortChange},
 };
 use model::{
@@ -110,58 +100,84 @@ fn device_view(device: Device, scene: &Scene<'_>) -> Option<PortDevice> {
     })
 }
 
+impl Kept for Port {
+    fn name_asked(new: &CreatePort) -> &str {
+        new.name.as_deref().unwrap_or_default()
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreatePort) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let fixed: Vec<FixedAsked> = new.addresses.iter().map(fixed_asked).collect();
+        let new = NewPort {
+            name: new.name.unwrap_or_default(),
+            description: new.description,
+            labels: new.labels,
+            network: new.network,
+            fixed: (!fixed.is_empty()).then_some(fixed),
+            mac: new.mac,
+            security_groups: new.security_groups,
+            port_security: new.port_security,
+            allowed_pairs: pairs(&new.allowed_pairs),
+            admin_up: new.admin_up.unwrap_or(true),
+            rate_mbit: new.rate_mbit,
+            foreign_user: new.foreign_user.as_ref().map(foreign_user),
+            device_tag: None,
+            aliases: new.aliases,
+            spread: new.spread.as_ref().map(spread).transpose()?,
+        };
+        control.create_port(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdatePort,
+    ) -> control::Result<Self> {
+        let asked = PortChange {
+            fixed: change.addresses.as_ref().map(|all| all.iter().map(fixed_asked).collect()),
+            security_groups: change.security_groups.clone(),
+            mac: change.mac,
+        };
+        control.update_port(caller, reference, &asked, |port| apply(port, &change)).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_port(caller, id).await
+    }
+}
+
+fn apply(port: &mut Port, change: &UpdatePort) -> control::Result<()> {
+    describe(&mut port.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)?;
+    port.port_security = change.port_security.unwrap_or(port.port_security);
+    port.admin_up = change.admin_up.unwrap_or(port.admin_up);
+    port.rate_mbit = change.rate_mbit.unwrap_or(port.rate_mbit);
+    if let Some(given) = &change.allowed_pairs {
+        port.allowed_pairs = pairs(given);
+    }
+    if let Some(user) = &change.foreign_user {
+        port.foreign_user = user.as_ref().map(foreign_user);
+    }
+    if let Some(aliases) = &change.aliases {
+        port.aliases.clone_from(aliases);
+    }
+    if let Some(asked) = &change.spread {
+        port.spread = asked.as_ref().map(spread).transpose()?;
+    }
+    Ok(())
+}
+
 /// Adds the routes of ports.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "ports";
-    routes
-        .collection::<Port>()
-        .add(
-            Method::POST,
-            "/v1/ports",
-            tag,
-            Doc::new("Make a port")
-                .details("It keeps its MAC and addresses for life, whatever uses it.")
-                .wait()
-                .input::<CreatePort>()
-                .answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/ports/{ref}",
-            tag,
-            Doc::new("Change a port")
-                .details("Takes effect at once, while its instance runs too.")
-                .wait()
-                .input::<UpdatePort>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/ports/{ref}",
-            tag,
-            Doc::new("Delete a port").details("Refused while something uses it.").wait().empty(204, "Gone."),
-            delete,
-        )
+    routes.kept::<Port>(
+        Doc::new("Make a port").details("It keeps its MAC and addresses for life, whatever uses it."),
+        Doc::new("Change a port").details("Takes effect at once, while its instance runs too."),
+        Doc::new("Delete a port").details("Refused while something uses it."),
+    )
 }
 
 fn pairs(given: &[AddressPair]) -> Vec<model::port::AddressPair> {
     given.iter().map(|pair| model::port::AddressPair { net: pair.net, mac: pair.mac }).collect()
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreatePort>,
-) -> Result<Response> {
-    check_wait::<Port>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let outcome = make(&app, &caller, &input).await;
-    let name = input.name.clone().unwrap_or_default();
-    let made = note(&app, &caller, deed("create", "port", &name), outcome).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
 }
 
 fn fixed_asked(asked: &FixedIpRequest) -> FixedAsked {
@@ -182,77 +198,4 @@ fn spread(asked: &types::port::Spread) -> control::Result<Spread> {
         over: asked.over.clone(),
         ports: asked.ports.iter().map(port).collect::<control::Result<_>>()?,
     })
-}
-
-async fn make(app: &App, caller: &Caller, input: &CreatePort) -> control::Result<Port> {
-    let fixed: Vec<FixedAsked> = input.addresses.iter().map(fixed_asked).collect();
-    let new = NewPort {
-        name: input.name.clone().unwrap_or_default(),
-        description: input.description.clone(),
-        labels: input.labels.clone(),
-        network: input.network.clone(),
-        fixed: (!fixed.is_empty()).then_some(fixed),
-        mac: input.mac,
-        security_groups: input.security_groups.clone(),
-        port_security: input.port_security,
-        allowed_pairs: pairs(&input.allowed_pairs),
-        admin_up: input.admin_up.unwrap_or(true),
-        rate_mbit: input.rate_mbit,
-        foreign_user: input.foreign_user.as_ref().map(foreign_user),
-        device_tag: None,
-        aliases: input.aliases.clone(),
-        spread: input.spread.as_ref().map(spread).transpose()?,
-    };
-    app.control().create_port(caller, new).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdatePort>,
-) -> Result<Response> {
-    check_wait::<Port>(&wait)?;
-    let outcome = apply(&app, &caller, &reference, &input).await;
-    let changed = note(&app, &caller, deed("update", "port", &reference), outcome).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn apply(app: &App, caller: &Caller, reference: &str, input: &UpdatePort) -> control::Result<Port> {
-    let change = PortChange {
-        fixed: input.addresses.as_ref().map(|all| all.iter().map(fixed_asked).collect()),
-        security_groups: input.security_groups.clone(),
-        mac: input.mac,
-    };
-    let edit = |port: &mut Port| {
-        describe(&mut port.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
-        port.port_security = input.port_security.unwrap_or(port.port_security);
-        port.admin_up = input.admin_up.unwrap_or(port.admin_up);
-        port.rate_mbit = input.rate_mbit.unwrap_or(port.rate_mbit);
-        if let Some(given) = &input.allowed_pairs {
-            port.allowed_pairs = pairs(given);
-        }
-        if let Some(user) = &input.foreign_user {
-            port.foreign_user = user.as_ref().map(foreign_user);
-        }
-        if let Some(aliases) = &input.aliases {
-            port.aliases.clone_from(aliases);
-        }
-        if let Some(asked) = &input.spread {
-            port.spread = asked.as_ref().map(spread).transpose()?;
-        }
-        Ok(())
-    };
-    app.control().update_port(caller, reference, &change, edit).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_port(&asker.0, id).await;
-    remove::<Port>(&app, &asker, &reference, &wait, act).await
 }

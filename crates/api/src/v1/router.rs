@@ -2,10 +2,11 @@
 
 use super::{
     audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::{Served, answer},
     subnet::{host_routes, route_view},
     types::{
         Head,
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     app::{App, Asker},
     error::Result,
-    request::{Input, Params},
+    request::Input,
 };
 use axum::{
     extract::{Path, State},
@@ -26,7 +27,7 @@ use axum::{
     response::Response,
 };
 use control::{
-    Caller, Error,
+    Caller, Control, Error,
     port::FixedAsked,
     router::{GatewayAsked, InterfaceAsked, NewRouter, RouterChange},
 };
@@ -64,35 +65,56 @@ impl Served for Router {
     }
 }
 
+impl Kept for Router {
+    fn name_asked(new: &CreateRouter) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateRouter) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let new = NewRouter {
+            name: new.name,
+            description: new.description,
+            labels: new.labels,
+            gateway: new.gateway.as_ref().map(gateway_asked),
+            interfaces: new.interfaces,
+            routes: host_routes(&new.routes),
+            admin_up: new.admin_up.unwrap_or(true),
+        };
+        control.create_router(caller, &new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateRouter,
+    ) -> control::Result<Self> {
+        let asked = RouterChange {
+            gateway: change.gateway.as_ref().map(|gateway| gateway.as_ref().map(gateway_asked)),
+            routes: change.routes.as_deref().map(host_routes),
+        };
+        let edit = |router: &mut Self| {
+            describe(&mut router.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)?;
+            router.admin_up = change.admin_up.unwrap_or(router.admin_up);
+            Ok(())
+        };
+        control.update_router(caller, reference, &asked, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_router(caller, id, false).await
+    }
+}
+
 /// Adds the routes of routers.
 pub fn routes(routes: Routes) -> Routes {
     let tag = "routers";
     routes
-        .collection::<Router>()
-        .add(
-            Method::POST,
-            "/v1/routers",
-            tag,
-            Doc::new("Make a router").wait().input::<CreateRouter>().answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/routers/{ref}",
-            tag,
-            Doc::new("Change a router")
-                .details("`gateway: null` closes the way out.")
-                .wait()
-                .input::<UpdateRouter>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/routers/{ref}",
-            tag,
-            Doc::new("Delete a router").details("Refused while it joins subnets.").wait().empty(204, "Gone."),
-            delete,
+        .kept::<Router>(
+            Doc::new("Make a router"),
+            Doc::new("Change a router").details("`gateway: null` closes the way out."),
+            Doc::new("Delete a router").details("Refused while it joins subnets."),
         )
         .add(
             Method::POST,
@@ -118,64 +140,6 @@ fn gateway_asked(asked: &GatewayRequest) -> GatewayAsked {
         snat: Some(asked.snat.unwrap_or(true)),
         fixed: (!fixed.is_empty()).then_some(fixed),
     }
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateRouter>,
-) -> Result<Response> {
-    check_wait::<Router>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let new = NewRouter {
-        name: input.name.clone(),
-        description: input.description.clone(),
-        labels: input.labels.clone(),
-        gateway: input.gateway.as_ref().map(gateway_asked),
-        interfaces: input.interfaces.clone(),
-        routes: host_routes(&input.routes),
-        admin_up: input.admin_up.unwrap_or(true),
-    };
-    let outcome = app.control().create_router(&caller, &new).await;
-    let made = note(&app, &caller, deed("create", "router", &input.name), outcome).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateRouter>,
-) -> Result<Response> {
-    check_wait::<Router>(&wait)?;
-    let outcome = apply(&app, &caller, &reference, &input).await;
-    let changed = note(&app, &caller, deed("update", "router", &reference), outcome).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn apply(app: &App, caller: &Caller, reference: &str, input: &UpdateRouter) -> control::Result<Router> {
-    let change = RouterChange {
-        gateway: input.gateway.as_ref().map(|gateway| gateway.as_ref().map(gateway_asked)),
-        routes: input.routes.as_deref().map(host_routes),
-    };
-    let edit = |router: &mut Router| {
-        describe(&mut router.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
-        router.admin_up = input.admin_up.unwrap_or(router.admin_up);
-        Ok(())
-    };
-    app.control().update_router(caller, reference, &change, edit).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_router(&asker.0, id, false).await;
-    remove::<Router>(&app, &asker, &reference, &wait, act).await
 }
 
 fn interface_asked(input: &AddInterface) -> control::Result<InterfaceAsked> {

@@ -91,6 +91,11 @@ impl Doc {
         self
     }
 
+    /// Answers this JSON, unless it is said already what it answers.
+    pub fn answer_else<T: ToSchema>(self, status: u16, text: &'static str) -> Self {
+        if self.answers.is_empty() { self.answer::<T>(status, text) } else { self }
+    }
+
     /// Answers a page of a list.
     pub fn page<T: ToSchema>(mut self, status: u16, text: &'static str) -> Self {
         let item = self.schema::<T>();

@@ -1,14 +1,14 @@
 //! Security groups and their rules.
 
 use super::{
-    audit::{deed, known, note, note_as},
-    described::{describe, remove},
+    audit::{deed, known, note_as},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head, List,
-        list::WaitQuery,
         security_group::{
             CreateRule, CreateSecurityGroup, Rule as RuleView, SecurityGroup as View, UpdateSecurityGroup,
         },
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     app::{App, Asker},
     error::Result,
-    request::{Input, Params},
+    request::Input,
 };
 use axum::{
     Json,
@@ -26,7 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use control::{
-    Caller, Error,
+    Caller, Control, Error,
     security_group::{NewRule, NewSecurityGroup},
 };
 use model::{
@@ -68,33 +68,52 @@ fn rule_view(rule: &Rule, scene: &Scene<'_>) -> RuleView {
     }
 }
 
+impl Kept for SecurityGroup {
+    fn name_asked(new: &CreateSecurityGroup) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateSecurityGroup) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let rule = |(number, rule)| new_rule(rule).map_err(|error| within(error, number));
+        let new = NewSecurityGroup {
+            rules: new.rules.iter().enumerate().map(rule).collect::<control::Result<_>>()?,
+            name: new.name,
+            description: new.description,
+            labels: new.labels,
+            closed: new.closed,
+        };
+        control.create_security_group(caller, &new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateSecurityGroup,
+    ) -> control::Result<Self> {
+        let edit = |group: &mut Self| {
+            if group.is_default && change.name.as_ref().is_some_and(|name| name != group.meta.name.as_str()) {
+                return Err(Error::new(Code::Conflict, "the default group keeps its name").field("name"));
+            }
+            describe(&mut group.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)
+        };
+        control.change(caller, reference, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_security_group(caller, id).await
+    }
+}
+
 /// Adds the routes of security groups.
 pub fn routes(routes: Routes) -> Routes {
     let tag = "security_groups";
     routes
-        .collection::<SecurityGroup>()
-        .add(
-            Method::POST,
-            "/v1/security_groups",
-            tag,
-            Doc::new("Make a security group").details("It lets all traffic out and none in, beside its rules.")
-                .wait().input::<CreateSecurityGroup>().answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/security_groups/{ref}",
-            tag,
-            Doc::new("Change a security group").wait().input::<UpdateSecurityGroup>().answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/security_groups/{ref}",
-            tag,
-            Doc::new("Delete a security group").details("Refused while a port has it or another group's rule names it.")
-                .wait().empty(204, "Gone."),
-            delete,
+        .kept::<SecurityGroup>(
+            Doc::new("Make a security group").details("It lets all traffic out and none in, beside its rules."),
+            Doc::new("Change a security group"),
+            Doc::new("Delete a security group").details("Refused while a port has it or another group's rule names it."),
         )
         .add(
             Method::GET,
@@ -143,69 +162,12 @@ fn new_rule(input: &CreateRule) -> control::Result<NewRule> {
     })
 }
 
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateSecurityGroup>,
-) -> Result<Response> {
-    check_wait::<SecurityGroup>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let outcome = make(&app, &caller, &input).await;
-    let made = note(&app, &caller, deed("create", "security_group", &input.name), outcome).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn make(app: &App, caller: &Caller, input: &CreateSecurityGroup) -> control::Result<SecurityGroup> {
-    let rules =
-        input.rules.iter().enumerate().map(|(number, rule)| new_rule(rule).map_err(|e| within(e, number)));
-    let new = NewSecurityGroup {
-        name: input.name.clone(),
-        description: input.description.clone(),
-        labels: input.labels.clone(),
-        closed: input.closed,
-        rules: rules.collect::<control::Result<_>>()?,
-    };
-    app.control().create_security_group(caller, &new).await
-}
-
 fn within(error: Error, number: usize) -> Error {
     let field = match &error.field {
         Some(field) => format!("rules[{number}].{field}"),
         None => format!("rules[{number}]"),
     };
     error.field(&field)
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateSecurityGroup>,
-) -> Result<Response> {
-    check_wait::<SecurityGroup>(&wait)?;
-    let changed = app
-        .control()
-        .change::<SecurityGroup>(&caller, &reference, |group| {
-            if group.is_default && input.name.as_ref().is_some_and(|name| name != group.meta.name.as_str()) {
-                return Err(Error::new(Code::Conflict, "the default group keeps its name").field("name"));
-            }
-            describe(&mut group.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)
-        })
-        .await;
-    let changed = note(&app, &caller, deed("update", "security_group", &reference), changed).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_security_group(&asker.0, id).await;
-    remove::<SecurityGroup>(&app, &asker, &reference, &wait, act).await
 }
 
 async fn list_rules(

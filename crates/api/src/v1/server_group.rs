@@ -1,28 +1,17 @@
 //! Server groups.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head, Reference,
-        list::WaitQuery,
         server_group::{CreateServerGroup, ServerGroup as View, UpdateServerGroup},
     },
 };
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
-use control::server_group::NewServerGroup;
+use control::{Caller, Control, server_group::NewServerGroup};
 use model::server_group::ServerGroup;
 
 impl Served for ServerGroup {
@@ -39,86 +28,40 @@ impl Served for ServerGroup {
     }
 }
 
+impl Kept for ServerGroup {
+    fn name_asked(new: &CreateServerGroup) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateServerGroup) -> control::Result<Self> {
+        let CreateServerGroup { name, description, labels, policy, per_host_max } = new;
+        let new = NewServerGroup { name, description, labels, policy, per_host_max, user: None };
+        control.create_server_group(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateServerGroup,
+    ) -> control::Result<Self> {
+        let edit = |group: &mut Self| {
+            describe(&mut group.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)
+        };
+        control.change(caller, reference, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_server_group(caller, id).await.map(drop)
+    }
+}
+
 /// Adds the routes of server groups.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "server_groups";
-    routes
-        .collection::<ServerGroup>()
-        .add(
-            Method::POST,
-            "/v1/server_groups",
-            tag,
-            Doc::new("Make a server group")
-                .details("Its policy is kept when an instance that names it is placed.")
-                .wait()
-                .input::<CreateServerGroup>()
-                .answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/server_groups/{ref}",
-            tag,
-            Doc::new("Change a server group")
-                .wait()
-                .input::<UpdateServerGroup>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/server_groups/{ref}",
-            tag,
-            Doc::new("Delete a server group")
-                .details("Its instances stay where they are.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateServerGroup>,
-) -> Result<Response> {
-    check_wait::<ServerGroup>(&wait)?;
-    let new = NewServerGroup {
-        name: input.name.clone(),
-        description: input.description,
-        labels: input.labels,
-        policy: input.policy,
-        per_host_max: input.per_host_max,
-        user: None,
-    };
-    let made = app.control().create_server_group(&caller, new).await;
-    let made = note(&app, &caller, deed("create", "server_group", &input.name), made).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateServerGroup>,
-) -> Result<Response> {
-    check_wait::<ServerGroup>(&wait)?;
-    let edit = |group: &mut ServerGroup| {
-        describe(&mut group.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)
-    };
-    let changed = app.control().change::<ServerGroup>(&caller, &reference, edit).await;
-    let changed = note(&app, &caller, deed("update", "server_group", &reference), changed).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_server_group(&asker.0, id).await.map(|_| ());
-    remove::<ServerGroup>(&app, &asker, &reference, &wait, act).await
+    routes.kept::<ServerGroup>(
+        Doc::new("Make a server group")
+            .details("Its policy is kept when an instance that names it is placed."),
+        Doc::new("Change a server group"),
+        Doc::new("Delete a server group").details("Its instances stay where they are."),
+    )
 }

@@ -1,30 +1,20 @@
 //! Snapshots of volumes.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Fault, Head,
-        list::{ListQuery, WaitQuery},
+        list::ListQuery,
         snapshot::{CreateSnapshot, Snapshot as View, SnapshotState, UpdateSnapshot},
     },
 };
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
-use control::snapshot::NewSnapshot;
+use control::{Caller, Control, snapshot::NewSnapshot};
 use model::{
-    snapshot::{Snapshot, SnapshotState as Kept},
+    snapshot::{Snapshot, SnapshotState as Seen},
     volume::Volume,
 };
 
@@ -64,95 +54,49 @@ impl Served for Snapshot {
 
 fn state(snapshot: &Snapshot, scene: &Scene<'_>) -> SnapshotState {
     match scene.control.snapshot_state(snapshot) {
-        Kept::Creating => SnapshotState::Creating,
-        Kept::Available => SnapshotState::Available,
-        Kept::Failed => SnapshotState::Failed,
+        Seen::Creating => SnapshotState::Creating,
+        Seen::Available => SnapshotState::Available,
+        Seen::Failed => SnapshotState::Failed,
+    }
+}
+
+impl Kept for Snapshot {
+    fn name_asked(new: &CreateSnapshot) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateSnapshot) -> control::Result<Self> {
+        let CreateSnapshot { name, description, volume, labels } = new;
+        control::change::check_labels(&labels)?;
+        control.create_snapshot(caller, NewSnapshot { name, description, volume, labels }).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateSnapshot,
+    ) -> control::Result<Self> {
+        let edit = |snapshot: &mut Self| {
+            describe(&mut snapshot.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)
+        };
+        control.change(caller, reference, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_snapshot(caller, id).await
     }
 }
 
 /// Adds the routes of snapshots.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "snapshots";
-    routes
-        .collection::<Snapshot>()
-        .add(
-            Method::POST,
-            "/v1/snapshots",
-            tag,
-            Doc::new("Take a snapshot of a volume")
-                .details(
-                    "At once, and while a guest writes to it as well: it holds what was there at one moment.",
-                )
-                .wait()
-                .input::<CreateSnapshot>()
-                .answer::<View>(201, "Taken."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/snapshots/{ref}",
-            tag,
-            Doc::new("Change a snapshot's record")
-                .wait()
-                .input::<UpdateSnapshot>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/snapshots/{ref}",
-            tag,
-            Doc::new("Delete a snapshot")
-                .details("Copies that were made of it stay as they are.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateSnapshot>,
-) -> Result<Response> {
-    check_wait::<Snapshot>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let new = NewSnapshot {
-        name: input.name.clone(),
-        description: input.description.clone(),
-        volume: input.volume.clone(),
-        labels: input.labels.clone(),
-    };
-    let made = app.control().create_snapshot(&caller, new).await;
-    let made = note(&app, &caller, deed("create", "snapshot", &input.name), made).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateSnapshot>,
-) -> Result<Response> {
-    check_wait::<Snapshot>(&wait)?;
-    let changed = app
-        .control()
-        .change::<Snapshot>(&caller, &reference, |snapshot| {
-            describe(&mut snapshot.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)
-        })
-        .await;
-    let changed = note(&app, &caller, deed("update", "snapshot", &reference), changed).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_snapshot(&asker.0, id).await;
-    remove::<Snapshot>(&app, &asker, &reference, &wait, act).await
+    routes.kept::<Snapshot>(
+        Doc::new("Take a snapshot of a volume")
+            .details(
+                "At once, and while a guest writes to it as well: it holds what was there at one moment.",
+            )
+            .answer::<View>(201, "Taken."),
+        Doc::new("Change a snapshot's record"),
+        Doc::new("Delete a snapshot").details("Copies that were made of it stay as they are."),
+    )
 }

@@ -1,28 +1,18 @@
 //! Subnets.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head,
-        list::{ListQuery, WaitQuery},
+        list::ListQuery,
         subnet::{CreateSubnet, Pool, Route, Subnet as View, UpdateSubnet},
     },
 };
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
-use control::{network::Joined, subnet::NewSubnet, subnet_pool::PoolAsked};
+use control::{Caller, Control, network::Joined, subnet::NewSubnet, subnet_pool::PoolAsked};
 use model::{
     address::AddressRange,
     network::Network,
@@ -79,90 +69,64 @@ fn ranges(pools: &[Pool]) -> Vec<AddressRange> {
     pools.iter().map(|p| AddressRange { start: p.start, end: p.end }).collect()
 }
 
+impl Kept for Subnet {
+    fn name_asked(new: &CreateSubnet) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateSubnet) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let (gateway, router) = (new.gateway, new.router);
+        let new = NewSubnet {
+            name: new.name,
+            description: new.description,
+            labels: new.labels,
+            network: new.network,
+            cidr: new.cidr.map(|cidr| cidr.to_string()).unwrap_or_default(),
+            pool: new.subnet_pool.map(|pool| PoolAsked {
+                pool: Some(pool),
+                ipv6: false,
+                prefix_len: new.prefix_len,
+            }),
+            gateway: gateway.flatten(),
+            no_gateway: gateway == Some(None),
+            dhcp: new.dhcp.unwrap_or(true),
+            dns_servers: new.dns_servers,
+            pools: ranges(&new.pools),
+            host_routes: host_routes(&new.host_routes),
+            ipv6_mode: new.ipv6_mode,
+            no_ipv6_mode: false,
+            ipv6_part: new.ipv6_part.unwrap_or_default(),
+            security_groups: new.security_groups,
+            no_router: router == Some(None),
+            router: router.flatten(),
+        };
+        control.create_subnet(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateSubnet,
+    ) -> control::Result<Self> {
+        let groups = change.security_groups.as_deref();
+        control.update_subnet(caller, reference, groups, |subnet| apply(subnet, &change)).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_subnet(caller, id, Joined::Remove).await
+    }
+}
+
 /// Adds the routes of subnets.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "subnets";
-    routes
-        .collection::<Subnet>()
-        .add(
-            Method::POST,
-            "/v1/subnets",
-            tag,
-            Doc::new("Make a subnet")
-                .details("The project's router named `default` joins it, unless told otherwise.")
-                .wait()
-                .input::<CreateSubnet>()
-                .answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/subnets/{ref}",
-            tag,
-            Doc::new("Change a subnet").wait().input::<UpdateSubnet>().answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/subnets/{ref}",
-            tag,
-            Doc::new("Delete a subnet")
-                .details("Refused while an instance has an address of it.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateSubnet>,
-) -> Result<Response> {
-    check_wait::<Subnet>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let new = NewSubnet {
-        name: input.name.clone(),
-        description: input.description.clone(),
-        labels: input.labels.clone(),
-        network: input.network.clone(),
-        cidr: input.cidr.map(|cidr| cidr.to_string()).unwrap_or_default(),
-        pool: input.subnet_pool.as_ref().map(|pool| PoolAsked {
-            pool: Some(pool.clone()),
-            ipv6: false,
-            prefix_len: input.prefix_len,
-        }),
-        gateway: input.gateway.flatten(),
-        no_gateway: input.gateway == Some(None),
-        dhcp: input.dhcp.unwrap_or(true),
-        dns_servers: input.dns_servers.clone(),
-        pools: ranges(&input.pools),
-        host_routes: host_routes(&input.host_routes),
-        ipv6_mode: input.ipv6_mode,
-        no_ipv6_mode: false,
-        ipv6_part: input.ipv6_part.unwrap_or_default(),
-        security_groups: input.security_groups.clone(),
-        router: input.router.clone().flatten(),
-        no_router: input.router == Some(None),
-    };
-    let make = app.control().create_subnet(&caller, new);
-    let made = note(&app, &caller, deed("create", "subnet", &input.name), make.await).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateSubnet>,
-) -> Result<Response> {
-    check_wait::<Subnet>(&wait)?;
-    let groups = input.security_groups.as_deref();
-    let act = app.control().update_subnet(&caller, &reference, groups, |subnet| apply(subnet, &input));
-    let changed = note(&app, &caller, deed("update", "subnet", &reference), act.await).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
+    routes.kept::<Subnet>(
+        Doc::new("Make a subnet")
+            .details("The project's router named `default` joins it, unless told otherwise."),
+        Doc::new("Change a subnet"),
+        Doc::new("Delete a subnet").details("Refused while an instance has an address of it."),
+    )
 }
 
 fn apply(subnet: &mut Subnet, input: &UpdateSubnet) -> control::Result<()> {
@@ -179,14 +143,4 @@ fn apply(subnet: &mut Subnet, input: &UpdateSubnet) -> control::Result<()> {
         subnet.host_routes = host_routes(routes);
     }
     Ok(())
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_subnet(&asker.0, id, Joined::Remove).await;
-    remove::<Subnet>(&app, &asker, &reference, &wait, act).await
 }

@@ -1,28 +1,17 @@
 //! Subnet pools.
 
 use super::{
-    audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
-    served::{Served, answer, check_wait},
+    served::Served,
     types::{
         Head,
-        list::WaitQuery,
         subnet_pool::{CreateSubnetPool, SubnetPool as View, UpdateSubnetPool},
     },
 };
-use crate::{
-    app::{App, Asker},
-    error::Result,
-    request::{Input, Params},
-};
-use axum::{
-    extract::{Path, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
-use control::subnet_pool::NewSubnetPool;
+use control::{Caller, Control, subnet_pool::NewSubnetPool};
 use model::{address_scope::AddressScope, subnet_pool::SubnetPool};
 
 impl Served for SubnetPool {
@@ -43,82 +32,51 @@ impl Served for SubnetPool {
     }
 }
 
+impl Kept for SubnetPool {
+    fn name_asked(new: &CreateSubnetPool) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateSubnetPool) -> control::Result<Self> {
+        let new = NewSubnetPool {
+            name: new.name,
+            description: new.description,
+            labels: new.labels,
+            ranges: new.ranges,
+            min_prefix_len: new.min_prefix_len,
+            default_prefix_len: new.default_prefix_len,
+            max_prefix_len: new.max_prefix_len,
+            quota: new.quota,
+            scope: new.scope,
+            shared: new.shared,
+            is_default: new.is_default,
+        };
+        control.create_subnet_pool(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateSubnetPool,
+    ) -> control::Result<Self> {
+        let scope = change.scope.as_ref().map(Option::as_deref);
+        control.update_subnet_pool(caller, reference, scope, |pool| apply(pool, &change)).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_subnet_pool(caller, id).await
+    }
+}
+
 /// Adds the routes of subnet pools.
 pub fn routes(routes: Routes) -> Routes {
-    let tag = "subnet_pools";
-    routes
-        .collection::<SubnetPool>()
-        .add(
-            Method::POST,
-            "/v1/subnet_pools",
-            tag,
-            Doc::new("Make a subnet pool")
-                .details("Subnets cut from it never overlap. Shared and default ones: admin only.")
-                .wait()
-                .input::<CreateSubnetPool>()
-                .answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/subnet_pools/{ref}",
-            tag,
-            Doc::new("Change a subnet pool")
-                .wait()
-                .input::<UpdateSubnetPool>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/subnet_pools/{ref}",
-            tag,
-            Doc::new("Delete a subnet pool")
-                .details("Refused while a subnet is cut from it.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
-        )
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateSubnetPool>,
-) -> Result<Response> {
-    check_wait::<SubnetPool>(&wait)?;
-    let new = NewSubnetPool {
-        name: input.name.clone(),
-        description: input.description.clone(),
-        labels: input.labels.clone(),
-        ranges: input.ranges.clone(),
-        min_prefix_len: input.min_prefix_len,
-        default_prefix_len: input.default_prefix_len,
-        max_prefix_len: input.max_prefix_len,
-        quota: input.quota,
-        scope: input.scope.clone(),
-        shared: input.shared,
-        is_default: input.is_default,
-    };
-    let made = app.control().create_subnet_pool(&caller, new).await;
-    let made = note(&app, &caller, deed("create", "subnet_pool", &input.name), made).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateSubnetPool>,
-) -> Result<Response> {
-    check_wait::<SubnetPool>(&wait)?;
-    let scope = input.scope.as_ref().map(Option::as_deref);
-    let edit = |pool: &mut SubnetPool| apply(pool, &input);
-    let changed = app.control().update_subnet_pool(&caller, &reference, scope, edit).await;
-    let changed = note(&app, &caller, deed("update", "subnet_pool", &reference), changed).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
+    routes.kept::<SubnetPool>(
+        Doc::new("Make a subnet pool")
+            .details("Subnets cut from it never overlap. Shared and default ones: admin only."),
+        Doc::new("Change a subnet pool"),
+        Doc::new("Delete a subnet pool").details("Refused while a subnet is cut from it."),
+    )
 }
 
 fn apply(pool: &mut SubnetPool, input: &UpdateSubnetPool) -> control::Result<()> {
@@ -133,14 +91,4 @@ fn apply(pool: &mut SubnetPool, input: &UpdateSubnetPool) -> control::Result<()>
     pool.shared = input.shared.unwrap_or(pool.shared);
     pool.is_default = input.is_default.unwrap_or(pool.is_default);
     Ok(())
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_subnet_pool(&asker.0, id).await;
-    remove::<SubnetPool>(&app, &asker, &reference, &wait, act).await
 }

@@ -2,7 +2,8 @@
 
 use super::{
     audit::{deed, note},
-    described::{describe, remove},
+    described::describe,
+    kept::Kept,
     routes::{Doc, Routes},
     scene::Scene,
     served::{Served, answer, check_wait},
@@ -24,7 +25,7 @@ use axum::{
     response::Response,
 };
 use control::{
-    Error, Role,
+    Caller, Control, Error, Role,
     volume::{NewImageOfVolume, NewVolume, SourceAsked},
 };
 use model::{
@@ -115,38 +116,60 @@ fn state(volume: &Volume, scene: &Scene<'_>) -> VolumeState {
     }
 }
 
+impl Kept for Volume {
+    fn name_asked(new: &CreateVolume) -> &str {
+        &new.name
+    }
+
+    async fn make(control: &Control, caller: &Caller, new: CreateVolume) -> control::Result<Self> {
+        control::change::check_labels(&new.labels)?;
+        let new = NewVolume {
+            source: source_asked(&new)?,
+            name: new.name,
+            description: new.description,
+            size_gib: new.size_gib,
+            thick: new.thick,
+            kind: None,
+            labels: new.labels,
+        };
+        control.create_volume(caller, new).await
+    }
+
+    async fn alter(
+        control: &Control,
+        caller: &Caller,
+        reference: &str,
+        change: UpdateVolume,
+    ) -> control::Result<Self> {
+        let id = control.find::<Self>(caller, reference)?.record.meta.id.to_string();
+        if let Some(size) = change.size_gib {
+            control.resize_volume(caller, &id, size).await?;
+        }
+        let edit = |volume: &mut Self| {
+            describe(&mut volume.meta, change.name.as_ref(), change.description.as_ref(), &change.labels)?;
+            volume.delete_with_instance = change.delete_with_instance.unwrap_or(volume.delete_with_instance);
+            volume.read_only = change.read_only.unwrap_or(volume.read_only);
+            volume.bootable = change.bootable.unwrap_or(volume.bootable);
+            Ok(())
+        };
+        control.change(caller, &id, edit).await
+    }
+
+    async fn delete(control: &Control, caller: &Caller, id: &str) -> control::Result<()> {
+        control.delete_volume(caller, id).await
+    }
+}
+
 /// Adds the routes of volumes.
 pub fn routes(routes: Routes) -> Routes {
     let tag = "volumes";
     routes
-        .collection::<Volume>()
-        .add(
-            Method::POST,
-            "/v1/volumes",
-            tag,
-            Doc::new("Make a volume").wait().input::<CreateVolume>().answer::<View>(201, "Made."),
-            create,
-        )
-        .add(
-            Method::PATCH,
-            "/v1/volumes/{ref}",
-            tag,
+        .kept::<Volume>(
+            Doc::new("Make a volume"),
             Doc::new("Change or grow a volume")
-                .details("It grows while it is in use too; it never shrinks.")
-                .wait()
-                .input::<UpdateVolume>()
-                .answer::<View>(200, "Changed."),
-            update,
-        )
-        .add(
-            Method::DELETE,
-            "/v1/volumes/{ref}",
-            tag,
+                .details("It grows while it is in use too; it never shrinks."),
             Doc::new("Delete a volume")
-                .details("Its bytes are gone for good. Refused while it is attached and while it has snapshots.")
-                .wait()
-                .empty(204, "Gone."),
-            delete,
+                .details("Its bytes are gone for good. Refused while it is attached and while it has snapshots."),
         )
         .add(
             Method::POST,
@@ -185,69 +208,6 @@ fn source_asked(input: &CreateVolume) -> control::Result<SourceAsked> {
             "a volume starts as an image, a snapshot or a volume, not as several",
         )),
     }
-}
-
-async fn create(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<CreateVolume>,
-) -> Result<Response> {
-    check_wait::<Volume>(&wait)?;
-    control::change::check_labels(&input.labels)?;
-    let make = async {
-        let new = NewVolume {
-            name: input.name.clone(),
-            description: input.description.clone(),
-            size_gib: input.size_gib,
-            thick: input.thick,
-            kind: None,
-            source: source_asked(&input)?,
-            labels: input.labels.clone(),
-        };
-        app.control().create_volume(&caller, new).await
-    };
-    let made = note(&app, &caller, deed("create", "volume", &input.name), make.await).await?;
-    answer(&app, &caller, StatusCode::CREATED, &made, &wait).await
-}
-
-async fn update(
-    State(app): State<App>,
-    Asker(caller): Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-    Input(input): Input<UpdateVolume>,
-) -> Result<Response> {
-    check_wait::<Volume>(&wait)?;
-    let act = async {
-        let control = app.control();
-        let id = control.find::<Volume>(&caller, &reference)?.record.meta.id.to_string();
-        if let Some(size) = input.size_gib {
-            control.resize_volume(&caller, &id, size).await?;
-        }
-        control
-            .change::<Volume>(&caller, &id, |volume| {
-                describe(&mut volume.meta, input.name.as_ref(), input.description.as_ref(), &input.labels)?;
-                volume.delete_with_instance =
-                    input.delete_with_instance.unwrap_or(volume.delete_with_instance);
-                volume.read_only = input.read_only.unwrap_or(volume.read_only);
-                volume.bootable = input.bootable.unwrap_or(volume.bootable);
-                Ok(())
-            })
-            .await
-    };
-    let changed = note(&app, &caller, deed("update", "volume", &reference), act.await).await?;
-    answer(&app, &caller, StatusCode::OK, &changed, &wait).await
-}
-
-async fn delete(
-    State(app): State<App>,
-    asker: Asker,
-    Path(reference): Path<String>,
-    Params(wait): Params<WaitQuery>,
-) -> Result<Response> {
-    let act = async |id: &str| app.control().delete_volume(&asker.0, id).await;
-    remove::<Volume>(&app, &asker, &reference, &wait, act).await
 }
 
 async fn restore(
