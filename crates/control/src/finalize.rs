@@ -3,10 +3,11 @@
 use crate::{Caller, Control, Proof, Result, Role, instance::charges, transact::Transaction};
 use model::{
     health::{probe::Purpose, status::ContainerHealth},
-    id::InstanceId,
+    id::{InstanceId, PortId, VolumeId},
     instance::{Instance, InstanceStatus, State},
     port::{Device, Port},
     quota::Resource,
+    volume::Volume,
 };
 use store::Stored;
 
@@ -37,47 +38,70 @@ impl Control {
             let caller = system_caller(instance.record.meta.project);
             self.delete_instance(&caller, &id.to_string()).await?;
         }
-        self.free_unplugged(&instance, &status.record).await
+        self.free_unplugged(id).await
     }
 
-    /// Ports and volumes that the wish no longer has and the guest let go of.
-    async fn free_unplugged(&self, instance: &Stored<Instance>, status: &InstanceStatus) -> Result<()> {
-        let id = instance.record.meta.id;
+    /// Ports and volumes that the wish no longer has and the guest let go of. Each is judged in its own transaction: what is
+    /// plugged in meanwhile stays.
+    async fn free_unplugged(&self, id: InstanceId) -> Result<()> {
         for port in self.ports_of_instance(id) {
-            let port_id = port.record.meta.id;
-            if instance.record.ports.contains(&port_id) || status.ports.contains(&port_id) {
-                continue;
-            }
-            self.transact(|tx| {
-                if let Some(port) = self.get::<Port>(port_id) {
-                    self.free_port(tx, &port);
-                }
-                Ok(())
-            })
-            .await?;
+            self.transact(|tx| self.free_unplugged_port(tx, id, port.record.meta.id)).await?;
         }
         for volume in self.volumes_of_instance(id) {
-            let volume_id = volume.record.meta.id;
-            if instance.record.volumes.contains(&volume_id) || status.volumes.contains(&volume_id) {
-                continue;
-            }
-            self.transact(|tx| {
-                if let Some(volume) = self.get::<model::volume::Volume>(volume_id) {
-                    let is_kept = !self.snapshots_of(volume_id).is_empty();
-                    if volume.record.meta.is_deleting() && !is_kept {
-                        self.drop_volume(tx, &volume);
-                        return Ok(());
-                    }
-                    let mut next = volume.record.clone();
-                    next.meta.deleted_at = None;
-                    next.set_free();
-                    tx.update(&volume, &next);
-                }
-                Ok(())
-            })
-            .await?;
+            self.transact(|tx| self.free_unplugged_volume(tx, id, volume.record.meta.id)).await?;
         }
         Ok(())
+    }
+
+    fn free_unplugged_port(&self, tx: &mut Transaction, id: InstanceId, port: PortId) -> Result<()> {
+        let Some(found) = self.get::<Port>(port).filter(|found| found.record.instance() == Some(id)) else {
+            return Ok(());
+        };
+        if self.is_let_go(tx, id, |wish, seen| wish.ports.contains(&port) || seen.ports.contains(&port)) {
+            self.free_port(tx, &found);
+        }
+        Ok(())
+    }
+
+    fn free_unplugged_volume(&self, tx: &mut Transaction, id: InstanceId, volume: VolumeId) -> Result<()> {
+        let found = self.get::<Volume>(volume).filter(|found| found.record.attached_to == Some(id));
+        let Some(found) = found else {
+            return Ok(());
+        };
+        let has = |wish: &Instance, seen: &InstanceStatus| {
+            wish.volumes.contains(&volume) || seen.volumes.contains(&volume)
+        };
+        if !self.is_let_go(tx, id, has) {
+            return Ok(());
+        }
+        let is_kept = !self.snapshots_of(volume).is_empty();
+        if found.record.meta.is_deleting() && !is_kept {
+            self.drop_volume(tx, &found);
+            return Ok(());
+        }
+        let mut next = found.record.clone();
+        next.meta.deleted_at = None;
+        next.set_free();
+        tx.update(&found, &next);
+        Ok(())
+    }
+
+    /// Whether neither the wish nor the guest `has` something of an instance. Then that must still be so in the commit.
+    fn is_let_go(
+        &self,
+        tx: &mut Transaction,
+        id: InstanceId,
+        has: impl Fn(&Instance, &InstanceStatus) -> bool,
+    ) -> bool {
+        let (Some(wish), Some(seen)) = (self.get::<Instance>(id), self.instance_status(id)) else {
+            return false;
+        };
+        if has(&wish.record, &seen.record) {
+            return false;
+        }
+        tx.expect(&wish);
+        tx.raw().expect_unchanged::<InstanceStatus>(&id.to_string(), seen.mod_revision);
+        true
     }
 
     fn free_port(&self, tx: &mut Transaction, port: &Stored<Port>) {

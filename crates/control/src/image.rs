@@ -14,7 +14,7 @@ pub use users::User;
 
 use crate::{
     Caller, Control, Error, Result, Role,
-    transact::{Found, Transaction},
+    transact::{Arrivals, Found, Transaction},
 };
 use model::{
     error::Code,
@@ -176,6 +176,7 @@ impl Control {
         new: &NewImage,
     ) -> Result<Image> {
         let image = self.uncounted_image(caller, id, new)?;
+        self.stand_on_boot(tx, image.boot.as_ref(), id);
         self.charge(tx, caller.project, &[(Resource::Images, 1)]);
         Ok(image)
     }
@@ -257,11 +258,23 @@ impl Control {
         }
     }
 
+    /// What an image boots with must not go while the image comes. One that boots with itself stands on nothing.
+    pub(crate) fn stand_on_boot(&self, tx: &mut Transaction, boot: Option<&KernelBoot>, own: ImageId) {
+        let ids = boot.into_iter().flat_map(|boot| std::iter::once(boot.kernel).chain(boot.initrd));
+        // What went before it was looked for keeps nobody from naming it as another does.
+        for id in ids.filter(|id| *id != own && self.get::<Image>(*id).is_some()) {
+            tx.stand_on::<Image>(id);
+        }
+    }
+
     /// The OCI image of a reference, made in the same transaction if nobody named it before.
     pub(crate) fn oci_image(&self, tx: &mut Transaction, caller: &Caller, asked: &str) -> Result<Image> {
         if let Ok(found) = self.find::<Image>(caller, asked) {
             return match found.record.kind {
-                ImageKind::Oci | ImageKind::System => Ok(self.ask_failed_anew(tx, &found, caller.reach())),
+                ImageKind::Oci | ImageKind::System => {
+                    tx.stand_on::<Image>(found.record.meta.id);
+                    Ok(self.ask_failed_anew(tx, &found, caller.reach()))
+                }
                 _ => Err(Error::invalid("image", format!("image {asked} is a VM's, not a container's"))
                     .hint(format!("start it with `holm run --vm {asked}`"))),
             };
@@ -269,6 +282,7 @@ impl Control {
         let reference = parse_reference("image", asked)?;
         let same = |i: &Image| i.kind == ImageKind::Oci && i.reference().as_ref() == Some(&reference);
         if let Some(found) = self.list::<Image>(caller).into_iter().find(|i| same(&i.record)) {
+            tx.stand_on::<Image>(found.record.meta.id);
             return Ok(self.ask_failed_anew(tx, &found, caller.reach()));
         }
         let id = ImageId::from_random(rand::random());
@@ -366,15 +380,21 @@ impl Control {
                 return Err(Error::new(Code::Conflict, format!("image {} is protected", image.meta.name))
                     .hint(format!("lift that with `holm image set {} --protected no`", image.meta.name)));
             }
-            self.refuse_used_image(caller, image)?;
+            let (users, seen) = self.standing_on(image.meta.id);
+            self.refuse_used_image(caller, image, &users)?;
             // What is going already was given back.
             let given_back = image.meta.is_deleting();
             self.charge(tx, image.meta.project, &[(image.resource(), if given_back { 0 } else { -1 })]);
-            tx.raw().remove::<ImageStatus>(&image.meta.id.to_string());
-            tx.delete(&found);
+            self.drop_image(tx, &found, seen);
             Ok(image.clone())
         })
         .await
+    }
+
+    /// Takes an image out in a transaction, on which nothing stood when `seen` was looked up.
+    fn drop_image(&self, tx: &mut Transaction, found: &Stored<Image>, seen: Arrivals) {
+        tx.raw().remove::<ImageStatus>(&found.record.meta.id.to_string());
+        tx.delete_unused(found, seen);
     }
 
     /// Changes what is said of an image.
@@ -394,6 +414,9 @@ impl Control {
             check_image(&next)?;
             if next.visibility == Visibility::Public && found.record.visibility != Visibility::Public {
                 caller.require(Role::Admin, "making an image public")?;
+            }
+            if next.boot != found.record.boot {
+                self.stand_on_boot(tx, next.boot.as_ref(), next.meta.id);
             }
             if next != found.record {
                 next.meta.touch(self.now());

@@ -272,7 +272,7 @@ impl Control {
         let new = new.as_ref();
         let name = parse_name(&new.name)?;
         let (flavor, flavor_name, size) = self.size_of_new(caller, new)?;
-        let image = self.image_of_vm(caller, new, size)?;
+        let image = self.image_of_vm(tx, caller, new, size)?;
         let group = self.group_of_new(tx, caller, new)?;
         let (node, id_slot) = self.place(tx, new, size, group.as_deref().map(|g| &g.record))?;
         self.refuse_inheriting_elsewhere(succession.as_ref(), node)?;
@@ -385,7 +385,13 @@ impl Control {
         }
     }
 
-    fn image_of_vm(&self, caller: &Caller, new: &NewInstance, size: Size) -> Result<Option<Image>> {
+    fn image_of_vm(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        new: &NewInstance,
+        size: Size,
+    ) -> Result<Option<Image>> {
         if new.kind != Kind::Vm {
             return Ok(None);
         }
@@ -395,12 +401,13 @@ impl Control {
             }
             return Err(Error::invalid("image", "a VM needs an image").hint("`holm image list` shows those"));
         };
-        self.vm_image(caller, reference, size).map(Some)
+        self.vm_image(tx, caller, reference, size).map(Some)
     }
 
-    /// An image that a VM of this size can start from.
-    fn vm_image(&self, caller: &Caller, reference: &str, size: Size) -> Result<Image> {
+    /// An image that a VM of this size can start from, and stands on from then on.
+    fn vm_image(&self, tx: &mut Transaction, caller: &Caller, reference: &str, size: Size) -> Result<Image> {
         let image = self.find_for::<Image>(caller, "image", reference)?.record.clone();
+        tx.stand_on::<Image>(image.meta.id);
         match image.kind {
             ImageKind::Disk => {}
             ImageKind::Kernel if image.boot.is_some() => {}
@@ -512,7 +519,7 @@ impl Control {
                 Some((_, image)) => image.clone(),
                 None => match asked.spec.image {
                     // A build's container, which no door but the builder asks for.
-                    Some(step) => self.step_image(caller, step)?,
+                    Some(step) => self.step_image(tx, caller, step)?,
                     None => self.oci_image(tx, caller, &asked.image)?,
                 },
             };

@@ -316,13 +316,14 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_own::<Network>(caller, reference, "deleting a network")?;
             let meta = &found.record.meta;
+            let seen = self.arrivals::<Network>(meta.id);
             if let Some(user) = self.user_of_network(meta.id, joined) {
                 return Err(Error::new(Code::InUse, format!("network {} is used by {user}", meta.name))
                     .hint("detach or delete that first"));
             }
             self.drop_network_parts(tx, meta.id);
             self.charge(tx, meta.project, &[(Resource::Networks, -1)]);
-            tx.delete(&found);
+            tx.delete_unused(&found, seen);
             Ok(())
         })
         .await

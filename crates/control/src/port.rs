@@ -22,7 +22,7 @@ use model::{
     },
     quota::Resource,
     router::{Interface, Router},
-    security_group::GROUPS_PER_PORT_MAX,
+    security_group::{GROUPS_PER_PORT_MAX, SecurityGroup},
     subnet::Subnet,
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
@@ -291,6 +291,8 @@ impl Control {
         dress(&mut port);
         port.aliases = distinct(port.aliases);
         check_port(&port)?;
+        stand_in_network(tx, &port);
+        stand_on_groups(tx, &port);
         tx.create(&port);
         Ok(port)
     }
@@ -573,6 +575,12 @@ impl Control {
                 self.readdress(tx, caller, &mut next, asked)?;
                 self.follow_interface(tx, &next)?;
             }
+            if next.addresses != found.record.addresses {
+                stand_in_network(tx, &next);
+            }
+            if next.security_groups != found.record.security_groups {
+                stand_on_groups(tx, &next);
+            }
             edit(&mut next)?;
             next.aliases = distinct(next.aliases);
             self.refuse_owners_changes(caller, &found.record, &next, change)?;
@@ -684,6 +692,20 @@ impl Control {
     /// A subnet by id.
     pub fn subnet(&self, id: SubnetId) -> Option<Arc<Stored<Subnet>>> {
         self.get::<Subnet>(id)
+    }
+}
+
+/// A port stands on its network. Its subnets are there as well, of which none goes while ports come to their network.
+pub(crate) fn stand_in_network(tx: &mut Transaction, port: &Port) {
+    tx.stand_on::<Network>(port.network);
+    for fixed in &port.addresses {
+        tx.expect_there::<Subnet>(fixed.subnet);
+    }
+}
+
+fn stand_on_groups(tx: &mut Transaction, port: &Port) {
+    for group in &port.security_groups {
+        tx.stand_on::<SecurityGroup>(*group);
     }
 }
 

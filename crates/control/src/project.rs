@@ -121,6 +121,7 @@ impl Control {
         let inside = Caller { project: id, ..caller.clone() };
         self.drop_deployments(&inside, id).await?;
         self.remove_all_networking(&inside).await?;
+        self.prune_steps(&inside, None).await?;
         self.transact(|tx| {
             let found = self.find_project(caller, reference)?;
             self.refuse_leftovers(id)?;

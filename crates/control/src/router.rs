@@ -2,7 +2,7 @@
 
 use crate::{
     Caller, Control, Error, Result, Role,
-    port::{FixedAsked, PortDraft},
+    port::{FixedAsked, PortDraft, stand_in_network},
     transact::Transaction,
 };
 use model::{
@@ -185,7 +185,7 @@ impl Control {
         tx.claim_address(subnet.network, address, &owner);
         let mac = model::address::Mac::from_random(rand::random());
         tx.claim(&format!("mac/{}", subnet.network), &mac.to_string(), &owner);
-        tx.create(&Port {
+        let port = Port {
             meta: Meta::new(id, router.meta.project, Name::made_up("port", &id.short()), self.now()),
             network: subnet.network,
             mac,
@@ -201,7 +201,9 @@ impl Control {
             aliases: vec![],
             spread: None,
             delete_with_instance: false,
-        });
+        };
+        stand_in_network(tx, &port);
+        tx.create(&port);
         Ok(Interface { subnet: subnet.meta.id, network: subnet.network, port: id })
     }
 

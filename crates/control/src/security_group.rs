@@ -72,6 +72,15 @@ fn release_place(tx: &mut Transaction, group: &SecurityGroup) {
     }
 }
 
+/// Rules stand on the groups that they name.
+fn stand_on_peers(tx: &mut Transaction, rules: &[Rule]) {
+    for rule in rules {
+        if let Peer::Group(group) = rule.peer {
+            tx.stand_on::<SecurityGroup>(group);
+        }
+    }
+}
+
 /// Adds rules that are not there yet, and gives these.
 fn put_rules(group: &mut SecurityGroup, rules: Vec<Rule>) -> Result<Vec<Rule>> {
     let is_new = |rule: &Rule| !group.rules.iter().any(|r| r.same_effect(rule));
@@ -132,6 +141,7 @@ impl Control {
             let mut group = draft.clone();
             for (number, rule) in new.rules.iter().enumerate() {
                 let added = self.rules_asked(caller, rule).map_err(|e| within(e, number))?;
+                stand_on_peers(tx, &added);
                 put_rules(&mut group, added).map_err(|e| within(e, number))?;
             }
             self.add_group(tx, &group);
@@ -193,6 +203,7 @@ impl Control {
         for group in self.store.mirror().list::<SecurityGroup>() {
             if group.record.meta.project == project {
                 release_place(tx, &group.record);
+                tx.forget_arrivals::<SecurityGroup>(group.record.meta.id);
                 tx.delete(&group);
             }
         }
@@ -269,6 +280,7 @@ impl Control {
                     changed.len() - 1
                 });
                 let added = put_rules(&mut changed[place].1, self.rules_asked(caller, new)?)?;
+                stand_on_peers(tx, &added);
                 all.extend(added.into_iter().map(|rule| (id, rule)));
             }
             for (found, mut next) in changed {
@@ -370,6 +382,7 @@ impl Control {
                 return Err(Error::new(Code::Conflict, "the default security group cannot be deleted")
                     .hint("remove its rules instead"));
             }
+            let seen = self.arrivals::<SecurityGroup>(meta.id);
             if let Some(user) = self.user_of_group(meta.id) {
                 return Err(Error::new(
                     Code::InUse,
@@ -383,7 +396,7 @@ impl Control {
                 &[(Resource::SecurityGroups, -1), (Resource::SecurityGroupRules, -count)],
             );
             release_place(tx, &found.record);
-            tx.delete(&found);
+            tx.delete_unused(&found, seen);
             Ok(())
         })
         .await

@@ -13,6 +13,7 @@ use model::{
     port::{Device, Port},
     quota::Resource,
     router::Router,
+    security_group::SecurityGroup,
     subnet::{
         GROUPS_PER_SUBNET_MAX, HostRoute, Ipv6Mode, Ipv6Part, SUBNET_LIST_MAX, Subnet, SubnetError,
         check_cidr,
@@ -155,6 +156,7 @@ impl Control {
             subnet_pool,
         };
         check_subnet(&subnet)?;
+        subnet.security_groups.iter().for_each(|group| tx.stand_on::<SecurityGroup>(*group));
         Ok(subnet)
     }
 
@@ -215,6 +217,9 @@ impl Control {
             }
             edit(&mut next)?;
             check_subnet(&next)?;
+            if next.security_groups != found.record.security_groups {
+                next.security_groups.iter().for_each(|group| tx.stand_on::<SecurityGroup>(*group));
+            }
             if next.gateway != found.record.gateway {
                 if let Some(network) = self.get::<Network>(next.network) {
                     require_host(caller, &network.record, "changing a gateway that is the host's own")?;
@@ -277,6 +282,9 @@ impl Control {
         self.transact(|tx| {
             let found = self.find_own::<Subnet>(caller, reference, "deleting a subnet")?;
             let meta = &found.record.meta;
+            // Ports with an address of it count as their network's.
+            let seen = self.arrivals::<Network>(found.record.network);
+            tx.expect_no_arrival::<Network>(found.record.network, seen);
             for port in self.ports_of_network(found.record.network) {
                 if !port.record.addresses.iter().any(|a| a.subnet == meta.id) {
                     continue;

@@ -13,7 +13,7 @@ use model::{
     record::Record,
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
-use store::{Stored, Tx};
+use store::{Counter, Revision, Stored, Tx, View, counter_key, record_key};
 
 /// How often an action is decided anew when the records it was decided on change meanwhile.
 const DECISIONS_MAX: u32 = 100;
@@ -33,6 +33,31 @@ pub struct Transaction {
     new_projects: HashSet<String>,
     /// The first thing that may not be written.
     refused: Option<Error>,
+    /// Keys of the records that this makes.
+    made: HashSet<String>,
+}
+
+/// How often anybody came to stand on a record, at the moment when whoever deletes it began to look for users of it.
+///
+/// A deletion that finds no user and a record that names what is deleted do not touch each other's records. They meet in a
+/// counter: who comes counts there, which keeps nobody else from coming, and the deletion commits only if nobody did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrivals(Revision);
+
+impl Arrivals {
+    /// As `view` shows them. Users are to be looked for in the same view or later.
+    pub fn of<R: Noun>(view: &View<'_>, id: R::Id) -> Self {
+        let counter = view.get::<Counter>(&arrivals_key::<R>(id));
+        Self(counter.map_or(Revision::ABSENT, |counter| counter.mod_revision))
+    }
+}
+
+fn arrivals_scope<R: Noun>() -> String {
+    format!("arrivals/{}", R::TABLE)
+}
+
+fn arrivals_key<R: Noun>(id: R::Id) -> String {
+    counter_key(&arrivals_scope::<R>(), &id.to_string())
 }
 
 /// How names of new records are taken.
@@ -53,6 +78,7 @@ impl Transaction {
         if R::TABLE == Project::TABLE {
             self.new_projects.insert(record.key());
         }
+        self.made.insert(record_key(R::TABLE, &record.key()));
         self.tx.create(record);
     }
 
@@ -89,6 +115,51 @@ impl Transaction {
     pub fn delete<R: Noun>(&mut self, stored: &Stored<R>) {
         self.release_name(&stored.record);
         self.tx.delete::<R>(&stored.record.key(), stored.mod_revision);
+    }
+
+    /// Removes a record on which nothing stood when `seen` was looked up, as long as nobody came since: else it is decided
+    /// anew.
+    pub(crate) fn delete_unused<R: Noun>(&mut self, stored: &Stored<R>, seen: Arrivals) {
+        let id = stored.record.meta().id;
+        match seen.0 {
+            Revision::ABSENT => self.expect_no_arrival::<R>(id, seen),
+            known => {
+                self.tx.delete::<Counter>(&arrivals_key::<R>(id), known);
+            }
+        }
+        self.delete(stored);
+    }
+
+    /// Commits only if nobody came to stand on a record since `seen` was looked up.
+    pub(crate) fn expect_no_arrival<R: Noun>(&mut self, id: R::Id, seen: Arrivals) {
+        let key = arrivals_key::<R>(id);
+        match seen.0 {
+            Revision::ABSENT => self.tx.expect_absent::<Counter>(&key),
+            known => self.tx.expect_unchanged::<Counter>(&key, known),
+        };
+    }
+
+    /// Comes to stand on a record: commits only if it exists, and a deletion of it that does not know of this yet is decided
+    /// anew. Others who come at the same time are not in the way.
+    pub(crate) fn stand_on<R: Noun>(&mut self, id: R::Id) {
+        if self.expect_there::<R>(id) {
+            self.tx.count(&arrivals_scope::<R>(), &id.to_string(), 1, None);
+        }
+    }
+
+    /// Commits only if a record exists. Gives whether it is there without this transaction.
+    pub(crate) fn expect_there<R: Noun>(&mut self, id: R::Id) -> bool {
+        let key = id.to_string();
+        let is_known = !self.made.contains(&record_key(R::TABLE, &key));
+        if is_known {
+            self.tx.expect_exists::<R>(&key);
+        }
+        is_known
+    }
+
+    /// Forgets who came to stand on a record that goes whoever stands on it.
+    pub(crate) fn forget_arrivals<R: Noun>(&mut self, id: R::Id) {
+        self.tx.remove::<Counter>(&arrivals_key::<R>(id));
     }
 
     /// Commits only if a record that decided something is still as it was.
@@ -188,6 +259,11 @@ impl Transaction {
 }
 
 impl Control {
+    /// How often anybody came to stand on a record until now; to be asked before looking who does.
+    pub(crate) fn arrivals<R: Noun>(&self, id: R::Id) -> Arrivals {
+        self.store.mirror().view(|view| Arrivals::of::<R>(view, id))
+    }
+
     /// Decides and commits; when a record that was read changed meanwhile, decides again on what is there now.
     ///
     /// # Errors
@@ -207,6 +283,10 @@ impl Control {
             };
             match self.store.commit(tx).await {
                 Ok(_) => return Ok(outcome),
+                // It is gone, at a revision that is not told: the mirror shows that in a moment.
+                Err(store::Error::Conflict { found: Revision::ABSENT, .. }) => {
+                    tokio::time::sleep(RACE_PAUSE).await;
+                }
                 Err(store::Error::Conflict { found, .. }) => {
                     self.store.wait_for(found).await.map_err(explain)?;
                 }
@@ -215,9 +295,10 @@ impl Control {
                     // The winner's record shows up in the mirror in a moment.
                     tokio::time::sleep(RACE_PAUSE).await;
                 }
-                // Somebody published on the same port of the host, or failed to log in, first: the next decision sees it.
+                // Somebody published on the same port of the host, failed to log in, or came to stand on what is deleted
+                // first: the next decision sees it.
                 Err(store::Error::Exists { table, key })
-                    if ["host_port", "login_failure"].contains(&table.as_str()) =>
+                    if ["host_port", "login_failure", "counter"].contains(&table.as_str()) =>
                 {
                     tracing::debug!(table, key, "lost a race, deciding again");
                     tokio::time::sleep(RACE_PAUSE).await;

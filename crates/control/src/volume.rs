@@ -137,7 +137,7 @@ impl Control {
             SourceAsked::Empty => {
                 Ok(SourceFound { source: VolumeSource::Empty, least_gib: 0, bootable: false, node: None })
             }
-            SourceAsked::Image(reference) => self.image_as_source(caller, reference),
+            SourceAsked::Image(reference) => self.image_as_source(tx, caller, reference),
             SourceAsked::Snapshot(reference) => {
                 let found = self.find_for::<Snapshot>(caller, "snapshot", reference)?;
                 // A copy that is asked for while the snapshot goes either comes before that or is refused.
@@ -153,8 +153,9 @@ impl Control {
         }
     }
 
-    fn image_as_source(&self, caller: &Caller, reference: &str) -> Result<SourceFound> {
+    fn image_as_source(&self, tx: &mut Transaction, caller: &Caller, reference: &str) -> Result<SourceFound> {
         let image = self.find_for::<Image>(caller, "image", reference)?;
+        tx.stand_on::<Image>(image.record.meta.id);
         if image.record.kind != ImageKind::Disk {
             let message = format!("image {} is no disk", image.record.meta.name);
             return Err(Error::invalid("image", message));

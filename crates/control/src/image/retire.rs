@@ -2,7 +2,7 @@
 //! go with the last that needs them.
 
 use crate::{Caller, Control, Error, Result};
-use model::{error::Code, image::Image, image::ImageStatus};
+use model::{error::Code, image::Image};
 
 impl Control {
     /// Removes an image; one that something stands on goes when nothing does any more, and nothing new starts from it.
@@ -22,9 +22,8 @@ impl Control {
                     .hint(format!("lift that with `holm image set {name} --protected no`")));
             }
             self.charge(tx, image.meta.project, &[(image.resource(), -1)]);
-            if !self.is_image_used(image.meta.id) {
-                tx.raw().remove::<ImageStatus>(&image.meta.id.to_string());
-                tx.delete(&found);
+            if let Some(seen) = self.unused_image(image.meta.id) {
+                self.drop_image(tx, &found, seen);
                 return Ok(image.clone());
             }
             let mut next = image.clone();
@@ -44,15 +43,14 @@ impl Control {
     pub async fn sweep_images(&self) -> Result<()> {
         for found in self.store.list::<Image>() {
             let id = found.record.meta.id;
-            if !found.record.meta.is_deleting() || self.is_image_used(id) {
+            if !found.record.meta.is_deleting() || self.unused_image(id).is_none() {
                 continue;
             }
             self.transact(|tx| {
                 if let Some(found) = self.get::<Image>(id)
-                    && !self.is_image_used(id)
+                    && let Some(seen) = self.unused_image(id)
                 {
-                    tx.raw().remove::<ImageStatus>(&id.to_string());
-                    tx.delete(&found);
+                    self.drop_image(tx, &found, seen);
                 }
                 Ok(())
             })

@@ -15,11 +15,14 @@ use jiff::Timestamp;
 use model::{
     error::Code,
     id::{ImageId, ProjectId},
-    image::{BuildStep, Image, ImageKind, ImageSource, ImageStatus, STEP_CHARS_MAX, STEPS_MAX},
+    image::{BuildStep, Image, ImageKind, ImageSource, STEP_CHARS_MAX, STEPS_MAX},
     instance::Instance,
     name::Name,
 };
 use std::collections::BTreeSet;
+
+/// Steps that go in one transaction, which has room for so many changes only.
+const STEPS_AT_ONCE: usize = 100;
 
 /// A step to be kept.
 #[derive(Debug, Clone)]
@@ -143,9 +146,10 @@ impl Control {
     }
 
     /// A step of the caller's own, for a container of its build.
-    pub(crate) fn step_image(&self, caller: &Caller, id: ImageId) -> Result<Image> {
+    pub(crate) fn step_image(&self, tx: &mut Transaction, caller: &Caller, id: ImageId) -> Result<Image> {
         match self.get::<Image>(id) {
             Some(found) if found.record.step.is_some() && found.record.meta.project == caller.project => {
+                tx.stand_on::<Image>(id);
                 Ok(found.record.clone())
             }
             _ => {
@@ -201,23 +205,38 @@ impl Control {
     /// `forbidden`, what the store refuses.
     pub async fn prune_steps(&self, caller: &Caller, until: Option<Timestamp>) -> Result<Vec<Pruned>> {
         caller.require(Role::Member, "pruning the build cache")?;
-        self.transact(|tx| {
-            let mut gone = vec![];
-            for found in self.steps(caller) {
-                let step = found.record.step.as_ref();
-                let is_old = step.is_some_and(|step| {
-                    step.build.is_none() && until.is_none_or(|until| step.used_at < until)
-                });
-                let id = found.record.meta.id;
-                if !is_old || self.is_image_used(id) {
-                    continue;
-                }
-                gone.push(Pruned { id, digest: self.digest_of_image(id) });
-                self.drop_step(tx, &found);
+        let mut all = vec![];
+        loop {
+            let gone = self.transact(|tx| Ok(self.prune_some_steps(tx, caller, until))).await?;
+            let is_last = gone.len() < STEPS_AT_ONCE;
+            all.extend(gone);
+            if is_last {
+                return Ok(all);
             }
-            Ok(gone)
-        })
-        .await
+        }
+    }
+
+    fn prune_some_steps(
+        &self,
+        tx: &mut Transaction,
+        caller: &Caller,
+        until: Option<Timestamp>,
+    ) -> Vec<Pruned> {
+        let mut gone = vec![];
+        for found in self.steps(caller) {
+            let step = found.record.step.as_ref();
+            let is_old = step
+                .is_some_and(|step| step.build.is_none() && until.is_none_or(|until| step.used_at < until));
+            let id = found.record.meta.id;
+            if !is_old || gone.len() == STEPS_AT_ONCE {
+                continue;
+            }
+            if let Some(seen) = self.unused_image(id) {
+                gone.push(Pruned { id, digest: self.digest_of_image(id) });
+                self.drop_image(tx, &found, seen);
+            }
+        }
+        gone
     }
 
     fn digest_of_image(&self, id: ImageId) -> Option<String> {
@@ -227,9 +246,8 @@ impl Control {
     /// Removes a step; one that a container stands on goes with that.
     fn drop_step(&self, tx: &mut Transaction, found: &Found<Image>) {
         let id = found.record.meta.id;
-        if !self.is_image_used(id) {
-            tx.raw().remove::<ImageStatus>(&id.to_string());
-            tx.delete(found);
+        if let Some(seen) = self.unused_image(id) {
+            self.drop_image(tx, found, seen);
             return;
         }
         let mut next = found.record.clone();
@@ -261,15 +279,19 @@ impl Control {
                 self.delete_instance(&caller, &instance.meta.id.to_string()).await?;
             }
         }
-        self.transact(|tx| {
-            for found in self.store.list::<Image>() {
-                let is_left = found.record.step.as_ref().is_some_and(|step| step.build.is_some());
-                if is_left && !found.record.meta.is_deleting() {
-                    self.drop_step(tx, &found);
-                }
-            }
-            Ok(())
-        })
-        .await
+        let is_left = |image: &Image| {
+            image.step.as_ref().is_some_and(|step| step.build.is_some()) && !image.meta.is_deleting()
+        };
+        let mut left = self.store.list::<Image>();
+        left.retain(|found| is_left(&found.record));
+        for some in left.chunks(STEPS_AT_ONCE) {
+            self.transact(|tx| {
+                let now = some.iter().filter_map(|found| self.get::<Image>(found.record.meta.id));
+                now.filter(|found| is_left(&found.record)).for_each(|found| self.drop_step(tx, &found));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 use model::{
     error::Code,
     id::ImageId,
-    image::{Image, ImageKind, ImageSource, ImageState, ImageStatus},
+    image::{Image, ImageKind, ImageSource, ImageState},
     image_reference::Reference,
     name::Name,
     quota::Resource,
@@ -106,11 +106,11 @@ impl Control {
             if image.protected {
                 return Err(Error::new(Code::Conflict, format!("image {} is protected", image.meta.name)));
             }
-            if !self.is_image_used(id) {
+            let (users, seen) = self.standing_on(id);
+            if users.is_empty() {
                 let given_back = if image.meta.is_deleting() { 0 } else { -1 };
                 self.charge(tx, image.meta.project, &[(Resource::Images, given_back)]);
-                tx.raw().remove::<ImageStatus>(&id.to_string());
-                tx.delete(&found);
+                self.drop_image(tx, &found, seen);
                 return Ok(Untagged::Deleted);
             }
             let digest = self.digest_of(id);
@@ -124,7 +124,7 @@ impl Control {
                     Ok(Untagged::Kept)
                 }
                 _ => {
-                    self.refuse_used_image(caller, image)?;
+                    self.refuse_used_image(caller, image, &users)?;
                     let message = format!("what used image {} went at this moment", image.meta.name);
                     Err(Error::new(Code::Conflict, message).hint("try again"))
                 }

@@ -1,16 +1,17 @@
 //! Who uses an image: what stands on it, so that it cannot go, and what has its layers as well, so that less of the disk
 //! comes free when it goes than it seems to take.
 
-use crate::{Caller, Control, Error, Result};
+use crate::{Caller, Control, Error, Result, transact::Arrivals};
 use model::{
     error::Code,
     id::{ImageId, ProjectId},
-    image::{Hold, Image, ImageContent, ImageSource},
+    image::{Hold, Image, ImageContent, ImageSource, ImageStatus},
     instance::Instance,
     snapshot::Snapshot,
     volume::{Volume, VolumeSource},
 };
 use std::{collections::BTreeSet, fmt};
+use store::View;
 use uuid::Uuid;
 
 /// Most users that a refusal names; a list tells all.
@@ -47,7 +48,7 @@ impl Control {
     /// `not_found`.
     pub fn users_of_image(&self, caller: &Caller, reference: &str) -> Result<Vec<User>> {
         let found = self.find::<Image>(caller, reference)?;
-        let mut users = self.firm_users(found.record.meta.id);
+        let (mut users, _) = self.standing_on(found.record.meta.id);
         // Its owner learns that other projects use it; these learn nothing of each other.
         let is_own = caller.sees(found.record.meta.project);
         users.retain(|user| is_own || caller.sees(user.project));
@@ -55,14 +56,20 @@ impl Control {
         Ok(users)
     }
 
-    /// Whether something stands on an image.
-    pub(super) fn is_image_used(&self, id: ImageId) -> bool {
-        !self.firm_users(id).is_empty()
+    /// What stands on an image, and how often anybody came to until then: all at one moment, in which what hands an image on
+    /// to another is there with it or has not begun.
+    pub(super) fn standing_on(&self, id: ImageId) -> (Vec<User>, Arrivals) {
+        self.store.mirror().view(|view| (firm_users(view, id), Arrivals::of::<Image>(view, id)))
+    }
+
+    /// What a deletion of an image needs to know on which nothing stands; `None` if something does.
+    pub(super) fn unused_image(&self, id: ImageId) -> Option<Arrivals> {
+        let (users, seen) = self.standing_on(id);
+        users.is_empty().then_some(seen)
     }
 
     /// Refuses to let an image go that something stands on, and says what that is.
-    pub(super) fn refuse_used_image(&self, caller: &Caller, image: &Image) -> Result<()> {
-        let users = self.firm_users(image.meta.id);
+    pub(super) fn refuse_used_image(&self, caller: &Caller, image: &Image, users: &[User]) -> Result<()> {
         if users.is_empty() {
             return Ok(());
         }
@@ -82,68 +89,6 @@ impl Control {
         let message = format!("image {name} is used by {}", told.join(", "));
         Err(Error::new(Code::InUse, message)
             .hint(format!("delete that first; `holm image users {name}` tells all that has to do with it")))
-    }
-
-    /// What an image cannot go for.
-    fn firm_users(&self, id: ImageId) -> Vec<User> {
-        let user = |noun, uuid, name: String, project, hold| User {
-            noun,
-            id: uuid,
-            name,
-            project,
-            hold,
-            layers: BTreeSet::new(),
-        };
-        let mut users = vec![];
-        for found in self.store.list::<Instance>() {
-            let (instance, meta) = (&found.record, &found.record.meta);
-            if instance.image == Some(id) || instance.containers.iter().any(|c| c.image == Some(id)) {
-                users.push(user(
-                    "instance",
-                    meta.id.into(),
-                    meta.name.to_string(),
-                    meta.project,
-                    Hold::StandsOn,
-                ));
-            }
-        }
-        for found in self.store.list::<Volume>() {
-            let (volume, meta) = (&found.record, &found.record.meta);
-            if volume.source == VolumeSource::Image(id) || volume.ground().image == Some(id) {
-                users.push(user("volume", meta.id.into(), meta.name.to_string(), meta.project, Hold::DiskOf));
-            }
-        }
-        for found in self.store.list::<Snapshot>() {
-            let meta = &found.record.meta;
-            if found.record.ground.image == Some(id) {
-                users.push(user(
-                    "snapshot",
-                    meta.id.into(),
-                    meta.name.to_string(),
-                    meta.project,
-                    Hold::DiskOf,
-                ));
-            }
-        }
-        for found in self.store.list::<Image>() {
-            let meta = &found.record.meta;
-            if let Some(hold) = self.firm_hold(&found.record, id) {
-                users.push(user("image", meta.id.into(), meta.name.to_string(), meta.project, hold));
-            }
-        }
-        users
-    }
-
-    /// How one image needs another's record.
-    fn firm_hold(&self, image: &Image, id: ImageId) -> Option<Hold> {
-        let boots = image.boot.as_ref().is_some_and(|boot| boot.kernel == id || boot.initrd == Some(id));
-        if boots && image.meta.id != id {
-            return Some(Hold::Boots);
-        }
-        // An image that is still being made of a volume reads this one.
-        let reads = matches!(&image.source, ImageSource::Volume { ground, .. } if ground.image == Some(id));
-        let is_made = || self.content_of(image.meta.id).is_some();
-        (reads && !is_made()).then_some(Hold::Reads)
     }
 
     /// The images that have layers of this one.
@@ -171,6 +116,57 @@ impl Control {
     fn content_of(&self, id: ImageId) -> Option<ImageContent> {
         self.image_status(id)?.record.content().cloned()
     }
+}
+
+/// What an image cannot go for.
+fn firm_users(view: &View<'_>, id: ImageId) -> Vec<User> {
+    let user = |noun, uuid, name: String, project, hold| User {
+        noun,
+        id: uuid,
+        name,
+        project,
+        hold,
+        layers: BTreeSet::new(),
+    };
+    let mut users = vec![];
+    for found in view.list::<Instance>() {
+        let (instance, meta) = (&found.record, &found.record.meta);
+        if instance.image == Some(id) || instance.containers.iter().any(|c| c.image == Some(id)) {
+            users.push(user("instance", meta.id.into(), meta.name.to_string(), meta.project, Hold::StandsOn));
+        }
+    }
+    for found in view.list::<Volume>() {
+        let (volume, meta) = (&found.record, &found.record.meta);
+        if volume.source == VolumeSource::Image(id) || volume.ground().image == Some(id) {
+            users.push(user("volume", meta.id.into(), meta.name.to_string(), meta.project, Hold::DiskOf));
+        }
+    }
+    for found in view.list::<Snapshot>() {
+        let meta = &found.record.meta;
+        if found.record.ground.image == Some(id) {
+            users.push(user("snapshot", meta.id.into(), meta.name.to_string(), meta.project, Hold::DiskOf));
+        }
+    }
+    for found in view.list::<Image>() {
+        let meta = &found.record.meta;
+        if let Some(hold) = firm_hold(view, &found.record, id) {
+            users.push(user("image", meta.id.into(), meta.name.to_string(), meta.project, hold));
+        }
+    }
+    users
+}
+
+/// How one image needs another's record.
+fn firm_hold(view: &View<'_>, image: &Image, id: ImageId) -> Option<Hold> {
+    let boots = image.boot.as_ref().is_some_and(|boot| boot.kernel == id || boot.initrd == Some(id));
+    if boots && image.meta.id != id {
+        return Some(Hold::Boots);
+    }
+    // An image that is still being made of a volume reads this one.
+    let reads = matches!(&image.source, ImageSource::Volume { ground, .. } if ground.image == Some(id));
+    let status = || view.get::<ImageStatus>(&image.meta.id.to_string());
+    let is_made = || status().is_some_and(|status| status.record.content().is_some());
+    (reads && !is_made()).then_some(Hold::Reads)
 }
 
 /// What another image has of this one.

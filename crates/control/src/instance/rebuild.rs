@@ -112,7 +112,7 @@ impl Control {
         // One that boots from a volume has no image of its own; its volume may have been made of one.
         let known = next.image.or(root.record.ground().image);
         let reference = asked.image.clone().or(known.map(|id| id.to_string())).ok_or_else(no_image)?;
-        let image = self.vm_image(caller, &reference, next.size)?;
+        let image = self.vm_image(tx, caller, &reference, next.size)?;
         let needed_gib = self.root_needs_gib(&image);
         if next.image.is_none() || !root.record.delete_with_instance {
             return self.put_back_to_image(tx, &root, &image, needed_gib);

@@ -44,7 +44,7 @@ impl Control {
                     format!("{} was made of no image: which one is it to boot from?", old.meta.name);
                 Error::new(Code::Unsupported, message).field("image").hint("name an image")
             })?;
-            let image = self.vm_image(&owner, &named, old.size)?;
+            let image = self.vm_image(tx, &owner, &named, old.size)?;
             let mut meta = Meta::new(
                 volume,
                 old.meta.project,

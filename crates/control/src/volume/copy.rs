@@ -156,10 +156,7 @@ impl Control {
                 let message = format!("snapshot {} is not of volume {name}", snapshot.record.meta.name);
                 return Err(Error::new(Code::Conflict, message).field("snapshot"));
             }
-            if self.snapshot_state(&snapshot.record) == SnapshotState::Failed {
-                let message = format!("snapshot {} could not be taken", snapshot.record.meta.name);
-                return Err(Error::new(Code::Conflict, message).field("snapshot"));
-            }
+            self.refuse_untaken(&snapshot.record)?;
             if let Some(user) = found.record.attached_to.and_then(|id| self.get::<Instance>(id)) {
                 crate::instance::action::refuse_asleep(&user.record)?;
                 let user_name = &user.record.meta.name;
@@ -184,6 +181,20 @@ impl Control {
         .await
     }
 
+    /// Refuses a snapshot that does not hold anything yet: the layer that is to be frozen for it may still be written to, and
+    /// would be nobody's once the volume is put back.
+    fn refuse_untaken(&self, snapshot: &Snapshot) -> Result<()> {
+        let name = &snapshot.meta.name;
+        let refuse = |message| Error::new(Code::Conflict, message).field("snapshot");
+        match self.snapshot_state(snapshot) {
+            SnapshotState::Available => Ok(()),
+            SnapshotState::Failed => Err(refuse(format!("snapshot {name} could not be taken"))),
+            SnapshotState::Creating => {
+                Err(refuse(format!("snapshot {name} is being taken")).hint("try again in a moment"))
+            }
+        }
+    }
+
     /// Makes an image of a volume as it is now, while it is written to as well.
     ///
     /// # Errors
@@ -201,6 +212,7 @@ impl Control {
             let (ground, size_gib, snapshot) = self.held(tx, caller, &found, new.snapshot.as_deref())?;
             let backup = BackupOf { volume: volume.meta.id, snapshot, bootable: volume.bootable };
             let base = self.image_below(volume, &ground);
+            self.stand_on_boot(tx, base.as_ref().and_then(|base| base.record.boot.as_ref()), id);
             let name = match new.name.as_str() {
                 "" => format!("image-{}", id.short()),
                 name => name.to_string(),
@@ -296,7 +308,7 @@ impl Control {
                 return Err(Error::new(Code::Conflict, message).hint(format!("`holm volume detach {name}`")));
             }
             self.refuse_directory(&found.record)?;
-            tx.expect(&image);
+            tx.stand_on::<Image>(image.record.meta.id);
             let mut next = found.record.clone();
             next.put_back(Ground { stretches: vec![], image: Some(image.record.meta.id) });
             next.meta.touch(self.now());

@@ -7,6 +7,7 @@ mod image;
 mod isolation;
 mod networking;
 mod publish;
+mod races;
 mod refused;
 mod schedule;
 mod server_group;
