@@ -252,12 +252,10 @@ fn prepare_directories(places: &Places) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Replaces a file whole.
+/// Replaces a file whole, also if the host crashes.
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), DriverError> {
-    let new = path.with_extension("new");
     let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
-    text.and_then(|text| fs::write(&new, text))
-        .and_then(|()| fs::rename(&new, path))
+    text.and_then(|text| Ok(sys::file::write_atomic(path, &text, 0o600)?))
         .map_err(io_error(format!("write {}", path.display())))
 }
 

@@ -7,7 +7,8 @@
 //!  held:   while an image comes in, nothing younger than a day goes: its first blobs may be old before its last one is here
 //! ```
 //!
-//! What cannot be told is kept: a pod whose papers cannot be read stops the collection of layers.
+//! What cannot be told is kept: a pod whose papers cannot be read stops the collection of layers, not that of blobs. Papers
+//! of which a crash of the host left nothing are none: nothing of that pod runs, and its next start writes them anew.
 
 use super::{
     blobs::BlobError, cancel::run_blocking, layers::LayerError, reconcile::Images, stored::StoredImage,
@@ -148,7 +149,9 @@ impl Images {
             let now = SystemTime::now();
             let platform = Platform::linux_on(std::env::consts::ARCH);
             let mut needed_blobs = HashSet::new();
-            let mut needed_layers = layers_of_pods(&pods)?;
+            // Blobs are not a pod's: what pods need is looked at before they go and told after that.
+            let of_pods = layers_of_pods(&pods);
+            let mut needed_layers = HashSet::new();
             for content in &contents {
                 let Some(oci) = &content.oci else { continue };
                 needed_layers.extend(oci.diff_ids.iter().filter_map(|id| id.parse::<Digest>().ok()));
@@ -170,6 +173,7 @@ impl Images {
                 }
             }
             let went = blobs.collect(&needed_blobs, grace, now)?;
+            needed_layers.extend(of_pods?);
             let layers = layers.collect(&needed_layers, grace, now)?;
             Ok(Swept { blobs: went.count, blob_bytes: went.size_bytes, layers })
         });
@@ -199,6 +203,10 @@ fn layers_of_pods(pods: &Path) -> Result<HashSet<Digest>, CollectError> {
             }
             Err(error) => return Err(failed(&directory)(error)),
         };
+        if text.iter().all(|byte| *byte == 0) {
+            tracing::warn!(pod = %directory.display(), "a crash of the host left nothing of what the pod stood on");
+            continue;
+        }
         let pod: Pod = serde_json::from_slice(&text).map_err(|error| failed(&directory)(error.into()))?;
         let names =
             pod.containers.iter().flat_map(|container| &container.layers).filter_map(|path| path.file_name());

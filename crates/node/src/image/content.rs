@@ -9,7 +9,7 @@ use super::{
     compression::{CompressionError, decompress},
     layout::{ImportedImage, export_tar, import_tar},
     pipe::{Body, Taker, pipe},
-    reconcile::{ImageError, Images},
+    reconcile::{ImageError, Images, again_after, rest_after},
     squashfs,
     stored::StoredImage,
     upload::fault,
@@ -100,13 +100,16 @@ impl Images {
         let id = image.meta.id;
         let status = self.store.get::<ImageStatus>(&id.to_string());
         let status = status.as_ref().map(|status| &status.record);
-        match status.map(|_| image.state(status)) {
-            Some(ImageState::Ready(content)) if content.digest == digest && self.is_whole(content) => {
+        match status.map(|status| (status, image.state(Some(status)))) {
+            Some((_, ImageState::Ready(content))) if content.digest == digest && self.is_whole(content) => {
                 return Ok(Outcome::Done);
             }
-            // It was told, and nothing brings back what is missing. A failure of before, when the name meant another
-            // content, is none of this one's.
-            Some(ImageState::Failed(_)) => return Ok(Outcome::Done),
+            // A failure of before, when the name meant another content, is none of this one's.
+            Some((status, ImageState::Failed(fault))) => {
+                if let Some(rest) = rest_after(status, fault) {
+                    return Ok(rest);
+                }
+            }
             _ => {}
         }
         let _hold = self.collector.hold().await;
@@ -117,8 +120,9 @@ impl Images {
             },
             Err(fault) => ImageState::Failed(fault),
         };
+        let again = again_after(&state);
         self.write_answer(image, state, None).await?;
-        Ok(Outcome::Done)
+        Ok(again)
     }
 
     /// The image whose manifest (or index) has this digest.

@@ -1,6 +1,6 @@
 //! Images that are made of volumes: what a disk held at one moment, as one file that stands alone.
 
-use super::reconcile::{ImageError, Images};
+use super::reconcile::{ImageError, Images, again_after, rest_after};
 use crate::{
     instance::sentence,
     volume::files::{DiskFiles, Frozen, disks_dir, frozen, image_content},
@@ -26,25 +26,34 @@ impl Images {
         format: DiskFormat,
     ) -> Result<Outcome, ImageError> {
         let status = self.store.get::<ImageStatus>(&id.to_string());
-        let state = status.as_ref().map(|s| &s.record.state);
-        if matches!(state, Some(ImageState::Ready(_) | ImageState::Failed(_))) {
-            return Ok(Outcome::Done);
+        match status.as_ref().map(|s| (&s.record, &s.record.state)) {
+            Some((_, ImageState::Ready(_))) => return Ok(Outcome::Done),
+            Some((status, ImageState::Failed(fault))) => {
+                if let Some(rest) = rest_after(status, fault) {
+                    return Ok(rest);
+                }
+            }
+            _ => {}
         }
         match frozen(&self.store, ground) {
             Frozen::Yes => {}
             Frozen::NotYet => return Ok(Outcome::Done),
-            Frozen::Never(fault) => {
-                self.write(id, ImageState::Failed(fault)).await?;
-                return Ok(Outcome::Done);
-            }
+            Frozen::Never(fault) => return self.fail(id, fault).await,
         }
         self.write(id, ImageState::Fetching { done_bytes: 0, total_bytes: size_gib << 30 }).await?;
         let state = match self.export(id, ground, format).await {
             Ok(content) => ImageState::Ready(content),
-            Err(fault) => ImageState::Failed(fault),
+            Err(fault) => return self.fail(id, fault).await,
         };
         self.write(id, state).await?;
         Ok(Outcome::Done)
+    }
+
+    async fn fail(&self, id: ImageId, fault: Fault) -> Result<Outcome, ImageError> {
+        let state = ImageState::Failed(fault);
+        let again = again_after(&state);
+        self.write(id, state).await?;
+        Ok(again)
     }
 
     async fn export(&self, id: ImageId, ground: &Ground, format: DiskFormat) -> Result<ImageContent, Fault> {

@@ -158,11 +158,9 @@ impl Images {
         if let Some(status) = status.filter(|s| s.asked >= image.asked) {
             match &status.state {
                 ImageState::Ready(_) if here.is_some() => return Ok(Outcome::Done),
-                ImageState::Failed(fault) if !fault.code.is_passing() => return Ok(Outcome::Done),
-                ImageState::Failed(_) => {
-                    let left = RETRY_AFTER.saturating_sub(age(status.at));
-                    if !left.is_zero() {
-                        return Ok(Outcome::After(left));
+                ImageState::Failed(fault) => {
+                    if let Some(rest) = rest_after(status, fault) {
+                        return Ok(rest);
                     }
                 }
                 _ => {}
@@ -182,9 +180,10 @@ impl Images {
             }
             (Err(fault), None) => {
                 tracing::warn!(image = %image.meta.name, fault.message, "image could not be pulled");
-                let passing = fault.code.is_passing();
-                self.write_answer(image, ImageState::Failed(fault), None).await?;
-                return Ok(if passing { Outcome::After(RETRY_AFTER) } else { Outcome::Done });
+                let state = ImageState::Failed(fault);
+                let again = again_after(&state);
+                self.write_answer(image, state, None).await?;
+                return Ok(again);
             }
         }
         Ok(Outcome::Done)
@@ -371,6 +370,24 @@ impl Images {
 
 fn fault(code: Code, message: String, hint: String) -> Fault {
     Fault { code, message, hint, since: Timestamp::now() }
+}
+
+/// How long an image that failed is left alone: for good, or until a failure that may pass is old enough. `None` when it is
+/// to be tried again.
+pub(super) fn rest_after(status: &ImageStatus, fault: &Fault) -> Option<Outcome> {
+    if !fault.code.is_passing() {
+        return Some(Outcome::Done);
+    }
+    let left = RETRY_AFTER.saturating_sub(age(status.at));
+    (!left.is_zero()).then_some(Outcome::After(left))
+}
+
+/// When an image that came to this is looked at again by itself.
+pub(super) fn again_after(state: &ImageState) -> Outcome {
+    match state {
+        ImageState::Failed(fault) if fault.code.is_passing() => Outcome::After(RETRY_AFTER),
+        _ => Outcome::Done,
+    }
 }
 
 fn age(at: Timestamp) -> Duration {

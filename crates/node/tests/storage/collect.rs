@@ -81,13 +81,48 @@ async fn layers_of_pods_stay_whatever_became_of_their_image() {
     lab.images.run(image.meta.id).await.unwrap();
     assert_eq!(lab.images.collect(Duration::ZERO).await.unwrap().layers, 0);
     assert!(layer_path.is_dir());
-    // What cannot be read might need anything.
+    // What cannot be read might need any layer, and no blob.
     std::fs::write(pod.join("pod.json"), "{").unwrap();
+    let two = lab.image("two", ImageKind::Oci, &archive(&[b"nobody's"])).await.unwrap();
+    lab.control.delete_image(&lab.caller, "two").await.unwrap();
+    lab.images.run(two.meta.id).await.unwrap();
+    assert_ne!(count(&lab).0, 0);
     lab.images.collect(Duration::ZERO).await.unwrap_err();
+    assert_eq!(count(&lab), (0, 2));
     assert!(layer_path.is_dir());
-    std::fs::remove_dir_all(&pod).unwrap();
+    std::fs::write(pod.join("pod.json"), pod_text(&layer_path)).unwrap();
+    assert_eq!(lab.images.collect(Duration::ZERO).await.unwrap().layers, 1);
+    // What a crash of the host leaves of a file that was not flushed.
+    std::fs::write(pod.join("pod.json"), [0; 4096]).unwrap();
     assert_eq!(lab.images.collect(Duration::ZERO).await.unwrap().layers, 1);
     assert!(!layer_path.exists());
+}
+
+#[tokio::test]
+async fn a_failure_that_may_pass_is_tried_again() {
+    use model::{
+        error::{Code, Fault},
+        image::{Image, ImageStatus},
+    };
+    use reconcile::Outcome;
+    let lab = Lab::new().await;
+    let first = lab.image("one", ImageKind::Oci, &archive(&[b"one"])).await.unwrap();
+    let Some(ImageState::Ready(content)) = lab.image_state(first.meta.id) else { panic!("it is there") };
+    let named = lab.control.name_content(&lab.caller, &content.digest, Some("again:1")).await.unwrap();
+    let id = named.meta.id;
+    let fail = async |code, before: Duration| {
+        let at = jiff::Timestamp::now() - before;
+        let state = ImageState::Failed(Fault { code, message: "no".into(), hint: String::new(), since: at });
+        let asked = lab.store.get::<Image>(&id.to_string()).unwrap().record.asked;
+        let node = model::id::NodeId::from_random(crate::lab::NODE);
+        lab.put(&ImageStatus { id, node, state, asked, stale: None, at }).await;
+        lab.images.run(id).await.unwrap()
+    };
+    let is_ready = || matches!(lab.image_state(id), Some(ImageState::Ready(_)));
+    let long = Duration::from_secs(3600);
+    assert!(matches!(fail(Code::NoCapacity, Duration::ZERO).await, Outcome::After(_)) && !is_ready());
+    assert!(matches!(fail(Code::Invalid, long).await, Outcome::Done) && !is_ready());
+    assert!(matches!(fail(Code::NoCapacity, long).await, Outcome::Done) && is_ready());
 }
 
 /// A pod's papers as its driver writes them.
