@@ -11,7 +11,7 @@ use crate::{
     driver::Driver,
     health::Health,
     image::reconcile::Images,
-    instance::Instances,
+    instance::{Instances, sentence},
     network::{apply::Dataplane, reconcile::Networks},
     volume::{COUNT_EVERY, Volumes},
 };
@@ -81,6 +81,9 @@ pub struct Agent {
 impl Agent {
     /// Starts all loops.
     pub async fn start(parts: Parts) -> Self {
+        if let Err(error) = parts.volumes.tell_unknown().await {
+            tracing::warn!(error = sentence(&error), "volumes could not be compared with their records");
+        }
         let places = start_places(&parts);
         let images = start_images(&parts);
         let volumes = start_volumes(&parts);

@@ -40,7 +40,7 @@ use model::{
 };
 use reconcile::Outcome;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -91,6 +91,17 @@ pub enum VolumeError {
     /// Making a disk of a directory failed.
     #[error("the files of the volume do not become a disk")]
     Populate(#[source] DriverError),
+    /// There are files of layers above the one that takes writes: the records are older than the disk.
+    #[error(
+        "the volume holds layers that the records do not know: they end at layer {known}, and there is {}",
+        joined(layers, ", ")
+    )]
+    UnknownLayers {
+        /// The layer that takes writes, as far as the records know.
+        known: u32,
+        /// What is above it, lowest first.
+        layers: Vec<PathBuf>,
+    },
     /// A container is to have a disk that was written.
     #[error(
         "the volume is a disk with something on it: a container on the host's kernel is given directories"
@@ -125,11 +136,28 @@ impl VolumeError {
                     .to_string(),
             ),
             Self::Source(fault) => (fault.code, fault.hint.clone()),
+            Self::UnknownLayers { layers, .. } => (Code::Conflict, unknown_layers_hint(layers)),
             Self::Lost { .. } => (Code::Internal, "put the file back, or delete the volume".to_string()),
             _ => (Code::Internal, String::new()),
         };
         Fault { code, message: sentence(self), hint, since: Timestamp::now() }
     }
+}
+
+fn joined(paths: &[PathBuf], between: &str) -> String {
+    let all: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    all.join(between)
+}
+
+/// What is on top of such a disk is saved first; without it, it is what it was when the records were copied.
+fn unknown_layers_hint(layers: &[PathBuf]) -> String {
+    let Some(top) = layers.last() else { return String::new() };
+    format!(
+        "with its instance stopped, `qemu-img convert -O qcow2 {} FILE` saves what the disk holds now, as a file that `holm image \
+         upload` takes; after `mv {} ELSEWHERE` the volume goes on as its records know it",
+        top.display(),
+        joined(layers, " ")
+    )
 }
 
 fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
@@ -194,6 +222,16 @@ struct Count {
     used_bytes: u64,
 }
 
+/// Volumes that have layers above the one that takes writes, by their records.
+fn newer_than_records(store: &Store, files: &DiskFiles) -> io::Result<BTreeSet<VolumeId>> {
+    let known = |id: VolumeId| store.get::<Volume>(&id.to_string()).map(|volume| volume.record.layer);
+    let all = files.all()?.into_iter();
+    Ok(all
+        .filter(|(id, layer, _)| known(*id).is_some_and(|known| *layer > known))
+        .map(|(id, ..)| id)
+        .collect())
+}
+
 /// All volumes of this node.
 pub struct Volumes {
     store: Store,
@@ -202,6 +240,8 @@ pub struct Volumes {
     files: DiskFiles,
     disks: DiskStore,
     counts: Mutex<HashMap<VolumeId, Count>>,
+    /// Volumes that had more layers than their records know when the daemon started.
+    newer: Mutex<BTreeSet<VolumeId>>,
 }
 
 impl Volumes {
@@ -223,7 +263,8 @@ impl Volumes {
         files::take_in(&dir, &disks_dir).map_err(at("take disks from", &dir))?;
         disk::sweep(&disks_dir)?;
         let files = DiskFiles::new(disks_dir, disks.images_dir().to_path_buf());
-        Ok(Self { store, node, dir, files, disks, counts: Mutex::default() })
+        let newer = newer_than_records(&store, &files).map_err(at("list", files.dir()))?;
+        Ok(Self { store, node, dir, files, disks, counts: Mutex::default(), newer: Mutex::new(newer) })
     }
 
     /// Ids of all volumes here, and of files that no record names.
@@ -279,7 +320,8 @@ impl Volumes {
         }
         let decided = self.decided(&stored);
         match self.make(&decided).await {
-            Ok(None) => {}
+            // Until what it is to stand on is here, what was on it is not let go.
+            Ok(None) => return Ok(Outcome::Done),
             Ok(Some(seen)) => self.write(&decided, Ok(seen)).await?,
             Err(error) => {
                 self.write(&decided, Err(error.fault())).await?;
@@ -290,6 +332,44 @@ impl Volumes {
             self.remove_needless(id).await?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// Tells of volumes whose files are newer than their records, before anybody starts from what the records say: whoever
+    /// wrote to a lower layer would spoil all that stands on it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tell_unknown(&self) -> Result<(), VolumeError> {
+        let ids: Vec<VolumeId> = self.newer().iter().copied().collect();
+        for stored in ids.iter().filter_map(|id| self.store.get::<Volume>(&id.to_string())) {
+            if let Err(error) = self.refuse_unknown(&stored.record) {
+                tracing::warn!(volume = %stored.record.meta.id, error = sentence(&error), "it is left as it is");
+                self.write(&self.decided(&stored), Err(error.fault())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a volume that has layers above the one that takes writes. Its record is raised before a layer is made: they
+    /// are of a time that these records do not know.
+    fn refuse_unknown(&self, volume: &Volume) -> Result<(), VolumeError> {
+        let id = volume.meta.id;
+        if !self.newer().contains(&id) {
+            return Ok(());
+        }
+        let layers = self.files.layers(id).map_err(at("list", self.files.dir()))?;
+        let unknown = layers.into_iter().filter(|(layer, _)| *layer > volume.layer);
+        let layers: Vec<PathBuf> = unknown.map(|(_, path)| path).collect();
+        if layers.is_empty() {
+            self.newer().remove(&id);
+            return Ok(());
+        }
+        Err(VolumeError::UnknownLayers { known: volume.layer, layers })
+    }
+
+    fn newer(&self) -> std::sync::MutexGuard<'_, BTreeSet<VolumeId>> {
+        // A set of ids is never half changed.
+        self.newer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a run decides on, read before anything is looked at.
@@ -317,13 +397,24 @@ impl Volumes {
     async fn make(&self, decided: &Decided<'_>) -> Result<Option<Seen>, VolumeError> {
         let volume = &decided.volume.record;
         let id = volume.meta.id;
+        self.refuse_unknown(volume)?;
         let user = self.user_of(volume).map(|instance| User::of(&instance));
-        let has_directory = self.directory(id).exists();
+        let mut has_directory = self.directory(id).exists();
+        // Containers that run on a directory have it.
+        let is_held = has_directory && self.holder(volume).is_some();
         // A disk that holds something is what counts, whatever lies beside it.
         let is_written = match (user, has_directory) {
-            (Some(User::Machine) | None, false) | (Some(User::OnHost), true) => false,
+            (Some(User::Machine) | None, false) => false,
+            (Some(User::OnHost), true) if is_held => false,
             _ => self.is_written(volume).await?,
         };
+        let has_disk =
+            || self.files.layer(id, volume.floor).map_err(at("look for a layer in", self.files.dir()));
+        if is_written && has_directory && !is_held && has_disk()?.is_some() {
+            // It became that disk, and a crash left the rest of it.
+            self.remove_directory(id).await?;
+            has_directory = false;
+        }
         match (user, has_directory) {
             // The volumes of pods are directories, and stay so while nobody has them.
             (Some(User::OnHost), false) if is_written => return Err(VolumeError::HoldsDisk),
@@ -505,9 +596,14 @@ impl Volumes {
         let path = self.files.path(id, 0, DiskFormat::Raw);
         tokio::fs::rename(&new, &path).await.map_err(at("name", &path))?;
         sys::file::sync_directory(self.files.dir())?;
+        self.remove_directory(id).await
+    }
+
+    async fn remove_directory(&self, id: VolumeId) -> Result<(), VolumeError> {
         self.counts().remove(&id);
+        let directory = self.directory(id);
         let removed =
-            tokio::task::spawn_blocking(move || remove_tree(&closed).map_err(at("remove", &closed)));
+            tokio::task::spawn_blocking(move || remove_tree(&directory).map_err(at("remove", &directory)));
         removed.await.unwrap_or(Err(VolumeError::Cancelled))
     }
 
@@ -563,14 +659,11 @@ impl Volumes {
     async fn remove(&self, id: VolumeId) -> Result<(), VolumeError> {
         self.disks.delete(self.files.unfinished(id)).await?;
         self.remove_needless(id).await?;
-        self.counts().remove(&id);
-        let directory = self.directory(id);
-        let removed =
-            tokio::task::spawn_blocking(move || remove_tree(&directory).map_err(at("remove", &directory)));
-        removed.await.unwrap_or(Err(VolumeError::Cancelled))
+        self.remove_directory(id).await
     }
 
-    /// Removes layers that nobody stands on any more.
+    /// Removes layers that nobody stands on any more. Those above the one that takes writes are another time's, and stay as
+    /// long as the volume does.
     async fn remove_needless(&self, id: VolumeId) -> Result<(), VolumeError> {
         let layers = self.files.layers(id).map_err(at("list", self.files.dir()))?;
         if layers.is_empty() || self.is_uncertain() {

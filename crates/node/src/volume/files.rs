@@ -20,7 +20,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
-use store::Store;
+use store::{Store, View};
 
 const FORMATS: [DiskFormat; 2] = [DiskFormat::Qcow2, DiskFormat::Raw];
 
@@ -140,17 +140,25 @@ impl DiskFiles {
     /// # Errors
     /// When the directory cannot be read.
     pub fn layers(&self, volume: VolumeId) -> io::Result<Vec<(u32, PathBuf)>> {
-        let mut layers = vec![];
-        for entry in std::fs::read_dir(&self.disks)? {
-            let entry = entry?;
-            if let Some((id, layer)) = entry.file_name().to_str().and_then(parse)
-                && id == volume
-            {
-                layers.push((layer, entry.path()));
-            }
-        }
+        let of_volume = self.all()?.into_iter().filter(|(id, ..)| *id == volume);
+        let mut layers: Vec<(u32, PathBuf)> = of_volume.map(|(_, layer, path)| (layer, path)).collect();
         layers.sort();
         Ok(layers)
+    }
+
+    /// Layers of all volumes, of which there are files.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn all(&self) -> io::Result<Vec<(VolumeId, u32, PathBuf)>> {
+        let mut all = vec![];
+        for entry in std::fs::read_dir(&self.disks)? {
+            let entry = entry?;
+            if let Some((id, layer)) = entry.file_name().to_str().and_then(parse) {
+                all.push((id, layer, entry.path()));
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -217,36 +225,41 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// As the records say now.
+    /// As the records say now, all at one moment: what stood on a layer by one record may by then do so by another.
     pub fn of(store: &Store, files: &DiskFiles) -> Self {
-        let volumes: Vec<Volume> = store.list::<Volume>().iter().map(|v| v.record.clone()).collect();
+        let (volumes, mut grounds) = store.mirror().view(|view| {
+            let volumes: Vec<Volume> = view.list::<Volume>().map(|v| v.record.clone()).collect();
+            let snapshots = view.list::<Snapshot>().map(|s| s.record.ground.clone());
+            let images = view.list::<Image>().filter_map(|image| match &image.record.source {
+                ImageSource::Volume { ground, .. } if is_unmade(view, image.record.meta.id) => {
+                    Some(ground.clone())
+                }
+                _ => None,
+            });
+            (volumes, snapshots.chain(images).collect::<Vec<Ground>>())
+        });
         // A thick copy needs nothing more of its source once it is made.
         let is_made_alone = |volume: &Volume| volume.floor == 0 && files.is_raw(volume.meta.id);
-        let of_volumes = volumes.iter().filter(|v| !is_made_alone(v)).map(Volume::ground);
-        let snapshots = store.list::<Snapshot>();
-        let of_snapshots = snapshots.iter().map(|s| s.record.ground.clone());
-        let images = store.list::<Image>();
-        let of_images = images.iter().filter_map(|image| match &image.record.source {
-            ImageSource::Volume { ground, .. } if is_unmade(store, image.record.meta.id) => {
-                Some(ground.clone())
-            }
-            _ => None,
-        });
-        let grounds = of_volumes.chain(of_snapshots).chain(of_images).collect();
+        grounds.extend(volumes.iter().filter(|v| !is_made_alone(v)).map(Volume::ground));
         Self { volumes, grounds }
     }
 
-    /// Whether this layer must stay.
+    /// Whether this layer must stay. So must one above the layer that takes writes, of which the records know nothing.
     pub fn has(&self, volume: VolumeId, layer: u32) -> bool {
-        self.volumes.iter().any(|v| v.meta.id == volume && v.has_layer(layer))
+        self.volumes.iter().any(|v| v.meta.id == volume && layer >= v.floor)
             || self.grounds.iter().any(|ground| ground.has(volume, layer))
     }
 }
 
 /// Whether an image of a volume still reads its layers.
-fn is_unmade(store: &Store, id: ImageId) -> bool {
-    let status = store.get::<ImageStatus>(&id.to_string());
-    !status.is_some_and(|s| matches!(s.record.state, ImageState::Ready(_) | ImageState::Failed(_)))
+fn is_unmade(view: &View<'_>, id: ImageId) -> bool {
+    let status = view.get::<ImageStatus>(&id.to_string());
+    match status.map(|status| &status.record.state) {
+        Some(ImageState::Ready(_)) => false,
+        // One that failed for a reason that may pass is tried again.
+        Some(ImageState::Failed(fault)) => fault.code.is_passing(),
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -266,6 +279,50 @@ mod tests {
             assert_eq!(std::fs::read(disks.join(format!("{id}.qcow2"))).unwrap(), b"disk");
         }
         assert_eq!(std::fs::read_dir(volumes.path()).unwrap().count(), 2, "the directories stay");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_goes_from_one_record_to_another_is_needed_at_every_moment() {
+        use store::{Memory, Schema, Tx};
+        let schema =
+            Schema::new().table::<Volume>().table::<Snapshot>().table::<Image>().table::<ImageStatus>();
+        let store = Store::open(std::sync::Arc::new(Memory::new()), schema).await.unwrap();
+        let (below, above) = (VolumeId::from_random([1; 16]), VolumeId::from_random([2; 16]));
+        let meta = |id| {
+            serde_json::json!({
+                "id": id, "project": VolumeId::from_random([9; 16]), "name": "x",
+                "created_at": jiff::Timestamp::UNIX_EPOCH, "updated_at": jiff::Timestamp::UNIX_EPOCH,
+            })
+        };
+        let ground = serde_json::json!({"stretches": [{"volume": below, "floor": 0, "layer": 0}]});
+        let volume: Volume = serde_json::from_value(serde_json::json!({
+            "meta": meta(above), "size_gib": 1, "provisioning": "thin",
+            "source": {"type": "copy", "id": {"volume": below, "ground": ground}},
+        }))
+        .unwrap();
+        let snapshot: Snapshot = serde_json::from_value(serde_json::json!({
+            "meta": meta(below), "volume": below, "layer": 0, "ground": ground, "size_gib": 1,
+        }))
+        .unwrap();
+        let mut tx = Tx::new();
+        tx.put(&snapshot);
+        store.commit(tx).await.unwrap();
+        let files = DiskFiles::new("/nowhere".into(), "/nowhere".into());
+        let reader = store.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            while reader.mirror().revision() < store::Revision(2_000) {
+                assert!(Needs::of(&reader, &files).has(below, 0));
+            }
+        });
+        while store.mirror().revision() < store::Revision(2_000) {
+            let mut tx = Tx::new();
+            tx.put(&volume).remove::<Snapshot>(&below.to_string());
+            store.commit(tx).await.unwrap();
+            let mut tx = Tx::new();
+            tx.put(&snapshot).remove::<Volume>(&above.to_string());
+            store.commit(tx).await.unwrap();
+        }
+        reading.await.unwrap();
     }
 
     #[test]

@@ -145,6 +145,26 @@ async fn a_crash_on_the_way_loses_no_file() {
 }
 
 #[tokio::test]
+async fn what_a_crash_left_of_a_directory_is_not_given_to_the_next_container() {
+    let lab = Lab::new().await;
+    root_image(&lab).await;
+    // Of a thick disk its space does not tell whether it was written.
+    let (id, directory) = left(&lab, 1, true).await;
+    fill(&directory);
+    let vm = lab.attach(id, Kind::Vm, false).await;
+    lab.volumes.run(id).await.unwrap();
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("rest"), b"rest").unwrap();
+    lab.free(id, vm).await;
+    lab.attach(id, Kind::Container, false).await;
+    lab.volumes.run(id).await.unwrap_err();
+    assert_eq!(lab.status(id).fault.unwrap().code, Code::Unsupported);
+    assert!(!directory.parent().unwrap().exists(), "it is removed to its end");
+    let disk = node::volume::files::disks_dir(lab.dir.path()).join(format!("{id}.raw"));
+    assert!(debugfs(&disk, "ls /").contains("deep"));
+}
+
+#[tokio::test]
 async fn what_does_not_fit_says_so_and_stays_as_it_is() {
     let lab = Lab::new().await;
     root_image(&lab).await;

@@ -278,3 +278,103 @@ async fn a_thin_disk_that_becomes_thick_has_its_space_and_its_bytes() {
     assert!(used < GIB / 2, "the new layer is thin: {used}");
     assert_eq!(content(&lab, volume), 6);
 }
+
+#[tokio::test]
+async fn layers_that_restored_records_do_not_know_stay_and_are_told() {
+    // Of the record that comes back: how often the disk was frozen by then.
+    for known in [0, 1] {
+        let mut lab = Lab::new().await;
+        let dir = disks_dir(lab.dir.path());
+        let volume = lab.volume(1, false, None).await;
+        lab.volumes.run(volume).await.unwrap();
+        write(&lab, volume, 1);
+        for name in ["a", "b"].iter().take(known) {
+            snapshot(&lab, volume, name).await;
+            lab.volumes.run(volume).await.unwrap();
+        }
+        let (wish, status) = (lab.wish(volume), lab.status(volume));
+        write(&lab, volume, 2);
+        let later = snapshot(&lab, volume, "later").await;
+        lab.volumes.run(volume).await.unwrap();
+        write(&lab, volume, 3);
+        let files = names(&dir);
+        let newest = std::path::PathBuf::from(lab.status(volume).path.unwrap());
+
+        let mut tx = store::Tx::new();
+        tx.put(&wish).put(&status).remove::<model::snapshot::Snapshot>(&later.to_string());
+        lab.store.commit(tx).await.unwrap();
+        lab.restart();
+        // Before anybody starts from it, and with every look at it.
+        lab.volumes.tell_unknown().await.unwrap();
+        for _ in 0..2 {
+            let fault = lab.status(volume).fault.unwrap();
+            let path = newest.display().to_string();
+            assert_eq!(fault.code, Code::Conflict, "{fault:?}");
+            assert!(
+                fault.message.contains(&path) && fault.hint.contains(&format!("mv {path} ")),
+                "{fault:?}"
+            );
+            lab.volumes.run(volume).await.unwrap_err();
+        }
+        let next = NewSnapshot { volume: volume.to_string(), ..NewSnapshot::default() };
+        let refused = lab.control.create_snapshot(&lab.caller, next).await.unwrap_err();
+        assert_eq!(refused.code, Code::Conflict, "{refused}");
+        assert_eq!((names(&dir), read(&newest, DiskFormat::Qcow2)), (files, 3));
+        // The way out.
+        std::fs::rename(&newest, lab.dir.path().join("elsewhere")).unwrap();
+        lab.volumes.run(volume).await.unwrap();
+        assert_eq!((lab.status(volume).fault, content(&lab, volume)), (None, 2));
+    }
+}
+
+#[tokio::test]
+async fn what_a_disk_held_stays_until_it_can_be_put_back() {
+    let lab = Lab::new().await;
+    let dir = disks_dir(lab.dir.path());
+    let volume = lab.volume(1, false, None).await;
+    lab.volumes.run(volume).await.unwrap();
+    write(&lab, volume, 1);
+    // To an image that is not here at this moment.
+    let image = lab.new_image("backup", ImageKind::Disk).await;
+    let mut wish = lab.wish(volume);
+    wish.put_back(model::volume::Ground { stretches: vec![], image: Some(image.meta.id) });
+    lab.put(&wish).await;
+    lab.volumes.run(volume).await.unwrap();
+    assert_eq!((names(&dir), content(&lab, volume)), (vec![format!("{volume}.qcow2")], 1));
+}
+
+#[tokio::test]
+async fn an_image_of_a_disk_is_tried_again_once_what_kept_it_from_being_made_may_have_passed() {
+    use model::{error::Fault, image::ImageStatus};
+    let lab = Lab::new().await;
+    let volume = lab.volume(1, false, None).await;
+    lab.volumes.run(volume).await.unwrap();
+    write(&lab, volume, 6);
+    let new = NewImageOfVolume {
+        name: "saved".into(),
+        description: String::new(),
+        volume: volume.to_string(),
+        snapshot: None,
+        is_backup: false,
+        format: DiskFormat::Qcow2,
+        public: false,
+        protected: false,
+        properties: Default::default(),
+        labels: Labels::new(),
+    };
+    let id = lab.control.image_of_volume(&lab.caller, new).await.unwrap().meta.id;
+    let at = jiff::Timestamp::now() - std::time::Duration::from_secs(3600);
+    let fault = Fault { code: Code::NoCapacity, message: "full".into(), hint: String::new(), since: at };
+    let host = model::id::NodeId::from_random(crate::lab::NODE);
+    lab.put(&ImageStatus { id, node: host, state: ImageState::Failed(fault), asked: 0, stale: None, at })
+        .await;
+    // What it reads stays for the next try, though the volume goes.
+    lab.volumes.run(volume).await.unwrap();
+    lab.control.delete_volume(&lab.caller, &volume.to_string()).await.unwrap();
+    lab.volumes.run(volume).await.unwrap();
+    lab.images.run(id).await.unwrap();
+    assert!(matches!(lab.image_state(id), Some(ImageState::Ready(_))), "{:?}", lab.image_state(id));
+    let dir = lab.dir.path().join("images");
+    let file = node::image::disk::image_path(&dir, id, Some(DiskFormat::Qcow2));
+    assert_eq!(read(&file, DiskFormat::Qcow2), 6);
+}
