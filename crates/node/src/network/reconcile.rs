@@ -78,6 +78,8 @@ pub struct Networks {
     judged: std::sync::Mutex<HashMap<NetworkId, Judged>>,
     /// Namespaces whose devices without a plan are about to be taken away.
     sweeping: std::sync::Mutex<HashSet<Place>>,
+    /// Routers that were written, or begun to be, and whose flows have not been brought in line with that.
+    unjudged: Unjudged,
     /// Networks of which the flows of departed addresses are about to end.
     parting: std::sync::Mutex<HashSet<NetworkId>>,
     /// Where the floating IPs of each router led when it was last written.
@@ -108,6 +110,38 @@ struct Judged {
     departed: BTreeSet<IpAddr>,
 }
 
+/// Routers whose flows may have a translation of before.
+#[derive(Default)]
+struct Unjudged(std::sync::Mutex<HashSet<RouterId>>);
+
+impl Unjudged {
+    /// Writes a router and then ends the flows that it would not translate so any more, if that changed it or an earlier time
+    /// came to no end: what was written then is no change to the next run.
+    fn write<T, E>(
+        &self,
+        id: RouterId,
+        write: impl FnOnce() -> Result<(T, bool), E>,
+        judge: impl FnOnce() -> Result<(), E>,
+    ) -> Result<T, E> {
+        let was_left = !self.all().insert(id);
+        let (outcome, is_changed) = write()?;
+        if is_changed || was_left {
+            judge()?;
+        }
+        self.forget(id);
+        Ok(outcome)
+    }
+
+    fn forget(&self, id: RouterId) {
+        self.all().remove(&id);
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashSet<RouterId>> {
+        // A set of ids is never half changed.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// How long a run is put off while another namespace must come first.
 pub const AGAIN: Duration = Duration::from_millis(50);
 
@@ -129,6 +163,7 @@ impl Networks {
             left_out: Mutex::default(),
             judged: std::sync::Mutex::default(),
             sweeping: std::sync::Mutex::default(),
+            unjudged: Unjudged::default(),
             parting: std::sync::Mutex::default(),
             leads: std::sync::Mutex::default(),
             turn: Mutex::default(),
@@ -343,19 +378,25 @@ impl Networks {
     fn write_router(&self, id: RouterId) -> Result<Option<Outcome>, NetworkError> {
         let Some(view) = self.gather.router(id) else {
             self.leads().remove(&id);
+            self.unjudged.forget(id);
             return Ok(None);
         };
-        let outcome = self.dataplane.apply(&dataplane::router::compile(&view))?;
-        let moved = self.led_elsewhere(&view);
-        let outside = view.outside.as_ref().and_then(|outside| self.gather.external(outside.network));
-        if let Some(outside) = outside {
-            self.tell_again(&outside.network, &moved);
-        }
-        if outcome.changed {
+        let write = || -> Result<(Outcome, bool), NetworkError> {
+            let outcome = self.dataplane.apply(&dataplane::router::compile(&view))?;
+            let moved = self.led_elsewhere(&view);
+            let outside = view.outside.as_ref().and_then(|outside| self.gather.external(outside.network));
+            if let Some(outside) = outside {
+                self.tell_again(&outside.network, &moved);
+            }
+            let is_changed = outcome.changed;
+            Ok((outcome, is_changed))
+        };
+        let judge = || -> Result<(), NetworkError> {
             let ended = conntrack::retranslate(&*self.dataplane.namespace(Place::Router(id))?, &view)?;
             tracing::debug!(router = %id, ended, "flows with an old translation");
-        }
-        Ok(Some(outcome))
+            Ok(())
+        };
+        self.unjudged.write(id, write, judge).map(Some)
     }
 
     fn write_external(&self, id: NetworkId) -> Result<Option<Outcome>, NetworkError> {
@@ -478,6 +519,40 @@ impl Networks {
         self.published.lock().await.stop();
         for (_, servers) in self.servers.lock().await.drain() {
             servers.stop().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_judged_until_that_has_come_to_its_end() {
+        let (unjudged, id) = (Unjudged::default(), RouterId::from_random([1; 16]));
+        for (write, judge, is_judged) in [
+            (Ok(true), Err("the table could not be read"), true),
+            // What was written is no change any more.
+            (Ok(false), Err("once more"), true),
+            (Ok(false), Ok(()), true),
+            (Ok(false), Ok(()), false),
+            // Written in part, or not at all: nobody knows.
+            (Err("refused"), Ok(()), false),
+            (Ok(false), Ok(()), true),
+            (Ok(false), Ok(()), false),
+            (Ok(true), Ok(()), true),
+        ] {
+            let mut was_judged = false;
+            let outcome = unjudged.write(
+                id,
+                || write.map(|is_changed| ((), is_changed)),
+                || {
+                    was_judged = true;
+                    judge
+                },
+            );
+            assert_eq!(was_judged, is_judged, "{write:?} {judge:?}");
+            assert_eq!(outcome.is_ok(), write.is_ok() && (judge.is_ok() || !is_judged));
         }
     }
 }
