@@ -44,6 +44,7 @@ use super::{
 };
 use crate::{
     driver::{DriverError, Exit},
+    instance::sentence,
     room::Space,
 };
 
@@ -103,8 +104,9 @@ impl Inner {
             };
             if let Err(error) = self.put_away(&guest, &link).await {
                 // One that cannot sleep is of more use awake, until the next try.
-                if runs {
-                    link.qmp.execute("cont", json!({})).await?;
+                if runs && let Err(stuck) = go_on(&guest.files, &link).await {
+                    // What is on disk decides by the next look whether it sleeps: it stands still until then.
+                    tracing::warn!(instance = %id, error = sentence(&stuck), "a guest that does not sleep stands still");
                 }
                 return Err(error);
             }
@@ -121,11 +123,7 @@ impl Inner {
             return Err(DriverError::NotRunning);
         }
         let (_, link) = self.running(id).await?;
-        call_off(&link).await?;
-        let files = guest.files.clone();
-        on_file(files, Files::forget_memory).await.map_err(failed("removing the VM's memory"))?;
-        link.qmp.execute("cont", json!({})).await?;
-        Ok(())
+        go_on(&guest.files, &link).await
     }
 
     /// Looks for room for a guest's memory before it stands still. It takes no more than QEMU has of the host's memory:
@@ -265,6 +263,14 @@ impl Inner {
     }
 }
 
+/// Lets a guest go on. Its memory on disk goes before: as long as that is there, no vCPU may run.
+async fn go_on(files: &Files, link: &Link) -> Result<(), DriverError> {
+    call_off(link).await?;
+    on_file(files.clone(), Files::forget_memory).await.map_err(failed("removing the VM's memory"))?;
+    link.qmp.execute("cont", json!({})).await?;
+    Ok(())
+}
+
 /// Ends a transfer that was cut off with the daemon that had begun it.
 async fn call_off(link: &Link) -> Result<(), DriverError> {
     let deadline = Instant::now() + CANCEL_DEADLINE;
@@ -329,4 +335,97 @@ async fn open(path: PathBuf, anew: bool) -> io::Result<OwnedFd> {
 
 async fn on_file(files: Files, work: fn(&Files) -> io::Result<()>) -> io::Result<()> {
     spawn_blocking(move || work(&files)).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        driver::Driver as _,
+        vm::{
+            driver::{Settings, VmDriver},
+            files::ProcessRecord,
+        },
+    };
+    use std::{fs, process::Command, sync::Mutex};
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+        net::UnixListener,
+    };
+
+    /// A QEMU of a few lines, which writes no memory: when it is told to, `spoil` happens to the files instead. Gives the
+    /// commands that it was given, and with `cont` whether there was memory on disk.
+    fn serve(files: &Files, id: InstanceId, spoil: fn(&Files)) -> Arc<Mutex<Vec<(String, bool)>>> {
+        let listener = UnixListener::bind(files.monitor()).unwrap();
+        let told: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
+        let (files, heard) = (files.clone(), Arc::clone(&told));
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (read, mut write) = stream.into_split();
+            write.write_all(b"{\"QMP\": {\"version\": {}}}\r\n").await.unwrap();
+            let mut lines = BufReader::new(read).lines();
+            let mut transfer = "none";
+            while let Ok(Some(line)) = lines.next_line().await {
+                let message: Value = serde_json::from_str(&line).unwrap();
+                let command = message["execute"].as_str().unwrap();
+                let answer = match command {
+                    "query-uuid" => json!({"UUID": id}),
+                    "query-status" => json!({"status": "running"}),
+                    "query-migrate" => json!({"status": transfer}),
+                    "qom-list" => json!([]),
+                    "migrate" => {
+                        spoil(&files);
+                        transfer = "completed";
+                        json!({})
+                    }
+                    _ => json!({}),
+                };
+                heard.lock().unwrap().push((command.to_owned(), files.memory().exists()));
+                let reply = json!({"return": answer, "id": message["id"]});
+                write.write_all(format!("{reply}\r\n").as_bytes()).await.unwrap();
+            }
+        });
+        told
+    }
+
+    #[tokio::test]
+    async fn no_guest_goes_on_while_its_memory_is_on_disk() {
+        let in_the_way: fn(&Files) = |files| fs::create_dir(files.memory()).unwrap();
+        let lost: fn(&Files) = |files| fs::remove_file(files.unfinished_memory()).unwrap();
+        for (spoil, goes_on) in [(in_the_way, false), (lost, true)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let id = InstanceId::from_random([7; 16]);
+            let (run, state) = (scratch.path().join("run"), scratch.path().join("state"));
+            let files = Files::new(&run, &state, id);
+            files.make_directories().unwrap();
+            let mut qemu = Command::new("sleep").arg("60").spawn().unwrap();
+            let pid = qemu.id().cast_signed();
+            let record = ProcessRecord {
+                pid,
+                start_time: sys::pidfd::process_start_time(pid).unwrap().unwrap(),
+                boot_id: sys::pidfd::boot_id().unwrap(),
+                boot: 1,
+                since_ms: 0,
+            };
+            files::write_json(&files.process_record(), &record).unwrap();
+            let told = serve(&files, id, spoil);
+            let _console = UnixListener::bind(files.console()).unwrap();
+            let driver = VmDriver::new(Settings {
+                run,
+                state,
+                accelerator_cache: scratch.path().join("accelerator"),
+                cgroups: sys::cgroup::Tree::probe("holm-test-of-sleep").unwrap(),
+                qemu: None,
+            });
+            driver.suspend(id).await.unwrap_err();
+            qemu.kill().unwrap();
+            qemu.wait().unwrap();
+            let told = told.lock().unwrap();
+            let conts: Vec<bool> =
+                told.iter().filter(|(it, _)| it == "cont").map(|(_, there)| *there).collect();
+            let wanted: &[bool] = if goes_on { &[false] } else { &[] };
+            assert_eq!(conts, wanted, "{told:?}");
+            assert!(told.iter().any(|(command, _)| command == "migrate"), "{told:?}");
+        }
+    }
 }
