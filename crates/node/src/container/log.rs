@@ -224,10 +224,21 @@ pub fn parse(entry: &[u8]) -> Option<LogLine> {
 #[derive(Debug)]
 pub struct LogReader {
     path: PathBuf,
+    files_max: u32,
     /// Files still to be read, the next one last.
     older: Vec<fs::File>,
     current: Option<fs::File>,
+    /// Nothing is written to the current file any more: what was there when it was last read to its end may not have been all.
+    is_rotated: bool,
     partial: Vec<u8>,
+}
+
+/// Whether two open files are one. What cannot be told of them is taken for that.
+fn is_same(one: &fs::File, other: &fs::File) -> bool {
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => true,
+    }
 }
 
 /// Longest entry that is read: a part of a line and what stands before it.
@@ -236,9 +247,29 @@ const ENTRY_BYTES_MAX: usize = PART_BYTES_MAX + 256;
 impl LogReader {
     /// Opens the files that are there.
     pub fn open(path: &Path, files_max: u32) -> Self {
-        let older =
-            (0..files_max.max(1)).filter_map(|number| fs::File::open(numbered(path, number)).ok()).collect();
-        Self { path: path.to_path_buf(), older, current: None, partial: Vec::new() }
+        let mut reader = Self {
+            path: path.to_path_buf(),
+            files_max: files_max.max(1),
+            older: Vec::new(),
+            current: None,
+            is_rotated: false,
+            partial: Vec::new(),
+        };
+        reader.older = reader.files();
+        reader
+    }
+
+    /// The files that are there, newest first. One that is rotated meanwhile is met again under its next name, and is the
+    /// same: as long as it is open, no other has its number.
+    fn files(&self) -> Vec<fs::File> {
+        let mut found: Vec<fs::File> = Vec::new();
+        for number in 0..self.files_max {
+            let Ok(file) = fs::File::open(numbered(&self.path, number)) else { continue };
+            if !found.last().is_some_and(|last| is_same(last, &file)) {
+                found.push(file);
+            }
+        }
+        found
     }
 
     /// The next entries that are whole, at most about 64 KiB of them. Empty when there are none now.
@@ -266,23 +297,31 @@ impl LogReader {
         }
     }
 
-    /// At the end of a file: goes to a newer one, if there is one.
+    /// At the end of a file: goes to a newer one, if there is one. False when there is nothing to read now.
     fn next_file(&mut self) -> io::Result<bool> {
-        if let Some(next) = self.older.pop() {
-            self.current = Some(next);
-            return Ok(true);
-        }
         let Some(file) = &self.current else {
             return Ok(false);
         };
-        let Ok(newest) = fs::File::open(&self.path) else {
+        if self.older.is_empty() && !self.is_rotated {
+            let Ok(newest) = fs::File::open(&self.path) else {
+                return Ok(false);
+            };
+            // The writer has let go of this one, after a last line perhaps: it is read to its end once more.
+            self.is_rotated = !is_same(&newest, file);
+            return Ok(self.is_rotated);
+        }
+        if self.older.is_empty() {
+            self.older = self.files();
+            // Of those that are gone already nothing can be told: the oldest that is left is next.
+            let place = self.older.iter().position(|newer| is_same(newer, file));
+            self.older.truncate(place.unwrap_or(self.older.len()));
+        }
+        let Some(next) = self.older.pop() else {
             return Ok(false);
         };
-        if newest.metadata()?.ino() == file.metadata()?.ino() {
-            return Ok(false);
-        }
         self.partial.clear();
-        self.current = Some(newest);
+        self.is_rotated = false;
+        self.current = Some(next);
         Ok(true)
     }
 
@@ -370,6 +409,41 @@ mod tests {
         assert!(total < 3 * 4300, "{total}");
         let kept = all(&mut LogReader::open(&path, limits.files_max));
         assert_eq!(kept.last().unwrap().1, "999\n");
+    }
+
+    #[test]
+    fn a_follower_that_is_behind_reads_every_file_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let limits = LogLimits { size_bytes_max: 4096, files_max: 5 };
+        let mut writer = LogWriter::new(&path, limits);
+        let mut numbers = 0..;
+        let mut write_until = |is_enough: &dyn Fn() -> bool| {
+            while !is_enough() {
+                let number = numbers.next().unwrap();
+                writer.write(now(), 1, format!("{number}\n").as_bytes());
+            }
+            numbers.start
+        };
+        write_until(&|| path.exists());
+        let mut follower = LogReader::open(&path, limits.files_max);
+        let mut seen = all(&mut follower);
+        for _ in 0..3 {
+            // Two files are full before it looks again.
+            let before = fs::metadata(&path).unwrap().ino();
+            let has_number =
+                |number| fs::metadata(numbered(&path, number)).is_ok_and(|it| it.ino() == before);
+            write_until(&|| has_number(2));
+            seen.extend(all(&mut follower));
+        }
+        // It has seen the end of the file, then comes the file's last line.
+        let before = fs::metadata(&path).unwrap().ino();
+        let written = write_until(&|| fs::metadata(&path).is_ok_and(|it| it.ino() != before));
+        assert!(follower.next_file().unwrap());
+        seen.extend(all(&mut follower));
+        let wanted: Vec<(u8, String)> = (0..written).map(|number| (1, format!("{number}\n"))).collect();
+        assert_eq!(seen.len(), wanted.len());
+        assert_eq!(seen, wanted);
     }
 
     #[test]
