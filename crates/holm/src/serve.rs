@@ -267,7 +267,7 @@ fn open_engine(state: &Path) -> Result<Sqlite, ServeError> {
     tokio::task::block_in_place(|| Sqlite::open(&path, store::sqlite::Options::default())).map_err(|error| {
         match error {
             found @ OpenError::Corrupt { .. } => {
-                ServeError::Damaged { found, way_out: backup::way_out(state) }
+                ServeError::Damaged { found, way_out: backup::way_out(state, jiff::Timestamp::now()) }
             }
             other => ServeError::Open(other),
         }

@@ -58,8 +58,9 @@ fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupE
     move |source| BackupError::File { operation, path, source }
 }
 
-/// The copies in a state directory, oldest first.
-pub fn list(state: &Path) -> Vec<PathBuf> {
+/// The copies in a state directory, oldest first. Those that were made at a time which is yet to come come before all others:
+/// a clock was wrong then, and they would count as the newest for as long as it was ahead.
+fn list(state: &Path, now: Timestamp) -> Vec<PathBuf> {
     let entries = fs::read_dir(state.join(DIRECTORY)).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries
         .filter(|entry| {
@@ -70,17 +71,27 @@ pub fn list(state: &Path) -> Vec<PathBuf> {
         .collect();
     // The names tell the time, so their order is that of the time.
     found.sort();
-    found
+    let newest = name(now);
+    let is_to_come = |path: &PathBuf| path.file_name().is_some_and(|name| name > newest.as_str());
+    let (to_come, past): (Vec<_>, Vec<_>) = found.into_iter().partition(is_to_come);
+    to_come.into_iter().chain(past).collect()
 }
 
-/// What to do with a damaged store, in words.
-pub fn way_out(state: &Path) -> String {
+fn name(at: Timestamp) -> String {
+    format!("{PREFIX}{}{SUFFIX}", at.strftime(TIME_FORMAT))
+}
+
+/// What to do with a damaged store, in words. A copy whose time is yet to come is named where there is no other.
+pub fn way_out(state: &Path, now: Timestamp) -> String {
     let store = state.join("holm.db");
     let store = store.display();
-    match list(state).last() {
+    match list(state, now).last() {
         Some(newest) => format!(
             "The newest copy that holm made of it is {copy}: `mkdir {aside} && mv {store}* {aside}/ && cp {copy} {store}` \
-             puts it back; what was changed after it is forgotten, and guests that run go on",
+             puts it back. What was changed after it is forgotten: what was made since is removed with its files, and a disk of which \
+             a snapshot or a copy was made since is left as it is and named with its way out. To keep all of that, copy \
+             {volumes} elsewhere first. Other guests that run go on",
+            volumes = state.join("volumes").display(),
             copy = newest.display(),
             aside = state.join("damaged").display(),
         ),
@@ -99,8 +110,7 @@ pub async fn make(engine: &Sqlite, state: &Path, now: Timestamp) -> Result<PathB
     let partial = dir.join(PARTIAL);
     remove(&partial)?;
     engine.backup(partial.clone()).await?;
-    let name = format!("{PREFIX}{}{SUFFIX}", now.strftime(TIME_FORMAT));
-    let path = dir.join(name);
+    let path = dir.join(name(now));
     let (from, to) = (partial.clone(), path.clone());
     let placed = tokio::task::spawn_blocking(move || {
         fs::File::open(&from)?.sync_all()?;
@@ -108,7 +118,7 @@ pub async fn make(engine: &Sqlite, state: &Path, now: Timestamp) -> Result<PathB
         fs::File::open(&dir)?.sync_all()
     });
     placed.await.map_err(io::Error::other).and_then(|done| done).map_err(at("keep", &path))?;
-    let all = list(state);
+    let all = list(state, now);
     for old in all.iter().take(all.len().saturating_sub(KEPT)) {
         remove(old)?;
     }
@@ -123,8 +133,8 @@ fn remove(path: &Path) -> Result<(), BackupError> {
 }
 
 /// How long the newest copy is good for still.
-fn wait(state: &Path) -> Duration {
-    let newest = list(state).pop();
+fn wait(state: &Path, now: Timestamp) -> Duration {
+    let newest = list(state, now).pop();
     let age = newest.and_then(|path| fs::metadata(path).ok()?.modified().ok()?.elapsed().ok());
     age.map_or(Duration::ZERO, |age| EVERY.saturating_sub(age))
 }
@@ -132,7 +142,7 @@ fn wait(state: &Path) -> Duration {
 /// Copies it hourly until holm stops.
 pub async fn run(engine: Arc<Sqlite>, state: PathBuf, stopping: CancellationToken) {
     let mut copied: Option<Revision> = None;
-    let mut pause = wait(&state);
+    let mut pause = wait(&state, Timestamp::now());
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -177,19 +187,20 @@ mod tests {
     async fn the_newest_few_are_kept_and_one_of_them_brings_a_damaged_store_back() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path();
-        assert!(way_out(state).contains("no copy"));
-        assert_eq!(wait(state), Duration::ZERO);
+        let first = Timestamp::from_second(1_800_000_000).unwrap();
+        assert!(way_out(state, first).contains("no copy"));
+        assert_eq!(wait(state, first), Duration::ZERO);
         let engine = open(state).unwrap();
         fs::create_dir(state.join(DIRECTORY)).unwrap();
         fs::write(state.join(DIRECTORY).join(PARTIAL), "cut short").unwrap();
-        let mut made = vec![];
+        let (mut made, mut now) = (vec![], first);
         for hour in 0..5 {
             put(&engine, &hour.to_string()).await;
-            let now = Timestamp::from_second(1_800_000_000 + hour * 3600).unwrap();
+            now = first + EVERY * hour;
             made.push(make(&engine, state, now).await.unwrap());
         }
-        assert_eq!(list(state), made[2..]);
-        assert!(wait(state) > EVERY / 2);
+        assert_eq!(list(state, now), made[2..]);
+        assert!(wait(state, now) > EVERY / 2);
         drop(engine);
 
         let file = state.join("holm.db");
@@ -199,7 +210,7 @@ mod tests {
         bytes[100..200].fill(0xff);
         fs::write(&file, bytes).unwrap();
         assert!(matches!(open(state), Err(OpenError::Corrupt { .. })));
-        let told = way_out(state);
+        let told = way_out(state, now);
         let newest = made.last().unwrap();
         assert!(told.contains(&newest.display().to_string()), "{told}");
         // What it says to type, typed.
@@ -208,5 +219,29 @@ mod tests {
         let engine = open(state).unwrap();
         let value = engine.get("/holm/x", None).await.unwrap().unwrap().value;
         assert_eq!(String::from_utf8_lossy(&value), "4");
+    }
+
+    #[tokio::test]
+    async fn copies_of_a_time_that_is_yet_to_come_go_first_and_are_not_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path();
+        let engine = open(state).unwrap();
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        // The clock was years ahead, and is right again.
+        let ahead = now + EVERY * 50_000;
+        let mut made = vec![];
+        for hour in 0..3 {
+            put(&engine, &hour.to_string()).await;
+            made.push(make(&engine, state, ahead + EVERY * hour).await.unwrap());
+        }
+        assert!(way_out(state, now).contains(&made[2].display().to_string()), "better than none");
+        put(&engine, "right").await;
+        let right = make(&engine, state, now).await.unwrap();
+        assert_eq!(list(state, now), [made[1].clone(), made[2].clone(), right.clone()]);
+        assert!(way_out(state, now).contains(&right.display().to_string()));
+        for hour in 1..3 {
+            made.push(make(&engine, state, now + EVERY * hour).await.unwrap());
+        }
+        assert_eq!(list(state, now + EVERY * 2), [right, made[3].clone(), made[4].clone()]);
     }
 }
