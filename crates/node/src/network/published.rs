@@ -42,7 +42,10 @@ pub struct PublishedPort {
 pub struct Published {
     relays: Relays,
     admitted: BTreeSet<Publication>,
+    /// Not in force, and said so.
     told: HashSet<(InstanceId, Publish)>,
+    /// Of these, the ones that no program had at the last look.
+    freed: HashSet<(InstanceId, Publish)>,
 }
 
 /// A port that is not in force, and why.
@@ -118,21 +121,32 @@ impl Published {
         Ok(admission)
     }
 
-    /// Whether a program has come since the last call of [`Self::note`] to a port that is in force. What programs leave is
-    /// taken with the next change, and not in the moment in which one is started again.
+    /// Whether a program has come since the last call of [`Self::note`] to a port that is in force, or one that was refused
+    /// its port was left in two looks in a row: a program that is started again is away for a moment only.
     ///
     /// # Errors
     /// When the host's sockets cannot be read.
-    pub fn is_stale(&self, host: &NetNs, wanted: Vec<PublishedPort>) -> std::io::Result<bool> {
+    pub fn is_stale(&mut self, host: &NetNs, wanted: Vec<PublishedPort>) -> std::io::Result<bool> {
         let admission = self.admit(host, wanted)?;
-        Ok(admission.refused.iter().any(|refused| self.admitted.contains(&refused.port.publication)))
+        let key = |port: &PublishedPort| (port.instance, port.publish);
+        let freed: HashSet<_> =
+            admission.admitted.iter().map(key).filter(|port| self.told.contains(port)).collect();
+        let is_left = !freed.is_disjoint(&self.freed);
+        self.freed = freed;
+        let is_taken =
+            admission.refused.iter().any(|refused| self.admitted.contains(&refused.port.publication));
+        Ok(is_taken || is_left)
     }
 
     /// Whether a port is left to a program. UDP sockets of clients look like those of servers, and come and go: above the
-    /// ports that they take, one does not end what is in force.
+    /// ports that they take, one does not end what is in force. Nor does a program that listens on loopback alone, as
+    /// anybody's tunnel does, end what others reach.
     fn yields(&self, port: &PublishedPort, listener: &Listener) -> bool {
         let is_clients = listener.protocol == Protocol::UDP && !PORTS_OF_ADMINS.contains(&listener.port);
-        listener.meets(&port.publish) && !(is_clients && self.admitted.contains(&port.publication))
+        let is_inside = listener.address.is_loopback()
+            && port.publish.address.is_none_or(|address| !address.is_loopback());
+        let stays = (is_clients || is_inside) && self.admitted.contains(&port.publication);
+        listener.meets(&port.publish) && !stays
     }
 
     /// Listeners of the host that are not this's own relays.

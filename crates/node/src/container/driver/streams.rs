@@ -26,10 +26,11 @@ use tokio::{
 
 /// Lines that wait for a slow reader; then reading the file waits.
 const LINES_MAX: usize = 256;
-/// Between two looks at a log that is followed: the first time after something came, and at most. What was started just now
-/// often ends at once.
+/// Between two looks at a log that is followed: the first time after a silence, at most, and while something comes all the
+/// time. What was started just now often ends at once.
 const FOLLOW_POLL_FIRST: Duration = Duration::from_millis(2);
 const FOLLOW_POLL_LONGEST: Duration = Duration::from_millis(100);
+const FOLLOW_POLL_BUSY: Duration = Duration::from_millis(10);
 /// Most lines of a log's end that can be asked for.
 const TAIL_LINES_MAX: usize = 1_000_000;
 
@@ -158,6 +159,7 @@ fn send_log(
         tail.into_iter().try_for_each(|line| sender.blocking_send(line).map_err(gone))?;
     }
     let mut pause = FOLLOW_POLL_FIRST;
+    // What comes after a silence is followed closely for a moment; of who talks on and on, the lines come together.
     loop {
         // Looked at before reading, so that nothing written before the end is missed.
         let ended = !query.follow || has_ended(run, &container.name);
@@ -166,7 +168,8 @@ fn send_log(
             if lines.is_empty() {
                 break;
             }
-            pause = FOLLOW_POLL_FIRST;
+            pause =
+                if pause == FOLLOW_POLL_LONGEST { FOLLOW_POLL_FIRST } else { pause.min(FOLLOW_POLL_BUSY) };
             lines
                 .into_iter()
                 .filter(&wanted)

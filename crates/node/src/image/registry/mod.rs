@@ -294,7 +294,7 @@ impl RegistryError {
             }
             Self::Setting { .. } => "correct the daemon's configuration".into(),
             Self::Private { host, from: None } => {
-                format!("have an admin do it, or the operator allow it to all: holm serve --private-registry {host}")
+                format!("have an admin pull it once (`holm pull`), or the operator allow it to all: holm serve --private-registry {host}")
             }
             Self::Private { host, .. } => {
                 format!("have the operator allow it: holm serve --private-registry {host}")
