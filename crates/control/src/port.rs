@@ -575,13 +575,13 @@ impl Control {
                 self.readdress(tx, caller, &mut next, asked)?;
                 self.follow_interface(tx, &next)?;
             }
+            edit(&mut next)?;
             if next.addresses != found.record.addresses {
                 stand_in_network(tx, &next);
             }
             if next.security_groups != found.record.security_groups {
                 stand_on_groups(tx, &next);
             }
-            edit(&mut next)?;
             next.aliases = distinct(next.aliases);
             self.refuse_owners_changes(caller, &found.record, &next, change)?;
             if matches!(next.device, Device::RouterGateway(_)) && change.fixed.is_some() {

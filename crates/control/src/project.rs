@@ -27,6 +27,16 @@ use store::Stored;
 /// Range of a new project's own subnet. Projects may all use the same: they never meet.
 pub const DEFAULT_CIDR_V4: &str = "10.0.0.0/24";
 
+/// What keeps a project from being deleted.
+const KEEPING: [Resource; 6] = [
+    Resource::Instances,
+    Resource::Volumes,
+    Resource::FloatingIps,
+    Resource::Images,
+    Resource::Snapshots,
+    Resource::Backups,
+];
+
 impl Control {
     /// The project that `reference` means, among those the caller may see.
     ///
@@ -124,7 +134,10 @@ impl Control {
         self.prune_steps(&inside, None).await?;
         self.transact(|tx| {
             let found = self.find_project(caller, reference)?;
+            // Before they are judged: what is made meanwhile has it judged anew.
+            let seen = self.counts_seen(id, &KEEPING);
             self.refuse_leftovers(id)?;
+            self.expect_counts(tx, id, &seen);
             self.drop_groups(tx, id);
             self.drop_steps(tx, id);
             tx.delete(&found);
@@ -139,15 +152,7 @@ impl Control {
 
     fn refuse_leftovers(&self, id: ProjectId) -> Result<()> {
         let (_, usage) = self.quota(id);
-        let counted = [
-            Resource::Instances,
-            Resource::Volumes,
-            Resource::FloatingIps,
-            Resource::Images,
-            Resource::Snapshots,
-            Resource::Backups,
-        ];
-        let left: Vec<String> = counted
+        let left: Vec<String> = KEEPING
             .iter()
             .filter(|r| usage.of(**r) > 0)
             .map(|r| format!("{} {}", usage.of(*r), r.as_str().replace('_', " ")))

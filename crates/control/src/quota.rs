@@ -7,7 +7,7 @@ use model::{
     project::Project,
     quota::{Exceeded, Limits, Resource, Usage},
 };
-use store::Counter;
+use store::{Counter, Revision};
 
 impl Control {
     /// Adds to (or takes from) a project's counts in the same transaction; the commit refuses what exceeds a limit.
@@ -24,13 +24,34 @@ impl Control {
 
     /// Nothing is made for a project that is gone, or goes at this moment.
     fn expect_project(&self, tx: &mut Transaction, project: ProjectId) {
-        if tx.makes_project(project) {
-            return;
-        }
-        if self.get::<Project>(project).is_none() {
+        if tx.expect_there::<Project>(project) && self.get::<Project>(project).is_none() {
             tx.refuse(Error::new(Code::NotFound, format!("project {project} is no more")));
         }
-        tx.raw().expect_exists::<Project>(&project.to_string());
+    }
+
+    /// Commits only if none of these counts of a project has changed since `seen`.
+    pub(crate) fn expect_counts(
+        &self,
+        tx: &mut Transaction,
+        project: ProjectId,
+        seen: &[(Resource, Revision)],
+    ) {
+        for &(resource, revision) in seen {
+            let key = store::counter_key(&project.to_string(), resource.as_str());
+            match revision {
+                Revision::ABSENT => tx.raw().expect_absent::<Counter>(&key),
+                known => tx.raw().expect_unchanged::<Counter>(&key, known),
+            };
+        }
+    }
+
+    /// As which counts of a project are written now.
+    pub(crate) fn counts_seen(&self, project: ProjectId, of: &[Resource]) -> Vec<(Resource, Revision)> {
+        let revision = |resource: Resource| {
+            let key = store::counter_key(&project.to_string(), resource.as_str());
+            self.store.get::<Counter>(&key).map_or(Revision::ABSENT, |counter| counter.mod_revision)
+        };
+        of.iter().map(|resource| (*resource, revision(*resource))).collect()
     }
 
     /// Counts one more of a noun of which every project has few, whatever its quotas.

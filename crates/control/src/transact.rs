@@ -8,9 +8,7 @@ use crate::{
 use model::{
     error::Code,
     id::{NetworkId, ProjectId, SecurityGroupId},
-    project::Project,
     quota::{Exceeded, Resource},
-    record::Record,
 };
 use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use store::{Counter, Revision, Stored, Tx, View, counter_key, record_key};
@@ -29,8 +27,6 @@ pub struct Transaction {
     implied: HashSet<(String, String)>,
     default_group: Option<(ProjectId, SecurityGroupId)>,
     names: Names,
-    /// Projects that this very transaction makes.
-    new_projects: HashSet<String>,
     /// The first thing that may not be written.
     refused: Option<Error>,
     /// Keys of the records that this makes.
@@ -75,9 +71,6 @@ impl Transaction {
     pub fn create<R: Noun>(&mut self, record: &R) {
         self.judge(record);
         self.claim_name(record);
-        if R::TABLE == Project::TABLE {
-            self.new_projects.insert(record.key());
-        }
         self.made.insert(record_key(R::TABLE, &record.key()));
         self.tx.create(record);
     }
@@ -201,11 +194,6 @@ impl Transaction {
     /// Remembers that this transaction gives the project its default group.
     pub(crate) fn note_default_group(&mut self, project: ProjectId, id: SecurityGroupId) {
         self.default_group = Some((project, id));
-    }
-
-    /// Whether this very transaction makes the project.
-    pub(crate) fn makes_project(&self, project: ProjectId) -> bool {
-        self.new_projects.contains(&project.to_string())
     }
 
     /// Lets nothing be written, for this reason.

@@ -107,9 +107,17 @@ impl Execs {
             matches!(one.stage, Stage::Starting | Stage::Running(_))
                 || now.duration_since(one.touched_at) < MEMORY
         });
-        let own = all.values().filter(|one| one.project == kept.project).count();
+        let is_own = |one: &Kept| one.project == kept.project;
+        let mut own = all.values().filter(|one| is_own(one)).count();
         if all.len() >= EXECS_MAX || own >= EXECS_OF_PROJECT {
-            let message = format!("{own} programs of this project wait, run or have just ended");
+            // How the oldest ended is forgotten first: a loop runs more of them than anybody asks about.
+            let has_ended = |one: &Kept| is_own(one) && matches!(one.stage, Stage::Ended(_));
+            let ended = all.iter().filter(|(_, one)| has_ended(one));
+            let oldest = ended.min_by_key(|(_, one)| one.touched_at).map(|(id, _)| id.clone());
+            own -= usize::from(oldest.is_some_and(|oldest| all.remove(&oldest).is_some()));
+        }
+        if all.len() >= EXECS_MAX || own >= EXECS_OF_PROJECT {
+            let message = format!("{own} programs of this project wait or run");
             return Err(Failure::new(Code::TooMany, message).hint("try again in a while"));
         }
         let id = hex::encode(rand::random::<[u8; 32]>());
@@ -376,4 +384,49 @@ async fn inspect(
         "DetachKeys": kept.asked.detach_keys.clone().unwrap_or_default(),
         "Pid": 0,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(project: u8, at: Timestamp) -> Kept {
+        Kept {
+            instance: InstanceId::from_random([1; 16]),
+            project: ProjectId::from_random([project; 16]),
+            exec: Exec {
+                container: None,
+                argv: vec!["true".into()],
+                env: Default::default(),
+                cwd: None,
+                user: None,
+                tty: false,
+                stdin: false,
+                size: None,
+            },
+            asked: NewExec::default(),
+            stage: Stage::Waiting,
+            touched_at: at,
+        }
+    }
+
+    #[test]
+    fn a_loop_of_programs_is_never_refused_and_no_project_keeps_others_from_theirs() {
+        let (execs, mut now) = (Execs::default(), Timestamp::UNIX_EPOCH);
+        let mut first = None;
+        for _ in 0..2 * EXECS_OF_PROJECT {
+            now += SignedDuration::from_millis(1);
+            let id = execs.add(kept(1, now), now).unwrap();
+            execs.set(&id, Stage::Ended(0), now);
+            first.get_or_insert(id);
+        }
+        assert_eq!(execs.lock().len(), EXECS_OF_PROJECT);
+        assert!(execs.get(&first.unwrap()).is_err(), "the oldest is forgotten");
+        for _ in 0..EXECS_OF_PROJECT {
+            execs.add(kept(1, now), now).unwrap();
+        }
+        let refused = execs.add(kept(1, now), now).unwrap_err();
+        assert!(refused.error.message.contains(&EXECS_OF_PROJECT.to_string()), "{}", refused.error.message);
+        execs.add(kept(2, now), now).unwrap();
+    }
 }

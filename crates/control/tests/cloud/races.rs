@@ -438,3 +438,28 @@ async fn a_volume_is_not_put_back_to_a_snapshot_that_is_being_taken() {
     control.restore_volume(caller, "v", "s").await.unwrap();
     assert!(control.get::<Snapshot>(snapshot.meta.id).is_some());
 }
+
+/// Each attempt comes one commit further: to the last, which takes the project.
+#[tokio::test]
+async fn a_project_does_not_go_under_what_is_made_in_it() {
+    let race = Race::new().await;
+    race.control.create_project(&race.caller, "shop", "", Default::default()).await.unwrap();
+    let id = race.control.find_project(&race.caller, "shop").unwrap().record.meta.id;
+    let inside = Caller { project: id, ..race.caller.clone() };
+    for round in 0..4 {
+        let (control, owner) = (race.control.clone(), inside.clone());
+        let new = NewVolume { name: "v".into(), size_gib: Some(1), ..NewVolume::default() };
+        race.then(async move { drop(control.create_volume(&owner, new).await.unwrap()) }).await;
+        let refused = race.slow.delete_project(&race.caller, "shop").await.unwrap_err();
+        assert_eq!(refused.code, Code::InUse, "{round}: {refused}");
+        race.is_over();
+        race.catch_up().await;
+        race.control.delete_volume(&inside, "v").await.unwrap();
+    }
+    let head = race.control.store().mirror().revision();
+    race.slow.store().wait_for(head).await.unwrap();
+    race.slow.delete_project(&race.caller, "shop").await.unwrap();
+    race.catch_up().await;
+    let new = NewVolume { name: "late".into(), size_gib: Some(1), ..NewVolume::default() };
+    assert_eq!(race.control.create_volume(&inside, new).await.unwrap_err().code, Code::NotFound);
+}

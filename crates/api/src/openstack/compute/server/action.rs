@@ -22,9 +22,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use control::instance::rebuild::Rebuild;
+use control::{instance::rebuild::Rebuild, port::PortChange};
 use model::{
-    id::SecurityGroupId,
     instance::{Access, Instance},
     port::Port,
     security_group::SecurityGroup,
@@ -388,25 +387,18 @@ impl Call<'_> {
             let message = format!("Security group {name} not associated with the instance {id}");
             return Err(Fault::status(StatusCode::NOT_FOUND, message));
         }
-        for port in ports {
-            let mut groups = port.security_groups.clone();
-            groups.retain(|known| *known != group);
-            if add {
-                groups.push(group);
-            }
-            self.set_groups(&port, groups).await?;
-        }
-        Ok(self.done(if add { "add_security_group" } else { "remove_security_group" }, &self.found.record))
-    }
-
-    async fn set_groups(&self, port: &Port, groups: Vec<SecurityGroupId>) -> Result<()> {
-        let (id, caller) = (port.meta.id.to_string(), &self.session.caller);
         let change = |port: &mut Port| {
-            port.security_groups.clone_from(&groups);
+            port.security_groups.retain(|known| *known != group);
+            if add {
+                port.security_groups.push(group);
+            }
             Ok(())
         };
-        self.door.control().change::<Port>(caller, &id, change).await?;
-        Ok(())
+        for port in ports {
+            let id = port.meta.id.to_string();
+            control.update_port(&self.session.caller, &id, &PortChange::default(), change).await?;
+        }
+        Ok(self.done(if add { "add_security_group" } else { "remove_security_group" }, &self.found.record))
     }
 
     async fn console_output(&self, value: &Value) -> Result<Response> {
