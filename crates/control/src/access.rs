@@ -9,7 +9,8 @@
 //!
 //! A manager of a domain gives the roles manager, member and reader alone, or managing a domain would be running the
 //! cloud. For the same reason it leaves users and groups alone that have another role, or one outside of the domain
-//! (`Control::refuse_above`): whoever sets a password or joins a group has what that has. A session by an application credential manages no identity unless it is unrestricted.
+//! (`Control::refuse_above`): whoever sets a password or joins a group has what that has. A session by an application
+//! credential manages no identity unless it is unrestricted.
 
 use crate::{
     Error, Result,
